@@ -1,0 +1,84 @@
+# The project's commands. They need make and a Python 3.10-3.12; the rest is installed into .venv.
+
+.DEFAULT_GOAL := help
+.PHONY: help env train test check ui docs bench clean FORCE
+.DELETE_ON_ERROR:
+
+# Called as modules: scripts in .venv/bin break when the checkout moves.
+RUN := .venv/bin/python
+# Written last: an install that failed or was interrupted leaves none. Holds the version of Python, as 3.12.
+STAMP := .venv/.installed
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s  %s\n", $$1, $$2}' Makefile
+
+env: $(STAMP) ## Make .venv; PYTHON=python3.11 chooses the interpreter
+
+train: env ## Run the default job; ARGS="model=x_small topology=cpu_2" asks for another
+	@$(RUN) launch.py $(ARGS)
+
+test: env ## Run every test; ARGS="-k resume" selects
+	@$(RUN) -m pytest $(ARGS)
+
+check: env ## Lint, types, and the tests that need no MindSpore
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -m pyright
+	$(RUN) -m pytest -q -m "not mindspore"
+
+ui: env ## Serve the MLflow dashboard
+	@$(RUN) -m mvit ui $(ARGS)
+
+docs: env ## Write docs/configuration.md from the typed configuration
+	@mkdir -p docs
+	@$(RUN) -m mvit.docs > docs/configuration.md
+
+bench: env ## Measure throughput; ARGS as for train
+	@$(RUN) launch.py task=benchmark $(ARGS)
+
+clean: ## Remove .venv and caches; runs/ and mlflow.db stay
+	@rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	@find . -path ./runs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Prints "use 3.12 INTERPRETER", or else the one line to show. Interpreters are run, not looked up: a pyenv shim stands
+# on PATH for versions that are not selected, and fails. An environment that stands keeps its Python.
+# (A semicolon ends every line: make joins them.)
+define FIND_PYTHON
+probe() {
+    version=$$("$$1" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+        || { echo "does not run"; return 1; };
+    case $$version in 3.10.*|3.11.*|3.12.*) version=$${version%.*} ;; *) echo "is $$version"; return 1 ;; esac;
+    "$$1" -c 'import ensurepip, venv' 2>/dev/null
+        || { echo "lacks ensurepip (Debian: apt install python$$version-venv)"; return 1; };
+    echo "$$version";
+};
+asked='$(PYTHON)';
+if [ -n "$$asked" ]; then
+    said=$$(probe "$$asked") && { echo "use $$said $$asked"; exit; };
+    why="PYTHON=$$asked $$said";
+fi;
+pyenv="$${PYENV_ROOT:-$$HOME/.pyenv}/versions";
+other=/path/to/python3.12;
+for python in $(and $(wildcard $(STAMP)),$(RUN)) python3.12 python3.11 python3.10 python3
+    "$$pyenv"/3.12.*/bin/python "$$pyenv"/3.11.*/bin/python "$$pyenv"/3.10.*/bin/python; do
+    said=$$(probe "$$python") && { other=$$python; [ -n "$$asked" ] && break; echo "use $$said $$python"; exit; };
+    case $$said in lacks*) : "$${why:=$$python $$said}" ;; esac;
+done;
+echo "mvit needs Python 3.10, 3.11 or 3.12; $${why:-none was found}."
+    "Try: make $(or $(firstword $(MAKECMDGOALS)),env) PYTHON=$$other"
+endef
+
+# FORCE: a PYTHON that is named is looked at, even when .venv stands.
+$(STAMP): pyproject.toml constraints.txt $(if $(PYTHON),FORCE)
+	$(eval FOUND := $(shell $(FIND_PYTHON)))$(if $(filter use,$(firstword $(FOUND))),,$(error $(FOUND)))
+	@set -e; \
+	found='$(FOUND)'; found=$${found#use }; version=$${found%% *}; python=$${found#* }; \
+	if [ "$$(cat $@ 2>/dev/null)" != "$$version" ]; then \
+		echo "Setting up .venv (first time: a few minutes) ..."; \
+		"$$python" -m venv --clear .venv; \
+	elif [ -n "$(filter-out FORCE,$?)" ]; then \
+		echo "Updating .venv ..."; \
+	else exit 0; fi; \
+	rm -f $@; \
+	$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev]"; \
+	echo "$$version" > $@

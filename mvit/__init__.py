@@ -1,0 +1,1 @@
+"""Declarative experiments for MobileViT on MindSpore."""

@@ -1,0 +1,7 @@
+"""python -m mvit."""
+
+import sys
+
+from mvit.cli import main
+
+sys.exit(main())

@@ -1,0 +1,119 @@
+"""What a person sees of a run: its head, a progress bar or plain lines, its end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mvit.config import RunConfig
+from mvit.launch.supervise import statuses
+from mvit.plan import LaunchPlan
+from mvit.rundir import JournalReader, RunDir
+
+console = Console(highlight=False, soft_wrap=True)
+PLAIN_EVERY_S = 10.0
+
+
+def say(line: str) -> None:
+    """A line to standard output."""
+    console.print(line, markup=False)
+
+
+def complain(lines: Iterable[str]) -> None:
+    """Lines to standard error, nothing else on them: `path: value rule; remedy`."""
+    for line in lines:
+        print(f"mvit: {line}", file=sys.stderr)
+
+
+def pairs(rows: Iterable[tuple[str, str]]) -> None:
+    """What and value, in two columns."""
+    for what, value in rows:
+        console.print(f"  {what:<13} {value}", markup=False)
+
+
+class ProgressView:
+    """Follows the journal: a bar on a terminal, a line every ten seconds elsewhere; both with a line per evaluation."""
+
+    def __init__(self, config: RunConfig, plan: LaunchPlan, folder: RunDir) -> None:
+        self.total = plan.total_steps if config.task.kind == "train" else 0
+        self.reader = JournalReader(folder.journal)
+        self.latest: dict[str, float] = {}
+        self.stage = ""
+        self.spoken = time.monotonic()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self.task = self.bar.add_task("start", total=self.total or None, numbers="") if self.bar else None
+
+    def __enter__(self) -> ProgressView:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def __call__(self, folder: RunDir) -> None:
+        for entry in self.reader.entries():
+            self._take(entry)
+        workers = [status for status in statuses(folder) if status["rank"] >= 0]
+        if not workers:
+            return
+        slowest = min(workers, key=lambda status: status["step"])
+        if self.bar and self.task is not None:
+            self.bar.update(
+                self.task, description=slowest["stage"], completed=slowest["step"], numbers=self._numbers()
+            )
+            return
+        changed = slowest["stage"] != self.stage and slowest["stage"] in ("data", "compile")
+        if changed or time.monotonic() - self.spoken > PLAIN_EVERY_S:
+            self.stage, self.spoken = slowest["stage"], time.monotonic()
+            step = f" {slowest['step']}/{self.total} {self._numbers()}" if slowest["step"] else ""
+            say(f"  {slowest['stage']}{step}".rstrip())
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        metrics = entry.get("metrics", {})
+        self.latest.update(metrics)
+        if "perf/compile_s" in metrics:
+            evaluation = metrics["perf/compile_eval_s"]
+            say(f"  compiled in {metrics['perf/compile_s']:.1f} s, evaluation in {evaluation:.1f} s")
+        if "val/acc1" in metrics and self.total:
+            say(
+                f"  epoch {entry['epoch']:>3}  loss {self.latest.get('train/loss', float('nan')):.4f}  "
+                f"val loss {metrics['val/loss']:.4f}  acc@1 {metrics['val/acc1']:.2f} %  "
+                f"best {metrics['best/val_acc1']:.2f} %  {metrics.get('perf/images_per_s', 0):.0f} img/s"
+            )
+
+    def _numbers(self) -> str:
+        known = (
+            ("loss", "train/loss", "{:.3f}"),
+            ("acc@1", "val/acc1", "{:.2f} %"),
+            ("img/s", "perf/images_per_s", "{:.0f}"),
+        )
+        return "  ".join(f"{name} {form.format(self.latest[key])}" for name, key, form in known if key in self.latest)
+
+
+def result_table(rows: list[dict[str, str]]) -> None:
+    """Result rows under the headings of the published table."""
+    table = Table(box=box.MARKDOWN, show_edge=True)
+    for name in rows[0]:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*row.values())
+    # A row is one line, for `grep` and for pasting: wider than the terminal rather than folded.
+    Console(width=400, highlight=False).print(table)

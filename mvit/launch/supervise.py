@@ -1,0 +1,170 @@
+"""The processes of a run: start, watch, stop; and what became of it.
+
+    Outcome.status  FINISHED  exit code 0 and result.json
+                    KILLED    someone stopped it (SIGINT, SIGTERM)
+                    FAILED    anything else, with the first cause from the workers' own status files
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mvit.plan import LaunchPlan
+from mvit.rundir import RunDir, read_json
+
+POLL_S = 0.2
+GRACE_S = 3.0
+"""Between SIGTERM and SIGKILL, and between the first failure of a worker and the end of all."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first cause."""
+
+    rank: int | None
+    stage: str
+    message: str
+    where: str | None
+    log: Path | None
+
+    def lines(self) -> Iterator[str]:
+        """One block for a person."""
+        place = f" at {self.where}" if self.where else ""
+        rank = "" if self.rank is None else f"rank {self.rank}, "
+        yield f"failed ({rank}{self.stage}){place}: {self.message}"
+        if self.log is not None:
+            yield f"log: {self.log}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    status: Literal["FINISHED", "FAILED", "KILLED"]
+    exit_code: int
+    failure: Failure | None = None
+
+
+Watcher = Callable[[RunDir], None]
+
+
+def run(plan: LaunchPlan, folder: RunDir, *, watch: Watcher) -> Outcome:
+    """Run the plan's command to its end; `watch` is called several times a second. Leaves no process behind."""
+    with (folder.logs / "launch.log").open("ab") as log, _stopping() as stop:
+        try:
+            process = subprocess.Popen(
+                plan.argv,
+                env={**os.environ, **plan.env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the workers in order
+            )
+        except OSError as error:
+            failure = Failure(None, "start", f"cannot start {plan.argv[0]}: {error.strerror}", None, None)
+            return Outcome("FAILED", 1, failure)
+        failed_at: float | None = None
+        while process.poll() is None and not stop:
+            time.sleep(POLL_S)
+            watch(folder)
+            if failed_at is None and any(status["error"] for status in statuses(folder)):
+                failed_at = time.monotonic()
+            # msrun would wait for its scheduler for most of a minute after a worker has failed.
+            if failed_at is not None and time.monotonic() - failed_at > GRACE_S:
+                break
+        _end(process, folder)
+        watch(folder)
+    return _outcome(process.returncode, plan, folder, stopped_by=stop[0] if stop else None)
+
+
+@contextmanager
+def _stopping() -> Iterator[list[int]]:
+    """The signals that asked to stop so far; the previous handlers come back at the end."""
+    received: list[int] = []
+    before = {
+        number: signal.signal(number, lambda got, _frame: received.append(got))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def statuses(folder: RunDir) -> list[dict[str, Any]]:
+    """What the workers say of themselves, by rank; the scheduler's is rank -1."""
+    found: list[dict[str, Any]] = []
+    for path in folder.status.glob("[!.]*.json"):
+        with suppress(OSError, ValueError):
+            found.append(read_json(path))
+    return sorted(found, key=lambda status: status["rank"])
+
+
+def _end(process: subprocess.Popen[bytes], folder: RunDir) -> None:
+    """SIGTERM, then SIGKILL, to every process of the run: msrun's children have sessions of their own."""
+    for number, wait_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
+        left = _alive(process, folder)
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + wait_s
+        while _alive(process, folder) and time.monotonic() < deadline:
+            time.sleep(POLL_S / 4)
+    process.wait()
+
+
+def _alive(process: subprocess.Popen[bytes], folder: RunDir) -> set[int]:
+    """Processes of the run that still exist: the one started here, its session, and those named in status/."""
+    pids = {process.pid} if process.poll() is None else set[int]()
+    for status in statuses(folder):
+        if status["started"] is not None and process_start(status["pid"]) == status["started"]:
+            pids.add(status["pid"])
+    return pids
+
+
+def process_start(pid: int) -> int | None:
+    """Start time of a live process in clock ticks since boot; None for one that is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def _outcome(returncode: int, plan: LaunchPlan, folder: RunDir, *, stopped_by: int | None) -> Outcome:
+    if returncode == 0 and folder.result.exists():
+        return Outcome("FINISHED", 0)
+    if stopped_by is not None:
+        return Outcome("KILLED", 128 + stopped_by)
+    return Outcome("FAILED", 1, _first_cause(returncode, plan, folder))
+
+
+def _first_cause(returncode: int, plan: LaunchPlan, folder: RunDir) -> Failure:
+    workers = statuses(folder)
+    failed = sorted((s for s in workers if s["error"]), key=lambda s: s["error"]["time"])
+    if failed:
+        first, error = failed[0], failed[0]["error"]
+        message = f"{error['type']}: {error['message']}"
+        return Failure(first["rank"], error["stage"], message, error["where"], _log(plan, folder, first["rank"]))
+    if returncode < 0:
+        message = f"ended by signal {-returncode} ({signal.Signals(-returncode).name})"
+    elif returncode == 0:
+        message = "ended with exit code 0 but wrote no result"
+    else:
+        message = f"ended with exit code {returncode}"
+    rank = workers[-1]["rank"] if len(workers) == 1 else None
+    return Failure(rank, workers[-1]["stage"] if workers else "start", message, None, _log(plan, folder, rank))
+
+
+def _log(plan: LaunchPlan, folder: RunDir, rank: int | None) -> Path:
+    worker = folder.logs / f"worker_{rank}.log"  # msrun's name
+    return worker if plan.world_size > 1 and worker.exists() else folder.logs / "launch.log"

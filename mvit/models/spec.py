@@ -1,0 +1,99 @@
+"""What a MobileViT is made of, told without building it: names, shapes and multiply-accumulates.
+
+The parent, which never loads MindSpore, plans with it; a test holds it against the real network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mvit.config import ModelConfig
+
+STATISTICS = ("moving_mean", "moving_variance")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A layer: its parameters by name, and the multiply-accumulates of one image at `size` pixels of output."""
+
+    shapes: dict[str, tuple[int, ...]]
+    macs: int = 0
+
+
+def parameter_shapes(config: ModelConfig, *, num_classes: int) -> dict[str, tuple[int, ...]]:
+    """Every parameter and BatchNorm statistic of `MobileViT`, in the network's order."""
+    return {k: v for part in _parts(config, num_classes, image_size=256) for k, v in part.shapes.items()}
+
+
+def count_parameters(config: ModelConfig, *, num_classes: int) -> int:
+    """Trainable parameters; BatchNorm's running statistics are none."""
+    shapes = parameter_shapes(config, num_classes=num_classes)
+    return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(STATISTICS))
+
+
+def count_macs(config: ModelConfig, *, num_classes: int, image_size: int) -> int:
+    """Multiply-accumulates of one image's forward pass: convolutions, Dense and both products of attention."""
+    return sum(part.macs for part in _parts(config, num_classes, image_size=image_size))
+
+
+def _parts(config: ModelConfig, num_classes: int, *, image_size: int) -> Iterator[Part]:
+    size = _half(image_size)
+    yield _conv_norm("stem", 3, config.stem_channels, kernel=3, size=size)
+    channels = config.stem_channels
+    transformers: list[Part] = []
+    first = len(config.channels) - len(config.depths)
+    for stage, out in enumerate(config.channels):
+        for block in range(config.conv_blocks[stage]):
+            hidden, name, before = channels * config.expansion, f"stages.{stage}.{block}", size
+            if block == 0 and stage > 0:
+                size = _half(size)
+            yield _conv_norm(f"{name}.expand", channels, hidden, kernel=1, size=before)
+            yield _conv_norm(f"{name}.depthwise", hidden, hidden, kernel=3, size=size, groups=hidden)
+            yield _conv_norm(f"{name}.project", hidden, out, kernel=1, size=size)
+            channels = out
+        if stage >= first:
+            transformers += _transformer(config, stage - first, channels=channels, size=size)
+    yield from transformers  # the network holds them after all stages
+    last = channels * config.final_expansion
+    yield _conv_norm("final", channels, last, kernel=1, size=size)
+    yield _dense("head", last, num_classes, rows=1)
+
+
+def _transformer(config: ModelConfig, index: int, *, channels: int, size: int) -> Iterator[Part]:
+    name, features, hidden = f"transformers.{index}", config.features[index], config.hidden[index]
+    patches = math.ceil(size / 2) ** 2
+    tokens = 4 * patches  # a map that 2x2 patches do not divide is enlarged first
+    yield _conv_norm(f"{name}.local", channels, channels, kernel=3, size=size)
+    yield Part({f"{name}.to_tokens.weight": (features, channels, 1, 1)}, features * channels * size**2)
+    for layer in range(config.depths[index]):
+        inner = f"{name}.layers.{layer}"
+        yield _layer_norm(f"{inner}.norm1", features)
+        for part in ("query", "key", "value", "out"):
+            yield _dense(f"{inner}.attention.{part}", features, features, rows=tokens)
+        yield Part({}, 2 * tokens * patches * features)
+        yield _layer_norm(f"{inner}.norm2", features)
+        yield _dense(f"{inner}.fc1", features, hidden, rows=tokens)
+        yield _dense(f"{inner}.fc2", hidden, features, rows=tokens)
+    yield _layer_norm(f"{name}.norm", features)
+    yield _conv_norm(f"{name}.from_tokens", features, channels, kernel=1, size=size)
+    yield _conv_norm(f"{name}.fuse", 2 * channels, channels, kernel=3, size=size)
+
+
+def _conv_norm(name: str, inputs: int, outputs: int, *, kernel: int, size: int, groups: int = 1) -> Part:
+    weight = (outputs, inputs // groups, kernel, kernel)
+    norm = {f"{name}.norm.{part}": (outputs,) for part in (*STATISTICS, "gamma", "beta")}
+    return Part({f"{name}.conv.weight": weight, **norm}, math.prod(weight) * size**2)
+
+
+def _layer_norm(name: str, features: int) -> Part:
+    return Part({f"{name}.gamma": (features,), f"{name}.beta": (features,)})
+
+
+def _dense(name: str, inputs: int, outputs: int, *, rows: int) -> Part:
+    return Part({f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}, rows * inputs * outputs)
+
+
+def _half(size: int) -> int:
+    return math.ceil(size / 2)

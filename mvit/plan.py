@@ -1,0 +1,59 @@
+"""The plan of a launch: everything decided before a process starts, as data.
+
+Made by `launch/plan.py`, frozen into run.json, read by the workers.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mvit.config import Frozen
+
+Strings = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class DatasetFacts(Frozen):
+    """What a look at the data told, without decoding it."""
+
+    num_train: int
+    num_val: int
+    class_names: Strings
+    fingerprint: str
+    """sha256 over names and sizes of the files, or over the parameters that generate the data."""
+    skipped: Strings
+    """Unreadable images that are left out, relative to the root."""
+
+
+class GraphPlan(Frozen):
+    """One graph that will be compiled, and the shapes of its batch."""
+
+    name: str
+    images: Annotated[tuple[int, int, int, int], Field(strict=False)]
+
+
+class LaunchPlan(Frozen):
+    """One launch, derived from a `RunConfig` and facts about the host."""
+
+    argv: Strings
+    env: dict[str, str]
+    """What is added to the environment of the workers."""
+    world_size: int
+    nodes: int
+    device: Literal["CPU", "Ascend"]
+    threads: int | None
+    jit_level: str | None
+    sink: bool
+    global_batch_size: int
+    per_device_batch_size: int
+    accumulation: int
+    num_classes: int
+    steps_per_epoch: int
+    total_steps: int
+    eval_steps: int
+    graphs: Annotated[tuple[GraphPlan, ...], Field(strict=False)]
+    parameters: int
+    macs: int
+    """Multiply-accumulates of one image's forward pass."""
+    dataset: DatasetFacts

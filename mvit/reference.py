@@ -1,0 +1,95 @@
+"""docs/configuration.md, made from the fields of `RunConfig` and the files in conf/."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic.fields import FieldInfo
+
+from mvit.config import Frozen, RunConfig, kind_of, variants
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def configuration() -> str:
+    """The whole page."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield "# Configuration"
+    yield ""
+    yield "Made by `make docs` from `mvit/config.py`; do not edit. Any key is set on the command line as `key=value`; a"
+    yield "group takes one of its files in `conf/` as `group=option`."
+    yield ""
+    yield from _table("", RunConfig, skip=set(_groups()))
+    for group, models in _groups().items():
+        yield f"## {group}"
+        yield ""
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        yield f"`{group}=` " + ", ".join(f"`{option}`" for option in options)
+        yield ""
+        for model in models:
+            if len(models) > 1:
+                yield f"### {group}.kind: {kind_of(model)}"
+                yield ""
+            if model.__doc__:
+                yield model.__doc__.strip()
+                yield ""
+            yield from _table(f"{group}.", model, skip={"kind"})
+
+
+def _groups() -> dict[str, list[type[Frozen]]]:
+    hints = get_type_hints(RunConfig, include_extras=True)
+    return {name: models for name in RunConfig.model_fields if (models := variants(hints[name]))}
+
+
+def _table(prefix: str, model: type[Frozen], *, skip: set[str]) -> Iterator[str]:
+    rows = list(_rows(prefix, model, skip))
+    if not rows:
+        return
+    yield "| key | value | meaning |"
+    yield "|---|---|---|"
+    yield from rows
+    yield ""
+
+
+def _rows(prefix: str, model: type[Frozen], skip: set[str]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if name in skip:
+            continue
+        yield f"| `{prefix}{name}` | {_kind(field.annotation, field.metadata)} | {field.description} |"
+        for inner in variants(field.annotation):
+            yield from _rows(f"{prefix}{name}.", inner, set())
+
+
+def _kind(annotation: Any, metadata: list[Any]) -> str:
+    """A type in words, with its limits."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is type(None):
+        return "null"
+    if origin is Literal:
+        return " \\| ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_kind(argument, []) for argument in arguments)
+    if origin is tuple:
+        return f"{len(arguments)} x {_kind(arguments[0], [])}"
+    if hasattr(annotation, "__metadata__"):
+        return _kind(arguments[0], list(annotation.__metadata__))
+    if isinstance(annotation, type) and issubclass(annotation, Frozen):
+        return "keys below"
+    words = {int: "integer", float: "number", str: "text", bool: "`true` \\| `false`"}[annotation]
+    limits = [text for item in metadata for text in _limits(item)]
+    return f"{words} {', '.join(limits)}".strip()
+
+
+def _limits(item: Any) -> Iterator[str]:
+    if isinstance(item, FieldInfo):
+        for inner in item.metadata:
+            yield from _limits(inner)
+    for name, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
+        if getattr(item, name, None) is not None:
+            yield f"{sign} {getattr(item, name):g}"

@@ -1,0 +1,178 @@
+"""The run folder: its names, its atomic writes, its journal.
+
+    runs/<name>/<time>-<id>/
+        run.json            configuration and plan, hashed; written once by the parent
+        provenance.json     what code, versions and host made the run; code.patch beside it
+        metrics.jsonl       the journal, a line per entry, written by rank 0
+        status/<rank>.json  stage, step, heartbeat and error of each process
+        logs/               a file per process
+        checkpoints/        see `train/checkpoint.py`
+        confusion.json      class by class counts of the best evaluation
+        result.json         final and best numbers, written last
+        tracking.json       where the run is mirrored
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mvit.config import RunConfig
+from mvit.plan import LaunchPlan
+
+SCHEMA = 1
+
+
+class RunDirError(Exception):
+    """A run folder that cannot be made or must not be trusted; one line."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Where the files of one run are."""
+
+    path: Path
+
+    @property
+    def run(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def patch(self) -> Path:
+        return self.path / "code.patch"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def confusion(self) -> Path:
+        return self.path / "confusion.json"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def tracking(self) -> Path:
+        return self.path / "tracking.json"
+
+
+def stamp() -> str:
+    """`<time>-<id>`: sorts by time; the random part keeps two runs of one second apart."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def create(path: Path) -> RunDir:
+    """Make a new run folder; an existing one is never reused."""
+    try:
+        path.mkdir(parents=True, exist_ok=False)
+        for part in ("status", "logs", "checkpoints"):
+            (path / part).mkdir()
+    except OSError as error:
+        raise RunDirError(f"cannot make the run folder {path}: {error.strerror}") from error
+    return RunDir(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write atomically: a reader sees the whole old file or the whole new one, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_run(folder: RunDir, config: RunConfig, plan: LaunchPlan) -> None:
+    """Freeze what the workers shall do."""
+    content = {"schema": SCHEMA, "config": config.model_dump(mode="json"), "plan": plan.model_dump(mode="json")}
+    write_json(folder.run, {**content, "sha256": _digest(content)})
+
+
+def read_run(folder: RunDir) -> tuple[RunConfig, LaunchPlan]:
+    """What `write_run` froze; raises `RunDirError` for a folder that is torn, changed or of another version."""
+    try:
+        content = read_json(folder.run)
+        digest = content.pop("sha256")
+        schema = content["schema"]
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise RunDirError(f"{folder.path} is no run folder: run.json is missing or torn") from error
+    if schema != SCHEMA:
+        raise RunDirError(f"{folder.run} has schema {schema}, this mvit reads {SCHEMA}; use the commit that made it")
+    if digest != _digest(content):
+        raise RunDirError(f"{folder.run} was changed after the run was made (sha256 differs); start a new run instead")
+    config = RunConfig.model_validate_json(json.dumps(content["config"]))
+    return config, LaunchPlan.model_validate_json(json.dumps(content["plan"]))
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class Journal:
+    """Appends entries to metrics.jsonl; each line reaches the file whole, in one write."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+
+    def metrics(self, metrics: dict[str, float], *, step: int, epoch: int) -> None:
+        self._append({"time": time.time(), "step": step, "epoch": epoch, "metrics": metrics})
+
+    def event(self, event: str, **fields: Any) -> None:
+        self._append({"time": time.time(), "event": event, **fields})
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        self._file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
+
+
+class JournalReader:
+    """Reads what was appended since the last call; a torn last line waits for its rest."""
+
+    def __init__(self, path: Path, *, offset: int = 0) -> None:
+        self._path = path
+        self.offset = offset
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        whole, newline, _ = data.rpartition(b"\n")
+        self.offset += len(whole) + len(newline)
+        for line in whole.splitlines():
+            yield json.loads(line)

@@ -1,0 +1,89 @@
+"""The device and the other workers."""
+
+import ctypes
+import os
+import resource
+import signal
+from typing import Literal
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+from mindspore.communication import init
+
+from mvit.config import Precision
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask Linux for SIGKILL when the process that started this one ends: msrun leaves its workers behind."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def open_device(device: Literal["CPU", "Ascend"], *, threads: int | None, jit_level: str | None) -> None:
+    """Graph mode on this process's device; `threads` limits the kernels of a CPU."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if device == "Ascend":
+        ms.set_device("Ascend", int(os.environ.get("DEVICE_ID", "0")))
+    else:
+        ms.set_device("CPU")
+    if threads is not None:
+        # Only this: two dispatch threads more than double the step's time on two cores (205 to 540 ms).
+        ms.device_context.cpu.op_tuning.threads_num(threads)
+    if jit_level is not None:
+        ms.set_context(jit_config={"jit_level": jit_level})
+
+
+def join(world_size: int) -> None:
+    """Meet the other workers; in msrun's scheduler process this never returns."""
+    if world_size > 1:
+        init()
+
+
+class _Sum(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__()
+        self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM)
+
+    def construct(self, x):
+        return self.all_reduce(x)
+
+
+class Workers:
+    """What the workers do together, outside the training step."""
+
+    def __init__(self, world_size: int) -> None:
+        self.world_size = world_size
+        self._sum = _Sum() if world_size > 1 else None
+
+    def sum(self, vector: np.ndarray) -> np.ndarray:
+        """The float32 vector added over all workers; every worker must call this."""
+        if self._sum is None:
+            return vector
+        return self._sum(ms.Tensor(vector)).asnumpy()  # synchronises
+
+    def average(self, parameters: list[ms.Parameter]) -> None:
+        """Give each parameter the mean of its values on all workers: BatchNorm's running statistics differ."""
+        if self._sum is None:
+            return
+        flat = np.concatenate([parameter.asnumpy().ravel() for parameter in parameters])
+        flat = self.sum(flat) / np.float32(self.world_size)
+        pieces = np.split(flat, np.cumsum([parameter.size for parameter in parameters])[:-1])
+        for parameter, piece in zip(parameters, pieces, strict=True):
+            parameter.set_data(ms.Tensor(piece.reshape(parameter.shape)))
+
+
+def cast_network(net: nn.Cell, precision: Precision) -> None:
+    """Compute in the precision's type; normalisation stays in float32, weights always are."""
+    if precision.kind == "fp32":
+        return
+    net.to_float(ms.float16 if precision.kind == "fp16" else ms.bfloat16)
+    for _, cell in net.cells_and_names():
+        if isinstance(cell, (nn.BatchNorm2d, nn.LayerNorm)):
+            cell.to_float(ms.float32)
+
+
+def peak_rss_mb() -> float:
+    """Largest resident memory of this process so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

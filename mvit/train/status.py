@@ -1,0 +1,67 @@
+"""What a worker says of itself: status/<rank>.json, read by the parent."""
+
+import os
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from mvit.rundir import write_json
+
+HEARTBEAT_S = 1.0
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class Status:
+    """Stage, step, heartbeat and error of this process; a thread writes the file once a second."""
+
+    def __init__(self, path: Path, *, rank: int) -> None:
+        self.path = path
+        self.content = {
+            "rank": rank,
+            "pid": os.getpid(),
+            "started": process_start(os.getpid()),
+            "stage": "start",
+            "step": 0,
+            "error": None,
+        }
+        self.lock = threading.Lock()
+        self._write()
+        threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
+
+    def stage(self, stage: str) -> None:
+        self.content["stage"] = stage
+        self._write()
+
+    def step(self, step: int) -> None:
+        self.content["step"] = step  # written by the next heartbeat
+
+    def failed(self, error: BaseException) -> None:
+        """Record the exception, its last line and the last place in our own code."""
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(CHECKOUT)]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        self.content["error"] = {
+            "type": type(error).__name__,
+            "message": lines[0] if lines else "",
+            "where": f"{Path(frames[-1].filename).relative_to(CHECKOUT)}:{frames[-1].lineno}" if frames else None,
+            "stage": self.content["stage"],
+            "time": time.time(),
+        }
+        self.stage("failed")
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(HEARTBEAT_S)
+            self._write()
+
+    def _write(self) -> None:
+        with self.lock:
+            write_json(self.path, {**self.content, "time": time.time()})
+
+
+def process_start(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot: with the pid, it names a process for good."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return None

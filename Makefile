@@ -13,6 +13,7 @@ help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s  %s\n", $$1, $$2}' Makefile
 
 env: $(STAMP) ## Make .venv; PYTHON=python3.11 chooses the interpreter
+	@:
 
 train: env ## Run the default job; ARGS="model=x_small topology=cpu_2" asks for another
 	@$(RUN) launch.py $(ARGS)
@@ -31,7 +32,7 @@ ui: env ## Serve the MLflow dashboard
 
 docs: env ## Write docs/configuration.md from the typed configuration
 	@mkdir -p docs
-	@$(RUN) -m mvit.docs > docs/configuration.md
+	@$(RUN) -m mvit.docs > docs/configuration.md.part && mv docs/configuration.md.part docs/configuration.md
 
 bench: env ## Measure throughput; ARGS as for train
 	@$(RUN) launch.py task=benchmark $(ARGS)
@@ -42,29 +43,28 @@ clean: ## Remove .venv and caches; runs/ and mlflow.db stay
 
 # Prints "use 3.12 INTERPRETER", or else the one line to show. Interpreters are run, not looked up: a pyenv shim stands
 # on PATH for versions that are not selected, and fails. An environment that stands keeps its Python.
-# (A semicolon ends every line: make joins them.)
 define FIND_PYTHON
-probe() {
-    version=$$("$$1" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
-        || { echo "does not run"; return 1; };
-    case $$version in 3.10.*|3.11.*|3.12.*) version=$${version%.*} ;; *) echo "is $$version"; return 1 ;; esac;
-    "$$1" -c 'import ensurepip, venv' 2>/dev/null
-        || { echo "lacks ensurepip (Debian: apt install python$$version-venv)"; return 1; };
-    echo "$$version";
-};
-asked='$(PYTHON)';
-if [ -n "$$asked" ]; then
-    said=$$(probe "$$asked") && { echo "use $$said $$asked"; exit; };
-    why="PYTHON=$$asked $$said";
-fi;
-pyenv="$${PYENV_ROOT:-$$HOME/.pyenv}/versions";
-other=/path/to/python3.12;
-for python in $(and $(wildcard $(STAMP)),$(RUN)) python3.12 python3.11 python3.10 python3
-    "$$pyenv"/3.12.*/bin/python "$$pyenv"/3.11.*/bin/python "$$pyenv"/3.10.*/bin/python; do
-    said=$$(probe "$$python") && { other=$$python; [ -n "$$asked" ] && break; echo "use $$said $$python"; exit; };
-    case $$said in lacks*) : "$${why:=$$python $$said}" ;; esac;
-done;
-echo "mvit needs Python 3.10, 3.11 or 3.12; $${why:-none was found}."
+probe() { \
+    version=$$("$$1" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null) \
+        || { echo "does not run"; return 1; }; \
+    case $$version in 3.10.*|3.11.*|3.12.*) version=$${version%.*} ;; *) echo "is $$version"; return 1 ;; esac; \
+    "$$1" -c 'import ensurepip, venv' 2>/dev/null \
+        || { echo "lacks ensurepip (Debian: apt install python$$version-venv)"; return 1; }; \
+    echo "$$version"; \
+}; \
+asked='$(PYTHON)'; \
+if [ -n "$$asked" ]; then \
+    said=$$(probe "$$asked") && { echo "use $$said $$asked"; exit; }; \
+    why="PYTHON=$$asked $$said"; \
+fi; \
+pyenv="$${PYENV_ROOT:-$$HOME/.pyenv}/versions"; \
+other=/path/to/python3.12; \
+for python in $(if $(PYTHON),,$(and $(wildcard $(STAMP)),$(RUN))) python3.12 python3.11 python3.10 python3 \
+    "$$pyenv"/3.12.*/bin/python "$$pyenv"/3.11.*/bin/python "$$pyenv"/3.10.*/bin/python; do \
+    said=$$(probe "$$python") && { other=$$python; [ -n "$$asked" ] && break; echo "use $$said $$python"; exit; }; \
+    case $$said in lacks*) : "$${why:=$$python $$said}" ;; esac; \
+done; \
+echo "mvit needs Python 3.10, 3.11 or 3.12; $${why:-none was found}." \
     "Try: make $(or $(firstword $(MAKECMDGOALS)),env) PYTHON=$$other"
 endef
 

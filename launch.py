@@ -28,7 +28,8 @@ CONF = CHECKOUT / "conf"
 def main() -> int:
     """Exit codes: 0 finished, 1 a run failed, 2 the request was wrong, 130 and 143 stopped by a signal."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing several lines and exiting with 1
-    arguments = [_checked_by_us(argument) for argument in sys.argv[1:]]
+    # Hydra takes -m before or after all overrides, not between them.
+    arguments = sorted(map(_checked_by_us, sys.argv[1:]), key=lambda argument: argument not in ("-m", "--multirun"))
     asked, sys.argv = sys.argv, [sys.argv[0], *arguments]
     codes: list[int] = []
     sweeps: list[Sweep] = []
@@ -86,7 +87,7 @@ def _missing_option(error: MissingConfigException) -> str:
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     options = [name for name in error.options or [] if name != "README"]
     if not group or not options:
-        return _first_line(error)
+        return _first_line(error).removeprefix("In 'config': ")
     return str(Problem(group, option, "is no option of the group", nearest(option, options)))
 
 

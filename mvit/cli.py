@@ -14,7 +14,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     weights = commands.add_parser("weights", help="import weights of timm, transformers or MindCV")
-    weights.add_argument("source", type=Path, metavar="SRC", help=".safetensors of timm or transformers, .ckpt of MindCV")
+    weights.add_argument(
+        "source", type=Path, metavar="SRC", help=".safetensors of timm or transformers, .ckpt of MindCV"
+    )
     weights.add_argument("out", type=Path, metavar="OUT", help="the .safetensors to write")
     weights.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
@@ -53,12 +55,15 @@ def _weights(source: Path, out: Path, *, overwrite: bool) -> int:
         print(f"mvit: {error}", file=sys.stderr)
         return 2
     order, eps = imported.channel_order, imported.layer_norm_eps
-    print(f"{out}: {imported.model} of {imported.library}, {imported.num_classes} classes, {len(imported.tensors)} tensors")
+    print(
+        f"{out}: {imported.model} of {imported.library}, {imported.num_classes} classes, {len(imported.tensors)} tensors"
+    )
     print("evaluate it with the conventions it was trained with:")
     print(
         f"  python launch.py task=evaluate task.checkpoint={out} model={imported.model}"
         f" data.mean={_list(imported.mean)} data.std={_list(imported.std)} data.channel_order={order}"
         f" data.eval_crop_fraction={imported.eval_crop_fraction:.4g} model.layer_norm_eps={eps:g}"
+        f" model.token_projection={imported.token_projection}"
     )
     return 0
 

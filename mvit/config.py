@@ -25,6 +25,10 @@ Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+MAX_SHOWN = 300
+"""Characters of a wrong value that are repeated: a path fits."""
+
+
 class Frozen(BaseModel):
     """Strict, immutable, and closed: a key that is not a field is an error."""
 
@@ -46,6 +50,9 @@ class ModelConfig(Frozen):
     features: Ints3 = Field(description="Token features of stages 3, 4 and 5.")
     hidden: Ints3 = Field(description="Hidden features of the feed-forward of stages 3, 4 and 5.")
     heads: int = Field(gt=0, description="Attention heads.")
+    token_projection: Literal["linear", "conv_norm_silu"] = Field(
+        description="1x1 convolution to tokens: alone (the paper), or with BatchNorm and SiLU (MindCV's weights)."
+    )
     final_expansion: int = Field(gt=0, description="Channel expansion of the last 1x1 convolution.")
     dropout: Rate = Field(description="Dropout after attention and after feed-forward.")
     classifier_dropout: Rate = Field(description="Dropout before the head.")
@@ -288,10 +295,8 @@ def check(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     Sections are judged one by one, so that a mistake in one does not hide another's.
     """
     sections: dict[str, Any] = {}
-    problems: list[Problem] = []
-    for key in raw:
-        if key not in RunConfig.model_fields:
-            problems.append(_unknown(key, raw[key], list(RunConfig.model_fields)))
+    fields = list(RunConfig.model_fields)
+    problems = [_unknown(key, fields) for key in raw if key not in fields]
     hints = get_type_hints(RunConfig, include_extras=True)
     for name, field in RunConfig.model_fields.items():
         if name not in raw:
@@ -305,11 +310,15 @@ def check(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
         try:
             sections[name] = adapter.validate_python(raw[name])
         except ValidationError as error:
-            problems += [_translate(name, annotation, raw[name], item) for item in error.errors()]
+            # A list that is too short is an error for each place it lacks, and one problem.
+            found = (_translate(name, annotation, raw[name], item) for item in error.errors())
+            problems += {str(problem): problem for problem in found}.values()
             if all(item["type"] == "extra_forbidden" for item in error.errors()):
                 # Unknown keys aside, the section is legal: let the rules see it too.
                 extra = [list(item["loc"]) for item in error.errors()]
-                sections[name] = adapter.validate_python(_without(raw[name], extra, tagged=len(variants(annotation)) > 1))
+                sections[name] = adapter.validate_python(
+                    _without(raw[name], extra, tagged=len(variants(annotation)) > 1)
+                )
     return sections, problems + list(judge(RULES, sections))
 
 
@@ -430,7 +439,7 @@ def _multiples(value: int, parts: int) -> str:
 
 def _short(value: Any) -> str:
     text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 
 def variants(annotation: Any) -> list[type[Frozen]]:
@@ -440,8 +449,8 @@ def variants(annotation: Any) -> list[type[Frozen]]:
     return [model for argument in get_args(annotation) for model in variants(argument)]
 
 
-def _unknown(path: str, value: Any, siblings: list[str]) -> Problem:
-    prefix, _, key = path.rpartition(".")
+def _unknown(path: str, siblings: list[str]) -> Problem:
+    prefix = path.rpartition(".")[0]
     legal = [f"{prefix}.{name}" if prefix else name for name in siblings if name != "kind"]
     return Problem(path, None, "is no key of the configuration", nearest(path, legal) if legal else "remove it")
 
@@ -456,19 +465,21 @@ def _translate(section: str, annotation: Any, raw: Any, error: Any) -> Problem:
     value = error["input"]
     match error["type"]:
         case "extra_forbidden":
-            return _unknown(path, value, _fields_at(models, where[:-1]))
+            return _unknown(path, _fields_at(models, where[:-1]))
+        case "missing" if where and isinstance(where[-1], int):
+            return Problem(path.rpartition(".")[0], value, "has too few values", _purpose(section, models, where))
         case "missing":
-            return Problem(path, None, "is missing", _purpose(models, where))
+            return Problem(path, None, "is missing", _purpose(section, models, where))
         case "union_tag_invalid" | "union_tag_not_found":
             kinds = [kind_of(model) for model in models]
             found = raw.get("kind") if isinstance(raw, Mapping) else raw
             return Problem(f"{section}.kind", found, "is no kind of " + section, nearest(str(found), kinds))
         case "model_type" | "model_attributes_type" | "dict_type":
-            return Problem(path, value, "is no group of keys", _purpose(models, where))
+            return Problem(path, value, "is no group of keys", _purpose(section, models, where))
         case _:
             message = error["msg"][0].lower() + error["msg"][1:]
             value = "null" if value is None else value
-            return Problem(path, value, f"is refused: {message}", _purpose(models, where))
+            return Problem(path, value, f"is refused: {message}", _purpose(section, models, where))
 
 
 def kind_of(model: type[Frozen]) -> str:
@@ -487,8 +498,8 @@ def _fields_at(models: list[type[Frozen]], where: list[Any]) -> list[str]:
     return [name for model in models for name in model.model_fields]
 
 
-def _purpose(models: list[type[Frozen]], where: list[Any]) -> str:
-    names = [part for part in where if isinstance(part, str)]
+def _purpose(section: str, models: list[type[Frozen]], where: list[Any]) -> str:
+    names = [part for part in (where if models else [section]) if isinstance(part, str)]
     for model in models or [RunConfig]:
         for name in names:
             if name in model.model_fields:

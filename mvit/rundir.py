@@ -1,15 +1,15 @@
 """The run folder: its names, its atomic writes, its journal.
 
-    runs/<name>/<time>-<id>/
-        run.json            configuration and plan, hashed; written once by the parent
-        provenance.json     what code, versions and host made the run; code.patch beside it
-        metrics.jsonl       the journal, a line per entry, written by rank 0
-        status/<rank>.json  stage, step, heartbeat and error of each process
-        logs/               a file per process
-        checkpoints/        see `train/checkpoint.py`
-        confusion.json      class by class counts of the best evaluation
-        result.json         final and best numbers, written last
-        tracking.json       where the run is mirrored
+runs/<name>/<time>-<id>/
+    run.json            configuration and plan, hashed; written once by the parent
+    provenance.json     what code, versions and host made the run; code.patch beside it
+    metrics.jsonl       the journal, a line per entry, written by rank 0
+    status/<rank>.json  stage, step, heartbeat and error of each process
+    logs/               a file per process
+    checkpoints/        see `train/checkpoint.py`
+    confusion.json      class by class counts of the best evaluation
+    result.json         final and best numbers, written last
+    tracking.json       where the run is mirrored
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def read_run(folder: RunDir) -> tuple[RunConfig, LaunchPlan]:
         content = read_json(folder.run)
         digest = content.pop("sha256")
         schema = content["schema"]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise RunDirError(f"{folder.path} is no run folder: run.json is missing or torn") from error
     if schema != SCHEMA:
         raise RunDirError(f"{folder.run} has schema {schema}, this mvit reads {SCHEMA}; use the commit that made it")
@@ -153,6 +153,9 @@ class Journal:
 
     def event(self, event: str, **fields: Any) -> None:
         self._append({"time": time.time(), "event": event, **fields})
+
+    def close(self) -> None:
+        self._file.close()
 
     def _append(self, entry: dict[str, Any]) -> None:
         self._file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")

@@ -76,9 +76,7 @@ class ProgressView:
             return
         slowest = min(workers, key=lambda status: status["step"])
         if self.bar and self.task is not None:
-            self.bar.update(
-                self.task, description=slowest["stage"], completed=slowest["step"], numbers=self._numbers()
-            )
+            self.bar.update(self.task, description=slowest["stage"], completed=slowest["step"], numbers=self._numbers())
             return
         changed = slowest["stage"] != self.stage and slowest["stage"] in ("data", "compile")
         if changed or time.monotonic() - self.spoken > PLAIN_EVERY_S:

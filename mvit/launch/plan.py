@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
@@ -17,6 +18,7 @@ from mvit.config import (
     Problem,
     Rule,
     RunConfig,
+    Task,
     TrainConfig,
     world_size,
 )
@@ -47,7 +49,7 @@ def this_host() -> Host:
         python=sys.executable,
         path=os.environ.get("PATH", os.defpath),
         cpu_count=len(os.sched_getaffinity(0)),
-        ascend_cards=sum(1 for name in os.listdir("/dev") if name.removeprefix("davinci").isdigit()),
+        ascend_cards=sum(path.name.removeprefix("davinci").isdigit() for path in Path("/dev").glob("davinci*")),
         port=int(os.environ.get("MVIT_MASTER_PORT") or _free_port()),
         node_rank=int(os.environ.get("MVIT_NODE_RANK", "0")),
         master_addr=os.environ.get("MVIT_MASTER_ADDR", "127.0.0.1"),
@@ -79,7 +81,21 @@ def host_rules(host: Host) -> list[Rule]:
             rule = f"has {topology.nodes} machines, but the master's address is that of this machine alone"
             yield Problem("topology", None, rule, "set MVIT_MASTER_ADDR, and MVIT_NODE_RANK on each machine")
 
-    return [(("topology",), cards)]
+    def checkpoint(task: Task) -> Iterator[Problem]:
+        if task.kind != "evaluate":
+            return
+        path = Path(task.checkpoint)
+        if not path.exists():
+            remedy = "name a .safetensors file or the folder of a finished run"
+            yield Problem("task.checkpoint", task.checkpoint, "does not exist", remedy)
+        elif path.is_dir() and not (path / "checkpoints" / "best.json").exists():
+            remedy = "name a run that has evaluated once, or a .safetensors file"
+            yield Problem("task.checkpoint", task.checkpoint, "is no run folder with a best checkpoint", remedy)
+        elif path.is_file() and path.suffix != ".safetensors":
+            remedy = "import it with: python -m mvit weights SRC OUT"
+            yield Problem("task.checkpoint", task.checkpoint, "is no .safetensors file", remedy)
+
+    return [(("topology",), cards), (("task",), checkpoint)]
 
 
 def data_rules(facts: DatasetFacts) -> list[Rule]:
@@ -123,7 +139,7 @@ def make_plan(config: RunConfig, *, host: Host, facts: DatasetFacts, folder: Pat
         num_classes=num_classes,
         steps_per_epoch=steps_per_epoch,
         total_steps=steps_per_epoch * config.train.epochs,
-        eval_steps=-(-(-(-facts.num_val // world)) // eval_batch),
+        eval_steps=math.ceil(math.ceil(facts.num_val / world) / eval_batch),
         graphs=_graphs(config, train_batch=batch, eval_batch=eval_batch, size=size),
         parameters=spec.count_parameters(config.model, num_classes=num_classes),
         macs=spec.count_macs(config.model, num_classes=num_classes, image_size=size),
@@ -203,5 +219,3 @@ def _data_line(data: Data, facts: DatasetFacts) -> str:
     line = f"{data.kind}, {facts.num_train} + {facts.num_val} images, {len(facts.class_names)} classes, "
     line += f"{data.image_size}x{data.image_size}"
     return line + (f", {len(facts.skipped)} unreadable images skipped" if facts.skipped else "")
-
-

@@ -1,8 +1,9 @@
-"""What made a run: commit and uncommitted changes, versions, host, devices, data, command."""
+"""What made a run: code, versions, host, devices, data, command."""
 
 from __future__ import annotations
 
 import getpass
+import importlib.metadata
 import os
 import platform
 import re
@@ -10,77 +11,153 @@ import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("mindspore", "hydra-core", "omegaconf", "mlflow", "numpy", "pydantic", "scikit-learn")
-MAX_PATCH = 5_000_000
+PATCH_LIMIT = 5_000_000
+"""Bytes of the uncommitted patch that are kept."""
+GIT_TIMEOUT_S = 5.0
+HOOK_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+"""What a repository without a commit is compared with."""
+
+# A password may hold `/` and `@`, a user name neither: everything up to the last @ of the word goes.
+_USERINFO = re.compile(r"(?<=://)(?:[^\s/:@]*:\S*|[^\s/:@]*)@")
+_QUERY = re.compile(r"(?i)([?&][\w-]*(?:password|passwd|token|secret|key)=)[^&\s]+")
 
 
-def collect(checkout: Path, *, argv: Sequence[str], dataset_fingerprint: str) -> tuple[dict[str, Any], str]:
-    """Content of provenance.json, and the patch against HEAD, empty for a clean checkout.
+def collect(checkout: Path, *, argv: list[str], dataset_fingerprint: str) -> tuple[dict[str, Any], str]:
+    """Content of provenance.json, and the uncommitted changes as a patch, empty where there are none.
 
-    Nothing of the environment is recorded, and passwords in URLs are left out.
+    Without git or a repository the fields of git are null, and `git_problem` says why. The environment is never
+    written.
     """
-    patch = _git(checkout, "diff", "HEAD", "--binary") or ""
-    untracked = (_git(checkout, "ls-files", "--others", "--exclude-standard") or "").splitlines()
-    if len(patch) > MAX_PATCH:
-        patch = patch[:MAX_PATCH] + f"\n# cut: the whole patch has {len(patch)} characters\n"
+    git, patch = _git(checkout)
     content = {
-        "commit": _git(checkout, "rev-parse", "HEAD"),
-        "branch": _git(checkout, "rev-parse", "--abbrev-ref", "HEAD"),
-        "dirty": bool(patch or untracked),
-        "untracked": untracked[:100],
-        "command": _without_passwords(shlex.join(argv)),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **git,
         "python": platform.python_version(),
+        "executable": sys.executable,
+        "versions": {package: _version(package) for package in PACKAGES},
         "platform": platform.platform(),
         "host": socket.gethostname(),
-        "user": _user(),
-        "versions": {package: _version(package) for package in PACKAGES},
+        "user": user(),
         "cpu": _cpu(),
-        "processors": len(os.sched_getaffinity(0)),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "ascend_cards": sorted(path.name for path in Path("/dev").glob("davinci[0-9]*")),
-        "executable": sys.executable,
+        "processors": os.cpu_count(),
+        "processors_usable": len(os.sched_getaffinity(0)),
+        "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
+        "ascend_devices": sorted(path.name for path in Path("/dev").glob("davinci[0-9]*")),
+        "command": shlex.join(redacted(argument) for argument in argv),
         "dataset_fingerprint": dataset_fingerprint,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     return content, patch
 
 
-def _git(checkout: Path, *arguments: str) -> str | None:
-    """What git prints; None without git, without a repository, or after five seconds."""
-    command = ["git", "-C", str(checkout), *arguments]
-    with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, timeout=5, check=True)
-        text = done.stdout.decode("utf-8", "surrogateescape")
-        return text if arguments[0] == "diff" else text.strip()
-    return None
+def redacted(text: str) -> str:
+    """The text without `user:password@` in URLs and without secrets in their query."""
+    return _QUERY.sub(r"\1***", _USERINFO.sub("", text))
 
 
-def _without_passwords(text: str) -> str:
-    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+def user() -> str:
+    """Name of who runs this, or the number where a container knows no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _git(checkout: Path) -> tuple[dict[str, Any], str]:
+    fields: dict[str, Any] = {
+        "commit": None,
+        "branch": None,
+        "dirty": None,
+        "num_changed": None,
+        "num_untracked": None,
+        "untracked": None,
+        "patch_cut": None,
+        "git_problem": None,
+    }
+    try:
+        status = _run_git(checkout, "status", "--porcelain=v2", "--branch", "-z").split("\0")
+        heads = dict(line[2:].split(" ", 1) for line in status if line.startswith("# "))
+        changed = sum(line[:2] in ("1 ", "2 ", "u ") for line in status)
+        untracked = [line[2:] for line in status if line.startswith("? ")]
+        commit = heads["branch.oid"] if heads["branch.oid"] != "(initial)" else None
+        branch = heads["branch.head"] if heads["branch.head"] != "(detached)" else None
+        fields.update(commit=commit, branch=branch, dirty=bool(changed or untracked))
+        fields.update(num_changed=changed, num_untracked=len(untracked), untracked=untracked[:100], patch_cut=False)
+        patch, cut = _patch(checkout, commit or EMPTY_TREE) if changed else ("", False)
+    except (OSError, subprocess.SubprocessError, KeyError, ValueError) as error:
+        return {**fields, "git_problem": _why(error)}, ""
+    if cut:
+        fields["patch_cut"] = True
+        patch += f"\nmvit: cut at {PATCH_LIMIT / 1e6:g} MB; this patch does not apply\n"
+    return fields, patch
+
+
+def _patch(checkout: Path, base: str) -> tuple[str, bool]:
+    """Changes of tracked files, bytes that are no UTF-8 as surrogates; and whether they were too many, or too slow."""
+    plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+    slow = False
+    with tempfile.TemporaryFile() as file:
+        try:
+            _run_git(checkout, "diff", "--binary", *plain, base, "--", stdout=file.fileno())
+        except subprocess.TimeoutExpired:
+            slow = True
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        return file.read(PATCH_LIMIT).decode("utf-8", "surrogateescape"), slow or size > PATCH_LIMIT
+
+
+def _run_git(checkout: Path, *arguments: str, stdout: int = subprocess.PIPE) -> str:
+    # Neither the repository that git names to its hooks, nor one that the checkout merely lies in.
+    environment = {name: value for name, value in os.environ.items() if name not in HOOK_VARIABLES}
+    environment |= {"GIT_CEILING_DIRECTORIES": str(checkout.resolve().parent), "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    done = subprocess.run(
+        ("git", *arguments),
+        cwd=checkout,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        timeout=GIT_TIMEOUT_S,
+        check=True,
+    )
+    return (done.stdout or b"").decode("utf-8", "surrogateescape")
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case FileNotFoundError():
+            return "git is not installed"
+        case subprocess.TimeoutExpired():
+            return f"git did not answer within {GIT_TIMEOUT_S:g} s"
+        case subprocess.CalledProcessError():
+            said = bytes(error.stderr or b"").decode("utf-8", "replace").strip().splitlines() or [str(error)]
+            return said[0].removeprefix("fatal: ")[:300]
+        case _:
+            return f"{type(error).__name__}: {error}"[:300]
 
 
 def _version(package: str) -> str | None:
-    with suppress(PackageNotFoundError):
-        return version(package)
-    return None
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
-def _user() -> str | None:
-    with suppress(OSError, KeyError):
-        return getpass.getuser()
-    return None
-
-
-def _cpu() -> str | None:
+def _cpu() -> str:
     with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return None
+        found = _field(Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines(), "model name")
+        if found:
+            return found
+    return platform.processor() or platform.machine()
+
+
+def _field(lines: Sequence[str], name: str) -> str | None:
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)

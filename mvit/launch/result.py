@@ -40,8 +40,8 @@ def result_row(config: RunConfig, plan: LaunchPlan, result: dict[str, Any], fold
 def _weights(config: RunConfig, folder: RunDir) -> str:
     if config.task.kind == "evaluate":
         return Path(config.task.checkpoint).name
-    best = folder.checkpoints / "best.json"
-    return read_json(best)["file"] if best.exists() else "-"
+    last = folder.checkpoints / "last.json"
+    return read_json(last)["file"] if last.exists() else "-"
 
 
 def estimate(config: RunConfig, plan: LaunchPlan, runs: Path) -> str:

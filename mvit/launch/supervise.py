@@ -1,8 +1,8 @@
 """The processes of a run: start, watch, stop; and what became of it.
 
-    Outcome.status  FINISHED  exit code 0 and result.json
-                    KILLED    someone stopped it (SIGINT, SIGTERM)
-                    FAILED    anything else, with the first cause from the workers' own status files
+Outcome.status  FINISHED  exit code 0 and result.json
+                KILLED    someone stopped it (SIGINT, SIGTERM)
+                FAILED    anything else, with the first cause from the workers' own status files
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Shapes: `B` batch, `C` channels, `H` `W` pixels of a feature map, `P` pixels per
 token, `A` heads. Dropout is stateless: `key` (int32 scalar) selects the masks of one pass, see `layers.Dropout`.
 """
 
+from typing import Literal
+
 import mindspore as ms
 from mindspore import nn, ops
 
@@ -86,17 +88,19 @@ class MobileViTBlock(nn.Cell):
         dropout: float,
         eps: float,
         salt: int,
+        projection: Literal["linear", "conv_norm_silu"],
         patch: int = 2,
     ) -> None:
         super().__init__()
         self.patch = patch
         self.local = ConvNorm(channels, channels, kernel_size=3)
-        self.to_tokens = nn.Conv2d(channels, features, 1, has_bias=False)
+        if projection == "linear":
+            self.to_tokens = nn.Conv2d(channels, features, 1, has_bias=False)
+        else:  # MindCV's network, another function than the paper's
+            self.to_tokens = ConvNorm(channels, features, kernel_size=1)
         self.layers = nn.CellList(
             [
-                TransformerLayer(
-                    features, hidden=hidden, heads=heads, dropout=dropout, eps=eps, salt=salt + 2 * index
-                )
+                TransformerLayer(features, hidden=hidden, heads=heads, dropout=dropout, eps=eps, salt=salt + 2 * index)
                 for index in range(depth)
             ]
         )
@@ -165,6 +169,7 @@ class MobileViT(nn.Cell):
                     dropout=config.dropout,
                     eps=config.layer_norm_eps,
                     salt=salt,
+                    projection=config.token_projection,
                 )
             )
             salt += 2 * depth

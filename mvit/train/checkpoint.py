@@ -1,8 +1,8 @@
 """Checkpoints: safetensors with a JSON sidecar, whole or absent.
 
-    step-00000352.safetensors   weights, statistics, moments of the optimizer, by parameter name
-    step-00000352.json          step, epoch, metrics, sha256 of the file; written after it, so that it vouches for it
-    last.json, best.json        {"file": "step-00000352"}
+step-00000352.safetensors   weights, statistics, moments of the optimizer, by parameter name
+step-00000352.json          step, epoch, metrics, sha256 of the file; written after it, so that it vouches for it
+last.json, best.json        {"file": "step-00000352"}
 """
 
 import hashlib

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn
 
 from mvit.config import EvaluateTask, RunConfig
 from mvit.models.mobilevit import MobileViT
@@ -38,6 +37,8 @@ class NullJournal:
     def metrics(self, metrics: dict[str, float], *, step: int, epoch: int) -> None: ...
 
     def event(self, event: str, **fields: object) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, status: Status) -> None:
@@ -141,6 +142,7 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
         status.stage("step")
 
     loader.close()
+    journal.close()
     if rank == 0:
         result = {**final, **compiled, "perf/first_step_s": first_step_s, "train/loss": window.last}
         write_json(folder.result, {"task": "train", "steps": last_step, "metrics": result})
@@ -281,9 +283,7 @@ def _evaluate(
     step: EvaluateStep, config: RunConfig, plan: LaunchPlan, loader: Loader, source, *, rank: int, workers
 ) -> Evaluation:
     shard = sampler.shard(len(source.labels), rank=rank, world_size=plan.world_size)
-    batches = loader.evaluate(
-        source, shard, batch_size=config.train.eval_batch_size, num_batches=plan.eval_steps
-    )
+    batches = loader.evaluate(source, shard, batch_size=config.train.eval_batch_size, num_batches=plan.eval_steps)
     return evaluate(step, batches, num_classes=plan.num_classes, reduce=workers.sum)
 
 

@@ -39,10 +39,9 @@ class Status:
     def failed(self, error: BaseException) -> None:
         """Record the exception, its last line and the last place in our own code."""
         frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(CHECKOUT)]
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         self.content["error"] = {
             "type": type(error).__name__,
-            "message": lines[0] if lines else "",
+            "message": _first_words(str(error)),
             "where": f"{Path(frames[-1].filename).relative_to(CHECKOUT)}:{frames[-1].lineno}" if frames else None,
             "stage": self.content["stage"],
             "time": time.time(),
@@ -57,6 +56,14 @@ class Status:
     def _write(self) -> None:
         with self.lock:
             write_json(self.path, {**self.content, "time": time.time()})
+
+
+def _first_words(text: str) -> str:
+    """The first line that says something; a heading that ends in a colon is joined with what follows."""
+    lines = [line.strip("- ") for line in text.splitlines()]
+    lines = [line for line in lines if line]
+    heading = len(lines) > 1 and lines[0].endswith(":")
+    return " ".join(lines[: 2 if heading else 1])
 
 
 def process_start(pid: int) -> int | None:

@@ -59,17 +59,19 @@ class Update(nn.Cell):
         self.scale = 1.0 / (num_parts * loss_scale)
         self.clip_norm = clip_norm
         self.distributed = distributed
-        self.sizes = [1, *(parameter.size for parameter in optimizer.parameters)]
         self.map = ops.HyperMap()  # a Python loop over hundreds of tensors exceeds the compiler's call depth
         if distributed:
+            sizes = [parameter.size for parameter in optimizer.parameters]
+            self.offsets = tuple(1 + sum(sizes[:index]) for index in range(len(sizes)))
+            self.concat = ops.Concat()
             self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM)
 
     def construct(self, loss_sum, gradients, lr, decay, beta1_power, beta2_power):
         if self.distributed:
-            flat = ops.concat((ops.reshape(loss_sum, (1,)), *self.map(_flatten, gradients)))
-            pieces = ops.split(self.all_reduce(flat), self.sizes)
-            loss_sum = ops.reshape(pieces[0], ())
-            gradients = self.map(_reshape_like, pieces[1:], gradients)
+            flat = self.concat((ops.reshape(loss_sum, (1,)),) + self.map(_flatten, gradients))  # noqa: RUF005 (graph mode)
+            flat = self.all_reduce(flat)
+            loss_sum = ops.reshape(ops.slice(flat, (0,), (1,)), ())
+            gradients = self.map(ops.partial(_piece, flat), self.offsets, gradients)
         norm = ops.sqrt(ops.addn(self.map(_sum_of_squares, gradients))) * self.scale
         factor = ops.ones_like(norm) * self.scale
         if self.clip_norm is not None:
@@ -81,7 +83,7 @@ class Update(nn.Cell):
 
 
 _flatten = ops.MultitypeFuncGraph("flatten")
-_reshape_like = ops.MultitypeFuncGraph("reshape_like")
+_piece = ops.MultitypeFuncGraph("piece")
 _sum_of_squares = ops.MultitypeFuncGraph("sum_of_squares")
 _multiply = ops.MultitypeFuncGraph("multiply")
 _add_to = ops.MultitypeFuncGraph("add_to")
@@ -93,9 +95,9 @@ def _(tensor):
     return ops.reshape(tensor, (-1,))
 
 
-@_reshape_like.register("Tensor", "Tensor")
-def _(tensor, like):
-    return ops.reshape(tensor, like.shape)
+@_piece.register("Tensor", "Number", "Tensor")
+def _(flat, offset, like):
+    return ops.reshape(ops.slice(flat, (offset,), (like.size,)), like.shape)
 
 
 @_sum_of_squares.register("Tensor")

@@ -66,9 +66,7 @@ def center(image: np.ndarray, *, size: int, fraction: float, interpolation: visi
     return image[top : top + size, left : left + size]
 
 
-def to_input(
-    images: np.ndarray, *, mean: Sequence[float], std: Sequence[float], channel_order: str
-) -> np.ndarray:
+def to_input(images: np.ndarray, *, mean: Sequence[float], std: Sequence[float], channel_order: str) -> np.ndarray:
     """Normalised network input: (B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32."""
     if channel_order == "bgr":
         images = images[..., ::-1]

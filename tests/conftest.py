@@ -1,0 +1,88 @@
+"""What tests share: the composed default configuration, and a launch in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from mvit.config import RunConfig, parse
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+# A network that compiles in a third of the time of xx_small.
+TINY = ("model.depths=[1,1,1]", "model.conv_blocks=[1,1,1,1,1]", "model.name=tiny")
+
+
+def raw_config(*overrides: str) -> dict[str, Any]:
+    """The configuration as launch.py composes it, before it is checked."""
+    OmegaConf.register_new_resolver("mvit.sweep_dir", lambda *_: "sweep", replace=True)
+    with initialize_config_dir(str(CHECKOUT / "conf"), version_base="1.3"):
+        composed = compose("config", overrides=list(overrides))
+    raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    assert isinstance(raw, dict)
+    return {str(key): value for key, value in raw.items()}
+
+
+@pytest.fixture
+def raw():
+    return raw_config
+
+
+@pytest.fixture
+def configured():
+    def make(*overrides: str) -> RunConfig:
+        return parse(raw_config(*overrides))
+
+    return make
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A launch that ended."""
+
+    code: int
+    out: str
+    err: str
+    runs: Path
+
+    @property
+    def folder(self) -> Path:
+        """The one run folder that was made."""
+        (found,) = (path.parent for path in self.runs.glob("**/run.json"))
+        return found
+
+    def journal(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+    def losses(self) -> list[float]:
+        return [e["metrics"]["train/loss"] for e in self.journal() if "train/loss" in e.get("metrics", {})]
+
+    def result(self) -> dict[str, Any]:
+        return json.loads((self.folder / "result.json").read_text())
+
+
+def launcher(tmp_path_factory):
+    """A function that runs launch.py with overrides, its runs and its store in a new temporary folder."""
+
+    def start(*overrides: str, env: dict[str, str] | None = None, timeout_s: float = 280) -> Launched:
+        room = tmp_path_factory.mktemp("launch")
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{room}/mlflow.db", **(env or {})}
+        overrides = (f"runs_dir={room}/runs", *overrides)
+        command = [sys.executable, str(CHECKOUT / "launch.py"), *overrides]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=room, timeout=timeout_s, check=False
+        )
+        return Launched(done.returncode, done.stdout, done.stderr, room / "runs")
+
+    return start
+
+
+@pytest.fixture
+def launch(tmp_path_factory):
+    return launcher(tmp_path_factory)

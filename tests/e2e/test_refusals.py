@@ -1,0 +1,116 @@
+"""Wrong requests: one clear line for each problem, exit code 2, nothing left behind."""
+
+import os
+
+import pytest
+
+from tests.conftest import CHECKOUT
+from tests.test_dataset import make_folder
+
+
+def refused(done, *lines):
+    assert done.code == 2, done.out + done.err
+    assert done.err.splitlines() == [f"mvit: {line}" for line in lines]
+    assert done.out == ""
+    assert not done.runs.exists()
+    assert list(done.runs.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lines"),
+    [
+        (["optimizer.lrr=1"], ["optimizer.lrr: is no key of the configuration; did you mean optimizer.lr?"]),
+        (
+            ["train.epochs=three", "seed=x"],
+            [
+                "seed: 'x' is refused: input should be a valid integer; seeds initial weights, order of images,"
+                " augmentation and dropout",
+                "train.epochs: 'three' is refused: input should be a valid integer; passes over the training images",
+            ],
+        ),
+        (
+            ["topology=cpu_2", "train.global_batch_size=33"],
+            ["train.global_batch_size: 33 does not split over 2 devices; use 32 or 34"],
+        ),
+        (
+            ["model.num_classes=12"],
+            ["model.num_classes: 12 is not the number of classes of digits, 10; use 10, or null"],
+        ),
+        (
+            ["data=imagefolder", "data.root=/nowhere"],
+            ["data.root: '/nowhere' is no folder; set the folder that holds train and val"],
+        ),
+        (
+            ["precision=bf16"],
+            ["precision: 'bf16' does not run on a CPU; use precision=fp32 or an Ascend topology"],
+        ),
+        (
+            ["topology=ascend_8"],
+            [
+                "topology: asks for 8 Ascend cards a machine, this one has 0;"
+                " use topology=cpu, or dry_run=true to see the plan"
+            ],
+        ),
+        (["model=huge"], ["model: 'huge' is no option of the group; use one of: small, x_small, xx_small"]),
+        (["model=xx_smal"], ["model: 'xx_smal' is no option of the group; did you mean xx_small?"]),
+        (["data=imagefolder"], ["data.root: has no value; set data.root=..."]),
+        (["experiment=nothing"], None),
+        (["optimizer.lr"], None),
+        (["optimizer.lr=[1,"], None),
+        (["name=${nothing}"], None),
+        (
+            ["task=evaluate", "task.checkpoint=/nowhere.safetensors"],
+            [
+                "task.checkpoint: '/nowhere.safetensors' does not exist;"
+                " name a .safetensors file or the folder of a finished run"
+            ],
+        ),
+    ],
+)
+def test_a_wrong_request_is_refused(launch, overrides, lines):
+    done = launch(*overrides)
+    if lines is not None:
+        refused(done, *lines)
+        return
+    assert done.code == 2
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    assert "Traceback" not in done.err
+    assert not done.runs.exists()
+
+
+def test_an_unknown_key_in_a_yaml_is_refused(launch):
+    experiment = CHECKOUT / "experiments" / "only_for_a_test.yaml"
+    experiment.write_text("# @package _global_\noptimizer:\n  lrr: 1\n")
+    try:
+        done = launch("experiment=only_for_a_test")
+    finally:
+        experiment.unlink()
+    refused(done, "optimizer.lrr: is no key of the configuration; did you mean optimizer.lr?")
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_line(launch, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = launch(f"runs_dir={tmp_path}/file/runs", "tracking=none")
+    assert done.code == 2
+    assert done.err.startswith("mvit: cannot make the run folder")
+    assert len(done.err.splitlines()) == 1
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_an_unreadable_image_is_named_before_training_starts(launch, tmp_path):
+    root = make_folder(tmp_path)
+    (root / "val/dog/1.jpg").write_bytes(b"no image")
+    done = launch("data=imagefolder", f"data.root={root}", "train.global_batch_size=2", "tracking=none")
+    assert done.code == 2
+    assert done.err.splitlines() == [
+        f"mvit: data.root: '{root}/val/dog/1.jpg' is no readable image;"
+        " remove or repair it, or set data.on_unreadable=skip"
+    ]
+    assert not done.runs.exists()
+
+
+def test_a_trial_that_is_wrong_does_not_stop_the_others(launch):
+    done = launch("-m", "train.epochs=x,y", "tracking=none")
+    assert done.code == 2
+    assert [line for line in done.err.splitlines() if "is refused" in line] == done.err.splitlines()
+    assert len(done.err.splitlines()) == 2

@@ -1,0 +1,154 @@
+"""Whole launches: real processes, real msrun, real SQLite."""
+
+import json
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from mvit.launch.confusion import draw
+from mvit.models import spec
+from tests.conftest import TINY
+
+pytestmark = pytest.mark.mindspore
+
+METRICS = {
+    *("train/loss", "train/lr", "train/grad_norm", "val/loss", "val/acc1", "val/acc5"),
+    *("best/val_acc1", "best/epoch", "perf/images_per_s", "perf/step_ms", "perf/data_wait_pct"),
+    *("perf/compile_s", "perf/compile_eval_s", "perf/first_step_s", "perf/peak_rss_mb"),
+}
+SMALL = (*TINY, "data=synthetic", "data.image_size=32", "data.num_train=160", "data.num_val=50", "data.classes=7")
+SMALL = (*SMALL, "train.epochs=1", "train.global_batch_size=8", "train.eval_batch_size=8", "train.log_every_steps=1")
+
+
+def client(launched):
+    return MlflowClient(tracking_uri=f"sqlite:///{launched.runs.parent}/mlflow.db")
+
+
+def mlflow_runs(launched):
+    store = client(launched)
+    return store.search_runs([experiment.experiment_id for experiment in store.search_experiments()])
+
+
+@pytest.fixture(scope="module")
+def trained(request):
+    """One tiny run that every test here looks at."""
+    factory = request.getfixturevalue("tmp_path_factory")
+    from tests.conftest import launcher
+
+    done = launcher(factory)(*SMALL, "train.epochs=2")
+    assert done.code == 0, done.err + done.out
+    return done
+
+
+def test_a_run_ends_finished_with_its_result_row(trained):
+    assert "| model name | params(M) |" in trained.out
+    assert "mvit: FINISHED" in trained.out
+    assert trained.err == ""
+    assert trained.result()["steps"] == 40
+
+
+def test_mlflow_holds_every_metric_of_the_design(trained):
+    (run,) = mlflow_runs(trained)
+    assert run.info.status == "FINISHED"
+    assert set(run.data.metrics) == METRICS
+    history = client(trained).get_metric_history(run.info.run_id, "train/loss")
+    assert [point.step for point in history] == list(range(1, 41))
+    assert [point.value for point in history] == trained.losses()
+
+
+def test_mlflow_holds_params_tags_and_artifacts(trained):
+    (run,) = mlflow_runs(trained)
+    assert run.data.params["optimizer.lr"] == "0.002"
+    assert run.data.params["model.depths"] == "[1, 1, 1]"
+    tags = run.data.tags
+    assert tags["topology"] == "1 CPU"
+    assert tags["folder"] == str(trained.folder)
+    assert {"mlflow.user", "mlflow.runName", "mlflow.source.name", "host"} <= set(tags)
+    found = {artifact.path for artifact in client(trained).list_artifacts(run.info.run_id)}
+    assert {"run.json", "provenance.json", "result.json", "metrics.jsonl", "confusion_matrix.png"} <= found
+
+
+def test_the_run_folder_is_whole(trained):
+    names = {path.name for path in trained.folder.iterdir()}
+    assert {"run.json", "provenance.json", "metrics.jsonl", "result.json", "tracking.json", "confusion.json"} <= names
+    last, best = (json.loads((trained.folder / f"checkpoints/{tag}.json").read_text()) for tag in ("last", "best"))
+    files = {path.stem for path in (trained.folder / "checkpoints").glob("*.safetensors")}
+    assert files == {last["file"], best["file"]}
+
+
+def test_the_confusion_matrix_counts_every_sample_once(trained, tmp_path):
+    counts = np.array(json.loads((trained.folder / "confusion.json").read_text())["counts"])
+    assert counts.sum() == 50
+    assert (counts.sum(1) == np.bincount(np.arange(50) % 7)).all()
+    draw(counts.tolist(), list("abcdefg"), tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_checkpoint_holds_every_parameter_and_both_moments(trained, configured):
+    from safetensors.numpy import load_file
+
+    tensors = load_file(next((trained.folder / "checkpoints").glob("*.safetensors")))
+    shapes = spec.parameter_shapes(configured(*SMALL).model, num_classes=7)
+    moving = [name for name in shapes if name.endswith(spec.STATISTICS)]
+    assert {name: tensors[name].shape for name in shapes} == shapes
+    assert len(tensors) == len(shapes) + 2 * (len(shapes) - len(moving))
+
+
+@pytest.mark.parametrize("topology", ["cpu", "cpu_2"])
+def test_evaluating_the_best_checkpoint_gives_its_accuracy_on_one_and_two_workers(trained, launch, topology):
+    done = launch(*SMALL, "task=evaluate", f"task.checkpoint={trained.folder}", f"topology={topology}")
+    assert done.code == 0, done.err
+    counts = done.result()["counts"]
+    best = trained.result()["metrics"]["best/val_acc1"]
+    assert counts["count"] == 50
+    assert 100 * counts["correct1"] / counts["count"] == pytest.approx(best)
+
+
+def test_two_workers_and_two_micro_batches_give_the_same_losses(launch):
+    recipe = ("data.num_train=320", "model.dropout=0.1")  # 40 steps
+    two = launch(*SMALL, *recipe, "topology=cpu_2")
+    accumulated = launch(*SMALL, *recipe, "topology=cpu", "topology.accumulation=2")
+    assert (two.code, accumulated.code) == (0, 0), two.err + accumulated.err
+    difference = np.abs(np.array(two.losses()) - accumulated.losses())
+    print(f"largest difference: {difference[:10].max():.1e} over 10 steps, {difference.max():.1e} over 40")
+    assert len(difference) == 40
+    assert difference[:10].max() < 1e-4
+    assert difference.max() < 1e-2
+
+
+def test_the_same_seed_gives_the_same_run(trained, launch):
+    again = launch(*SMALL, "train.epochs=2", "tracking=none")
+    assert again.losses() == trained.losses()
+
+
+def test_half_precision_trains(launch):
+    done = launch(*SMALL, "precision=fp16", "tracking=none", "data.num_train=80")
+    assert done.code == 0, done.err
+    assert np.isfinite(done.losses()).all()
+
+
+def test_a_loss_that_is_not_finite_fails_the_run_and_names_the_steps(launch):
+    done = launch(*SMALL, "optimizer.lr=1e30", "schedule=constant", "schedule.warmup_epochs=0")
+    assert done.code == 1
+    assert "the loss is not finite at step" in done.err
+    (run,) = mlflow_runs(done)
+    assert run.info.status == "FAILED"
+    assert "not finite" in run.data.tags["error"]
+    assert any(artifact.path == "logs" for artifact in client(done).list_artifacts(run.info.run_id))
+
+
+def test_a_sweep_leaves_four_finished_children_under_one_parent(launch):
+    done = launch(
+        "-m", *SMALL, "model=xx_small,x_small", *TINY[:2], "optimizer.lr=1e-3,2e-3", "data.num_train=40", timeout_s=290
+    )
+    assert done.code == 0, done.err
+    runs = mlflow_runs(done)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert [run.info.status for run in runs] == ["FINISHED"] * 5
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {run.info.run_id for run in parents}
+    assert {(run.data.params["model.name"], run.data.params["optimizer.lr"]) for run in children} == {
+        (model, lr) for model in ("xx_small", "x_small") for lr in ("0.001", "0.002")
+    }
+    assert len(list(done.runs.glob("*/*/*/result.json"))) == 4

@@ -1,0 +1,128 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mvit import dataset
+from mvit.config import judge
+from mvit.launch.plan import CHECKOUT, Host, data_rules, host_rules, make_plan
+
+FOLDER = Path("/runs/x")
+HOST = Host(
+    python="/env/bin/python",
+    path="/usr/bin",
+    cpu_count=2,
+    ascend_cards=0,
+    port=23456,
+    node_rank=0,
+    master_addr="127.0.0.1",
+)
+IMAGENET = ("train=imagenet", "data=synthetic", "data.num_train=1281167", "data.num_val=50000", "data.classes=1000")
+
+
+@pytest.fixture
+def planned(configured):
+    def make(*overrides, host=HOST):
+        config = configured(*overrides)
+        return make_plan(config, host=host, facts=dataset.look(config.data), folder=FOLDER)
+
+    return make
+
+
+def test_one_worker_needs_no_msrun(planned):
+    assert planned().argv == ("/env/bin/python", "-m", "mvit.train.worker", "/runs/x")
+
+
+def test_two_workers_run_under_msrun(planned):
+    plan = planned("topology=cpu_2")
+    assert " ".join(plan.argv) == (
+        "msrun --worker_num 2 --local_worker_num 2 --master_addr 127.0.0.1 --master_port 23456 --log_dir /runs/x/logs"
+        " --join=True --cluster_time_out 300 --tail_worker_log 2 python -m mvit.train.worker /runs/x"
+    )
+    assert plan.per_device_batch_size == 16
+    assert plan.threads == 1
+
+
+def test_eight_cards_are_planned_as_the_published_command_has_them(planned):
+    plan = planned("topology=ascend_8", *IMAGENET, "data.image_size=256")
+    assert " ".join(plan.argv) == (
+        "msrun --bind_core=True --worker_num 8 --local_worker_num 8 --master_addr 127.0.0.1 --master_port 23456"
+        " --log_dir /runs/x/logs --join=True --cluster_time_out 300 --tail_worker_log 8"
+        " python -m mvit.train.worker /runs/x"
+    )
+    assert (plan.device, plan.jit_level, plan.sink, plan.world_size) == ("Ascend", "O2", True, 8)
+    assert (plan.global_batch_size, plan.per_device_batch_size) == (512, 64)
+    assert plan.steps_per_epoch == 1281167 // 512
+    assert plan.eval_steps == -(-6250 // 64)
+    assert plan.parameters == 1_272_024
+
+
+def test_one_card_needs_no_msrun(planned):
+    plan = planned("topology=ascend_1")
+    assert plan.argv == ("/env/bin/python", "-m", "mvit.train.worker", "/runs/x")
+    assert (plan.device, plan.jit_level, plan.sink) == ("Ascend", "O2", True)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_machines_differ_in_their_rank_alone(planned, rank):
+    host = replace(HOST, node_rank=rank, master_addr="10.0.0.1")
+    plan = planned("topology=ascend_2x8", *IMAGENET, host=host)
+    assert " ".join(plan.argv) == (
+        f"msrun --bind_core=True --worker_num 16 --local_worker_num 8 --node_rank {rank} --master_addr 10.0.0.1"
+        " --master_port 23456 --log_dir /runs/x/logs --join=True --cluster_time_out 300 --tail_worker_log 16"
+        " python -m mvit.train.worker /runs/x"
+    )
+    assert (plan.world_size, plan.nodes, plan.per_device_batch_size) == (16, 2, 32)
+
+
+def test_the_environment_of_a_worker_is_exact(planned):
+    common = {
+        "PATH": "/env/bin:/usr/bin",
+        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONUNBUFFERED": "1",
+        "GLOG_v": "3",
+        "MS_EXCEPTION_DISPLAY_LEVEL": "1",
+        "MS_OM_PATH": "/runs/x/logs",
+    }
+    assert planned("topology=cpu_2").env == {**common, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    assert planned("topology=ascend_8").env == common
+
+
+def test_micro_batches_and_workers_cut_a_global_batch_alike(planned):
+    both = planned("topology=cpu_2"), planned("topology.accumulation=2")
+    assert [plan.per_device_batch_size for plan in both] == [16, 16]
+    assert [graph.name for graph in both[1].graphs] == ["accumulate", "update", "evaluate"]
+
+
+def found(rules, raw, *overrides):
+    from mvit.config import check
+
+    return [str(problem) for problem in judge(rules, check(raw(*overrides))[0])]
+
+
+def test_ascend_cards_that_are_not_there_are_refused(raw):
+    (line,) = found(host_rules(HOST), raw, "topology=ascend_8")
+    assert line == (
+        "topology: asks for 8 Ascend cards a machine, this one has 0; use topology=cpu, or dry_run=true to see the plan"
+    )
+    assert found(host_rules(replace(HOST, ascend_cards=8)), raw, "topology=ascend_8") == []
+
+
+def test_two_machines_need_an_address_that_both_can_reach(raw):
+    (line,) = found(host_rules(replace(HOST, ascend_cards=8)), raw, "topology=ascend_2x8")
+    assert "MVIT_MASTER_ADDR" in line
+
+
+def test_a_head_of_another_size_than_the_data_is_refused(raw, configured):
+    facts = dataset.look(configured().data)
+    assert found(data_rules(facts), raw, "model.num_classes=11") == [
+        "model.num_classes: 11 is not the number of classes of digits, 10; use 10, or null"
+    ]
+    assert found(data_rules(facts), raw, "model.num_classes=10") == []
+
+
+def test_a_batch_larger_than_the_data_is_refused(raw, configured):
+    facts = dataset.look(configured().data)
+    assert found(data_rules(facts), raw, "train.global_batch_size=2048") == [
+        "train.global_batch_size: 2048 is more than the 1437 training images; use 1437 or less"
+    ]

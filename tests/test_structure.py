@@ -1,0 +1,67 @@
+"""The floors of the house: who may import whom, and what a light command loads."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKOUT
+
+MODULES = sorted([*(CHECKOUT / "mvit").rglob("*.py"), CHECKOUT / "launch.py"])
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def users(*packages: str) -> set[str]:
+    return {
+        str(path.relative_to(CHECKOUT))
+        for path in MODULES
+        if any(name == package or name.startswith(f"{package}.") for name in imports(path) for package in packages)
+    }
+
+
+def test_launch_and_train_never_import_each_other():
+    assert not {path for path in users("mvit.train") if path.startswith("mvit/launch/")}
+    assert not {path for path in users("mvit.launch") if path.startswith(("mvit/train/", "mvit/models/"))}
+
+
+def test_the_parent_never_imports_mindspore():
+    assert {path.split("/")[1] for path in users("mindspore")} <= {"train", "models"}
+
+
+def test_hydra_is_imported_by_the_launcher_alone():
+    assert users("hydra", "omegaconf") <= {"launch.py", "mvit/models/weights.py"}
+
+
+def test_mlflow_is_imported_by_tracking_alone():
+    assert users("mlflow") == {"mvit/launch/tracking.py"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["optimizer.lrr=1", "train.epochs=x"], ["model=huge"], ["dry_run=true"]]
+)
+def test_a_light_command_loads_neither_mindspore_nor_mlflow(arguments, tmp_path):
+    program = (
+        "import sys, runpy; sys.argv = ['launch.py', *sys.argv[2:]]\n"
+        "try: runpy.run_path(sys.path[0] + '/launch.py', run_name='__main__')\n"
+        "except SystemExit as end: code = end.code or 0\n"
+        "heavy = {'mindspore', 'mlflow', 'sklearn', 'matplotlib', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(CHECKOUT)!r})\n{program}", "-"]
+    began = time.perf_counter()
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False)
+    print(f"{arguments}: {time.perf_counter() - began:.2f} s")
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 # The project's commands. They need make and a Python 3.10-3.12; the rest is installed into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help env train test check ui docs bench clean FORCE
+.PHONY: help env train test check ui docs clean FORCE
 .DELETE_ON_ERROR:
 
 # Called as modules: scripts in .venv/bin break when the checkout moves.
@@ -21,21 +21,18 @@ train: env ## Run the default job; ARGS="model=x_small topology=cpu_2" asks for 
 test: env ## Run every test; ARGS="-k resume" selects
 	@$(RUN) -m pytest $(ARGS)
 
-check: env ## Lint, types, and the tests that need no MindSpore
+check: env ## Lint, types, and the tests that need neither MindSpore nor MLflow
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -m pyright
-	$(RUN) -m pytest -q -m "not mindspore"
+	$(RUN) -m pytest -q -m "not mindspore and not mlflow"
 
 ui: env ## Serve the MLflow dashboard
 	@$(RUN) -m mvit ui $(ARGS)
 
 docs: env ## Write docs/configuration.md from the typed configuration
 	@mkdir -p docs
-	@$(RUN) -m mvit.docs > docs/configuration.md.part && mv docs/configuration.md.part docs/configuration.md
-
-bench: env ## Measure throughput; ARGS as for train
-	@$(RUN) launch.py task=benchmark $(ARGS)
+	@$(RUN) -m mvit docs > docs/configuration.md.part && mv docs/configuration.md.part docs/configuration.md
 
 clean: ## Remove .venv and caches; runs/ and mlflow.db stay
 	@rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

@@ -34,7 +34,7 @@ def main() -> int:
     codes: list[int] = []
     sweeps: list[Sweep] = []
     stamp = rundir.stamp()
-    OmegaConf.register_new_resolver("mvit.sweep_dir", lambda runs, name: str(CHECKOUT / runs / name / stamp))
+    OmegaConf.register_new_resolver("mvit.sweep_dir", _sweep_dir(stamp), replace=True)
 
     def task(composed: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN and not sweeps:
@@ -46,6 +46,11 @@ def main() -> int:
     for sweep in sweeps:
         sweep.close()
     return max(codes)
+
+
+def _sweep_dir(stamp: str) -> Callable[[str, str], str]:
+    """The folder of a sweep, the same for all its trials."""
+    return lambda runs, name: str(CHECKOUT / runs / name / stamp)
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:

@@ -55,9 +55,8 @@ def _weights(source: Path, out: Path, *, overwrite: bool) -> int:
         print(f"mvit: {error}", file=sys.stderr)
         return 2
     order, eps = imported.channel_order, imported.layer_norm_eps
-    print(
-        f"{out}: {imported.model} of {imported.library}, {imported.num_classes} classes, {len(imported.tensors)} tensors"
-    )
+    tensors = f"{imported.num_classes} classes, {len(imported.tensors)} tensors"
+    print(f"{out}: {imported.model} of {imported.library}, {tensors}")
     print("evaluate it with the conventions it was trained with:")
     print(
         f"  python launch.py task=evaluate task.checkpoint={out} model={imported.model}"

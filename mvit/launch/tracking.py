@@ -157,6 +157,7 @@ class Tracker:
         self._params = params
         self._tags = _run_tags(tags, parent_run_id=parent_run_id)
         self._begun = time.time()
+        self._record: dict[str, Any] | None = None
         self._mirror: _Mirror | None = None
         self._ending: _Ending | None = None
         self._wake = threading.Event()
@@ -237,7 +238,7 @@ class Tracker:
         """A client on the folder's run: the one it has in this store, else a new one."""
         client = connect(self._uri)
         experiment_id = ensure_experiment(client, self._uri, self._experiment)
-        record = _recorded(self._folder.tracking, self._uri)
+        record = self._record or _recorded(self._folder.tracking, self._uri)
         known = _params_of(client, record["run_id"]) if record else None
         if record is None or known is None:
             name = self._tags.get("mlflow.runName")
@@ -245,7 +246,9 @@ class Tracker:
             run = client.create_run(experiment_id, start_time=began, tags=self._tags, run_name=name)
             record = _record(self._uri, self._experiment, experiment_id, run.info.run_id)
             record |= {"offset": 0, "points": 0}
-            write_json(self._folder.tracking, record)
+            self._record = record
+            with suppress(OSError):  # a full disk: the run shall be followed, and not be made again
+                write_json(self._folder.tracking, record)
             known = frozenset[str]()
         else:
             client.update_run(record["run_id"], status="RUNNING")

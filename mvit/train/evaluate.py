@@ -18,7 +18,7 @@ class EvaluateStep(nn.Cell):
     """
 
     def __init__(self, net: nn.Cell, *, num_classes: int) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)
         self.net = net
         self.top = min(5, num_classes)
 

@@ -322,4 +322,5 @@ def _conventions(config: RunConfig) -> dict[str, object]:
         "channel_order": data.channel_order,
         "eval_crop_fraction": data.eval_crop_fraction,
         "layer_norm_eps": config.model.layer_norm_eps,
+        "token_projection": config.model.token_projection,
     }

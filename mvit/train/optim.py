@@ -16,7 +16,7 @@ class AdamW(nn.Cell):
     """
 
     def __init__(self, parameters: list[ms.Parameter], config: AdamWConfig) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)
         self.parameters = ms.ParameterTuple(parameters)
         self.moment1 = self.parameters.clone("adam_m", "zeros")
         self.moment2 = self.parameters.clone("adam_v", "zeros")

@@ -1,6 +1,9 @@
 """The training step as graphs: one for a whole step, or two when gradients are accumulated.
 
 Rates, decay and the dropout key are inputs. Losses are returned as sums, divided once after the reduction.
+
+Cells around the network have `auto_prefix=False`: parameters keep the names they have in the network, which are those
+of checkpoints.
 """
 
 import mindspore as ms
@@ -30,7 +33,7 @@ class Gradients(nn.Cell):
     """Forward and backward of one micro-batch: the gradients of the mean loss, and the sum of the losses."""
 
     def __init__(self, net: nn.Cell, *, smoothing: float, loss_scale: float) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)
         self.net = net
         self.loss = SmoothedLoss(smoothing)
         self.parameters = ms.ParameterTuple(net.trainable_params())
@@ -54,7 +57,7 @@ class Update(nn.Cell):
     def __init__(
         self, optimizer: AdamW, *, num_parts: int, clip_norm: float | None, loss_scale: float, distributed: bool
     ) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)
         self.optimizer = optimizer
         self.scale = 1.0 / (num_parts * loss_scale)
         self.clip_norm = clip_norm
@@ -124,7 +127,7 @@ class TrainStep(nn.Cell):
     """One step of one micro-batch, in one graph."""
 
     def __init__(self, gradients: Gradients, update: Update) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)
         self.gradients = gradients
         self.update = update
 
@@ -137,7 +140,7 @@ class Accumulate(nn.Cell):
     """Adds the gradients of one micro-batch to buffers."""
 
     def __init__(self, gradients: Gradients) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)
         self.gradients = gradients
         self.sums = gradients.parameters.clone("accumulated", "zeros")
         self.loss_sum = ms.Parameter(ms.Tensor(0.0, ms.float32), name="accumulated_loss", requires_grad=False)
@@ -154,7 +157,7 @@ class ApplyAccumulated(nn.Cell):
     """The update from the buffers, which are emptied."""
 
     def __init__(self, accumulate: Accumulate, update: Update) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)
         self.sums, self.loss_sum = accumulate.sums, accumulate.loss_sum
         self.update = update
         self.map = ops.HyperMap()

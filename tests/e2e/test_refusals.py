@@ -1,11 +1,28 @@
 """Wrong requests: one clear line for each problem, exit code 2, nothing left behind."""
 
 import os
+import sys
 
 import pytest
 
-from tests.conftest import CHECKOUT
+import launch as launch_script
+from tests.conftest import CHECKOUT, Launched, launcher
 from tests.test_dataset import make_folder
+
+
+@pytest.fixture
+def launch(tmp_path_factory, monkeypatch, capfd):
+    """launch.py in this process: a refusal must come before any process is started."""
+
+    def start(*overrides):
+        room = tmp_path_factory.mktemp("launch")
+        monkeypatch.chdir(room)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{room}/mlflow.db")
+        monkeypatch.setattr(sys, "argv", ["launch.py", f"runs_dir={room}/runs", *overrides])
+        code = launch_script.main()
+        return Launched(code, *capfd.readouterr(), room / "runs")
+
+    return start
 
 
 def refused(done, *lines):
@@ -54,7 +71,7 @@ def refused(done, *lines):
         (["model=huge"], ["model: 'huge' is no option of the group; use one of: small, x_small, xx_small"]),
         (["model=xx_smal"], ["model: 'xx_smal' is no option of the group; did you mean xx_small?"]),
         (["data=imagefolder"], ["data.root: has no value; set data.root=..."]),
-        (["experiment=nothing"], None),
+        (["experiment=nothing"], ["experiment: 'nothing' is no option of the group; use one of: digits_seeds, smoke"]),
         (["optimizer.lr"], None),
         (["optimizer.lr=[1,"], None),
         (["name=${nothing}"], None),
@@ -114,3 +131,8 @@ def test_a_trial_that_is_wrong_does_not_stop_the_others(launch):
     assert done.code == 2
     assert [line for line in done.err.splitlines() if "is refused" in line] == done.err.splitlines()
     assert len(done.err.splitlines()) == 2
+
+
+def test_a_wrong_request_exits_with_2_in_a_process_of_its_own(tmp_path_factory):
+    done = launcher(tmp_path_factory)("optimizer.lrr=1")
+    refused(done, "optimizer.lrr: is no key of the configuration; did you mean optimizer.lr?")

@@ -249,6 +249,21 @@ def test_a_folder_mirrored_before_continues_its_run_and_points_sent_again_are_no
 
 
 @pytest.mark.mlflow
+def test_a_tracking_json_that_cannot_be_written_makes_no_second_run_and_keeps_none_open(
+    folder, journal, store, tracker
+):
+    folder.tracking.mkdir()
+    journal.metrics({"train/loss": 2.0}, step=1, epoch=0)
+    mirror = tracker(store)
+    mirror.start()
+    said = mirror.finish("FAILED", artifacts=[], tags={})
+    assert "tracking.json" in said
+    run = the_run(store)
+    assert run.info.status == "FAILED"
+    assert history(store, run.info.run_id, "train/loss") == [(1, 2.0)]
+
+
+@pytest.mark.mlflow
 def test_a_run_deleted_from_the_store_is_mirrored_anew(journal, store, tracker):
     journal.metrics({"train/loss": 2.0}, step=1, epoch=0)
     for _ in range(2):

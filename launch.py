@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -56,8 +56,7 @@ def _sweep_dir(stamp: str) -> Callable[[str, str], str]:
 def _plain(composed: DictConfig) -> dict[str, Any]:
     """Ordinary dicts and lists; past this line there is no DictConfig."""
     raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    assert isinstance(raw, dict)
-    return {str(key): value for key, value in raw.items()}
+    return cast(dict[str, Any], raw)
 
 
 def _checked_by_us(argument: str) -> str:
@@ -73,6 +72,8 @@ def _reported(act: Callable[[], int]) -> int:
     """The exit code of `act`; a wrong request is one line per problem, never a traceback."""
     try:
         return act()
+    except KeyboardInterrupt:  # before or after the run itself, which ends its own processes
+        return 130
     except ConfigError as error:
         console.complain(str(problem) for problem in error.problems)
     except rundir.RunDirError as error:

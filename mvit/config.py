@@ -12,9 +12,10 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 Ints3 = Annotated[tuple[int, int, int], Field(strict=False)]
 Ints5 = Annotated[tuple[int, int, int, int, int], Field(strict=False)]
@@ -303,15 +304,12 @@ def check(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
             problems.append(Problem(name, None, "is missing", "take it from conf/config.yaml"))
             continue
         annotation = hints[name]
-        if variants(annotation):
-            adapter = TypeAdapter[Any](annotation)
-        else:
-            adapter = TypeAdapter[Any](Annotated[annotation, field], config=ConfigDict(strict=True))
+        adapter = TypeAdapter[Any](annotation) if variants(annotation) else _plain(annotation, field)
         try:
             sections[name] = adapter.validate_python(raw[name])
         except ValidationError as error:
             # A list that is too short is an error for each place it lacks, and one problem.
-            found = (_translate(name, annotation, raw[name], item) for item in error.errors())
+            found = (_translate(name, annotation, item) for item in error.errors())
             problems += {str(problem): problem for problem in found}.values()
             if all(item["type"] == "extra_forbidden" for item in error.errors()):
                 # Unknown keys aside, the section is legal: let the rules see it too.
@@ -332,6 +330,12 @@ def _without(section: Mapping[str, Any], paths: list[list[Any]], *, tagged: bool
             place = place[part]
         del place[last]
     return copy
+
+
+def _plain(annotation: Any, field: FieldInfo) -> TypeAdapter[Any]:
+    """Judges a field that is no model; strict, as the models are."""
+    constrained = cast(Any, Annotated)[annotation, field]  # made at run time: no type to a checker
+    return TypeAdapter[Any](constrained, config=ConfigDict(strict=True))
 
 
 Rule = tuple[tuple[str, ...], Callable[..., Iterator[Problem]]]
@@ -455,7 +459,7 @@ def _unknown(path: str, siblings: list[str]) -> Problem:
     return Problem(path, None, "is no key of the configuration", nearest(path, legal) if legal else "remove it")
 
 
-def _translate(section: str, annotation: Any, raw: Any, error: Any) -> Problem:
+def _translate(section: str, annotation: Any, error: Any) -> Problem:
     models = variants(annotation)
     where = list(error["loc"])
     if len(models) > 1 and where:  # pydantic puts the chosen member of a union into the path
@@ -472,7 +476,7 @@ def _translate(section: str, annotation: Any, raw: Any, error: Any) -> Problem:
             return Problem(path, None, "is missing", _purpose(section, models, where))
         case "union_tag_invalid" | "union_tag_not_found":
             kinds = [kind_of(model) for model in models]
-            found = raw.get("kind") if isinstance(raw, Mapping) else raw
+            found = error["ctx"].get("tag", value)
             return Problem(f"{section}.kind", found, "is no kind of " + section, nearest(str(found), kinds))
         case "model_type" | "model_attributes_type" | "dict_type":
             return Problem(path, value, "is no group of keys", _purpose(section, models, where))

@@ -20,6 +20,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,7 @@ class Journal:
 
 
 class JournalReader:
-    """Reads what was appended since the last call; a torn last line waits for its rest."""
+    """Reads what was appended since the last call; a torn last line waits for its rest, another is left out."""
 
     def __init__(self, path: Path, *, offset: int = 0) -> None:
         self._path = path
@@ -178,4 +179,5 @@ class JournalReader:
         whole, newline, _ = data.rpartition(b"\n")
         self.offset += len(whole) + len(newline)
         for line in whole.splitlines():
-            yield json.loads(line)
+            with suppress(ValueError):  # torn by a full disk: what follows it is whole
+                yield json.loads(line)

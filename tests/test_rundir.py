@@ -80,6 +80,10 @@ def test_a_torn_last_line_waits_for_its_rest(tmp_path):
         file.write('ent": "x"}\n')
     assert [entry["event"] for entry in reader.entries()] == ["x"]
     assert list(reader.entries()) == []
+    with path.open("a") as file:
+        file.write('{"torn\n')
+    journal.event("after")
+    assert [entry["event"] for entry in reader.entries()] == ["after"]
     journal.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mvit import rundir
 from mvit.config import ConfigError, Data, ImageFolderData, Problem, RunConfig, check, judge
@@ -121,7 +121,8 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     """`{"a": {"b": 1}}` as `{"a.b": "1"}`."""
     if not isinstance(value, dict):
         return {prefix: str(value)}
-    return {k: v for key, part in value.items() for k, v in _flat(part, f"{prefix}.{key}".lstrip(".")).items()}
+    parts = cast(dict[str, Any], value)
+    return {k: v for key, part in parts.items() for k, v in _flat(part, f"{prefix}.{key}".lstrip(".")).items()}
 
 
 def _finish_tracking(tracker: Tracker, folder: RunDir, plan: LaunchPlan, outcome: Outcome) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +86,7 @@ def run(plan: LaunchPlan, folder: RunDir, *, watch: Watcher) -> Outcome:
 
 
 @contextmanager
-def _stopping() -> Iterator[list[int]]:
+def _stopping() -> Generator[list[int]]:
     """The signals that asked to stop so far; the previous handlers come back at the end."""
     received: list[int] = []
     before = {

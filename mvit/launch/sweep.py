@@ -19,13 +19,13 @@ class Sweep:
     folder: Path
     tracking: MlflowTracking | None = None
     run_id: str | None = None
-    outcomes: list[Outcome] = field(default_factory=list)
-    rows: list[dict[str, str]] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list[Outcome])
+    rows: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
     def parent_run(self, config: RunConfig) -> str | None:
         """The MLflow run the trials stand under; the first trial opens it."""
         tracking = config.tracking
-        if self.run_id or not isinstance(tracking, MlflowTracking):
+        if self.tracking or not isinstance(tracking, MlflowTracking):  # asked once: a store that hangs takes a minute
             return self.run_id
         self.tracking = tracking
         uri = store_uri(tracking, CHECKOUT)

@@ -20,7 +20,8 @@ def launch(tmp_path_factory, monkeypatch, capfd):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{room}/mlflow.db")
         monkeypatch.setattr(sys, "argv", ["launch.py", f"runs_dir={room}/runs", *overrides])
         code = launch_script.main()
-        return Launched(code, *capfd.readouterr(), room / "runs")
+        out, err = capfd.readouterr()
+        return Launched(code, out, err, room / "runs")
 
     return start
 

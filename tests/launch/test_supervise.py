@@ -46,6 +46,11 @@ def plan_of(tmp_path, configured):
     return make
 
 
+def cause(outcome):
+    assert outcome.failure is not None
+    return outcome.failure
+
+
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch):
     monkeypatch.setattr(supervise, "GRACE_S", 0.5)
@@ -62,23 +67,23 @@ def test_finished_means_exit_code_0_and_a_result(plan_of):
 def test_exit_code_0_without_a_result_is_a_failure(plan_of):
     outcome = supervised(*plan_of(""))
     assert (outcome.status, outcome.exit_code) == ("FAILED", 1)
-    assert outcome.failure.message == "ended with exit code 0 but wrote no result"
+    assert cause(outcome).message == "ended with exit code 0 but wrote no result"
 
 
 def test_a_result_does_not_excuse_an_exit_code(plan_of):
     outcome = supervised(*plan_of("(folder / 'result.json').write_text('{}'); sys.exit(3)"))
-    assert outcome.failure.message == "ended with exit code 3"
+    assert cause(outcome).message == "ended with exit code 3"
 
 
 def test_a_signal_is_named(plan_of):
     outcome = supervised(*plan_of("os.kill(os.getpid(), 9)"))
-    assert outcome.failure.message == "ended by signal 9 (SIGKILL)"
+    assert cause(outcome).message == "ended by signal 9 (SIGKILL)"
 
 
 def test_a_command_that_cannot_be_started_is_a_failure(plan_of):
     plan, folder = plan_of("")
     outcome = supervised(plan.model_copy(update={"argv": ("/nowhere/msrun",)}), folder)
-    assert outcome.failure.message == "cannot start /nowhere/msrun: No such file or directory"
+    assert cause(outcome).message == "cannot start /nowhere/msrun: No such file or directory"
 
 
 def test_the_first_cause_is_the_earliest_error_not_the_lowest_rank(plan_of):
@@ -88,8 +93,8 @@ status(1, os.getpid(), "failed", error("came first", 1.0))
 sys.exit(1)
 """
     outcome = supervised(*plan_of(program))
-    assert outcome.failure.rank == 1
-    assert next(outcome.failure.lines()) == "failed (rank 1, step) at mvit/x.py:1: ValueError: came first"
+    assert cause(outcome).rank == 1
+    assert next(cause(outcome).lines()) == "failed (rank 1, step) at mvit/x.py:1: ValueError: came first"
 
 
 def test_an_msrun_that_waits_after_a_failed_worker_is_ended_with_its_children(plan_of):
@@ -105,7 +110,7 @@ time.sleep(600)
     outcome = supervised(plan, folder)
     took = time.monotonic() - began
     print(f"from a worker's failure to the parent's end: {took:.1f} s")
-    assert outcome.failure.message == "ValueError: broken"
+    assert cause(outcome).message == "ValueError: broken"
     assert process_start(int((folder.path / "child").read_text())) is None
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mvit.config import AugmentConfig
+from mvit.config import AugmentConfig, SyntheticData
 from tests.conftest import raw_config
 
 pytestmark = pytest.mark.mindspore
@@ -25,6 +25,7 @@ def evaluated(mindspore):
     from mvit.train.evaluate import EvaluateStep, evaluate
 
     config = parse(raw_config("data=synthetic", f"data.classes={CLASSES}", "data.image_size=32"))
+    assert isinstance(config.data, SyntheticData)
     source = Synthetic(config.data, SAMPLES, stream=2)
     mindspore.set_seed(1)
 

@@ -8,6 +8,7 @@ Outcome.status  FINISHED  exit code 0 and result.json
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mvit.plan import LaunchPlan
+from mvit.process import MARK, marked, new_mark
 from mvit.rundir import RunDir, read_json
 
 POLL_S = 0.2
@@ -58,11 +60,12 @@ Watcher = Callable[[RunDir], None]
 
 def run(plan: LaunchPlan, folder: RunDir, *, watch: Watcher) -> Outcome:
     """Run the plan's command to its end; `watch` is called several times a second. Leaves no process behind."""
+    mark = new_mark(secrets.token_hex(4))
     with (folder.logs / "launch.log").open("ab") as log, _stopping() as stop:
         try:
             process = subprocess.Popen(
                 plan.argv,
-                env={**os.environ, **plan.env},
+                env={**os.environ, **plan.env, MARK: mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -72,15 +75,17 @@ def run(plan: LaunchPlan, folder: RunDir, *, watch: Watcher) -> Outcome:
             failure = Failure(None, "start", f"cannot start {plan.argv[0]}: {error.strerror}", None, None)
             return Outcome("FAILED", 1, failure)
         failed_at: float | None = None
-        while process.poll() is None and not stop:
-            time.sleep(POLL_S)
-            watch(folder)
-            if failed_at is None and any(status["error"] for status in statuses(folder)):
-                failed_at = time.monotonic()
-            # msrun would wait for its scheduler for most of a minute after a worker has failed.
-            if failed_at is not None and time.monotonic() - failed_at > GRACE_S:
-                break
-        _end(process, folder)
+        try:
+            while process.poll() is None and not stop:
+                time.sleep(POLL_S)
+                watch(folder)
+                if failed_at is None and any(status["error"] for status in statuses(folder)):
+                    failed_at = time.monotonic()
+                # msrun would wait for its scheduler for most of a minute after a worker has failed.
+                if failed_at is not None and time.monotonic() - failed_at > GRACE_S:
+                    break
+        finally:
+            _end(process, mark)
         watch(folder)
     return _outcome(process.returncode, plan, folder, stopped_by=stop[0] if stop else None)
 
@@ -109,35 +114,21 @@ def statuses(folder: RunDir) -> list[dict[str, Any]]:
     return sorted(found, key=lambda status: status["rank"])
 
 
-def _end(process: subprocess.Popen[bytes], folder: RunDir) -> None:
-    """SIGTERM, then SIGKILL, to every process of the run: msrun's children have sessions of their own."""
-    for number, wait_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
-        left = _alive(process, folder)
-        for pid in left:
+def _end(process: subprocess.Popen[bytes], mark: str) -> None:
+    """SIGTERM, then SIGKILL, to every process of the launch that still exists."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + GRACE_S
+        for pid in _alive(process, mark):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
-        deadline = time.monotonic() + wait_s
-        while _alive(process, folder) and time.monotonic() < deadline:
+        while _alive(process, mark) and time.monotonic() < deadline:
             time.sleep(POLL_S / 4)
     process.wait()
 
 
-def _alive(process: subprocess.Popen[bytes], folder: RunDir) -> set[int]:
-    """Processes of the run that still exist: the one started here, its session, and those named in status/."""
-    pids = {process.pid} if process.poll() is None else set[int]()
-    for status in statuses(folder):
-        if status["started"] is not None and process_start(status["pid"]) == status["started"]:
-            pids.add(status["pid"])
-    return pids
-
-
-def process_start(pid: int) -> int | None:
-    """Start time of a live process in clock ticks since boot; None for one that is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
+def _alive(process: subprocess.Popen[bytes], mark: str) -> set[int]:
+    process.poll()  # a child that has ended is a zombie until it is waited for
+    return marked(mark)
 
 
 def _outcome(returncode: int, plan: LaunchPlan, folder: RunDir, *, stopped_by: int | None) -> Outcome:

@@ -1,9 +1,7 @@
 """The device and the other workers."""
 
-import ctypes
 import os
 import resource
-import signal
 from typing import Literal
 
 import mindspore as ms
@@ -12,13 +10,6 @@ from mindspore import nn, ops
 from mindspore.communication import init
 
 from mvit.config import Precision
-
-PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """Ask Linux for SIGKILL when the process that started this one ends: msrun leaves its workers behind."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def open_device(device: Literal["CPU", "Ascend"], *, threads: int | None, jit_level: str | None) -> None:

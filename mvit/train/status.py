@@ -6,6 +6,7 @@ import time
 import traceback
 from pathlib import Path
 
+from mvit.process import launcher_is_gone, process_start
 from mvit.rundir import write_json
 
 HEARTBEAT_S = 1.0
@@ -51,6 +52,8 @@ class Status:
     def _beat(self) -> None:
         while True:
             time.sleep(HEARTBEAT_S)
+            if launcher_is_gone():
+                os._exit(1)  # nobody reads what this would compute
             self._write()
 
     def _write(self) -> None:
@@ -64,11 +67,3 @@ def _first_words(text: str) -> str:
     lines = [line for line in lines if line]
     heading = len(lines) > 1 and lines[0].endswith(":")
     return " ".join(lines[: 2 if heading else 1])
-
-
-def process_start(pid: int) -> int | None:
-    """Start time of a process in clock ticks since boot: with the pid, it names a process for good."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except OSError:
-        return None

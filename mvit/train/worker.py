@@ -4,48 +4,39 @@ import os
 import sys
 from pathlib import Path
 
+from mvit.process import die_with_parent
 from mvit.rundir import RunDir, RunDirError, read_run
+from mvit.train.status import Status
 
 
-def main() -> int:
-    """Exit codes: 0 done, 1 failed (the reason stands in status/<rank>.json and in the log)."""
-    from mvit.train import device  # MindSpore is loaded here, after the arguments were looked at
-
-    device.die_with_parent()
-    folder = RunDir(Path(sys.argv[1]))
+def main(folder: RunDir) -> None:
+    """Do what run.json says. What goes wrong stands in status/<rank>.json and, as a traceback, in the log."""
+    die_with_parent()
     config, plan = read_run(folder)
-    if os.environ.get("MS_ROLE") == "MS_SCHED":
-        from mvit.train.status import Status
-
-        Status(folder.status / "scheduler.json", rank=-1).stage("serve")
-        device.join(plan.world_size)
-        return 0
-
-    from mvit.train.status import Status
-
+    scheduler = os.environ.get("MS_ROLE") == "MS_SCHED"
     rank = int(os.environ.get("RANK_ID", "0")) if plan.world_size > 1 else 0
-    status = Status(folder.status / f"{rank}.json", rank=rank)
+    status = Status(folder.status / ("scheduler.json" if scheduler else f"{rank}.json"), rank=-1 if scheduler else rank)
     try:
-        from mvit.train.loop import evaluate_only, train
+        # MindSpore takes seconds to load: only now that this process can be seen, and ends with its parent.
+        from mvit.train import device, loop
 
-        device.open_device(plan.device, threads=plan.threads, jit_level=plan.jit_level)
+        if not scheduler:
+            device.open_device(plan.device, threads=plan.threads, jit_level=plan.jit_level)
         status.stage("join")
-        device.join(plan.world_size)
+        device.join(plan.world_size)  # never returns in the scheduler
         match config.task.kind:
             case "train":
-                train(config, plan, folder, rank=rank, status=status)
+                loop.train(config, plan, folder, rank=rank, status=status)
             case "evaluate":
-                evaluate_only(config, plan, folder, rank=rank, status=status)
+                loop.evaluate_only(config, plan, folder, rank=rank, status=status)
     except BaseException as error:
         status.failed(error)
         raise
     status.stage("done")
-    return 0
 
 
 if __name__ == "__main__":
     try:
-        code = main()
+        main(RunDir(Path(sys.argv[1])))
     except RunDirError as error:
-        code = f"mvit: {error}"
-    sys.exit(code)
+        sys.exit(f"mvit: {error}")

@@ -14,7 +14,7 @@ import pytest
 from mvit import dataset, rundir
 from mvit.launch import supervise
 from mvit.launch.plan import make_plan
-from mvit.launch.supervise import process_start
+from mvit.process import MARK, marked, process_start
 from tests.launch.test_plan import HOST
 
 SAY = """
@@ -101,7 +101,6 @@ def test_an_msrun_that_waits_after_a_failed_worker_is_ended_with_its_children(pl
     program = """
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 (folder / "child").write_text(str(child.pid))
-status(0, child.pid)
 status(1, os.getpid(), "failed", error("broken", 1.0))
 time.sleep(600)
 """
@@ -121,7 +120,6 @@ import signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 child = subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True)
-status(0, child.pid)
 (folder / "child").write_text(str(child.pid))
 time.sleep(600)
 """
@@ -139,16 +137,32 @@ time.sleep(600)
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
 
 
+def test_a_watcher_that_breaks_leaves_no_process(plan_of):
+    plan, folder = plan_of("(folder / 'child').write_text(str(os.getpid())); time.sleep(600)")
+
+    def watch(_):
+        if (folder.path / "child").exists():
+            raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        supervise.run(plan, folder, watch=watch)
+    assert process_start(int((folder.path / "child").read_text())) is None
+
+
+@pytest.mark.mindspore
+def test_workers_end_when_their_launcher_is_killed(tmp_path):
+    parent, found = launched_on_two_workers(tmp_path)
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 30
+    while any(process_start(pid) for pid in found) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert [process_start(pid) for pid in found] == [None] * len(found)
+
+
 @pytest.mark.mindspore
 def test_ctrl_c_ends_two_real_workers_and_says_killed(tmp_path):
-    checkout = Path(__file__).resolve().parents[2]
-    command = [sys.executable, str(checkout / "launch.py"), "topology=cpu_2", "tracking=none", f"runs_dir={tmp_path}"]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    statuses = []
-    while len(statuses) < 3 and time.monotonic() < deadline:
-        time.sleep(0.2)
-        statuses = [json.loads(path.read_text()) for path in tmp_path.glob("*/*/status/[!.]*.json")]
+    parent, found = launched_on_two_workers(tmp_path)
     parent.send_signal(signal.SIGINT)
     began = time.monotonic()
     out, err = parent.communicate(timeout=60)
@@ -156,5 +170,21 @@ def test_ctrl_c_ends_two_real_workers_and_says_killed(tmp_path):
     assert parent.returncode == 130
     assert "mvit: stopped by signal 2" in err
     assert "mvit: KILLED" in out
-    assert len(statuses) == 3
-    assert [process_start(status["pid"]) for status in statuses] == [None] * 3
+    assert [process_start(pid) for pid in found] == [None] * len(found)
+
+
+def launched_on_two_workers(runs):
+    """A launch on two workers that have said who they are, and the pids of all its processes."""
+    checkout = Path(__file__).resolve().parents[2]
+    command = [sys.executable, str(checkout / "launch.py"), "topology=cpu_2", "tracking=none", f"runs_dir={runs}"]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(list(runs.glob("*/*/status/[!.]*.json"))) < 3:  # two workers and msrun's scheduler
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    status = json.loads(next(runs.glob("*/*/status/0.json")).read_text())
+    environment = Path(f"/proc/{status['pid']}/environ").read_bytes().split(b"\0")
+    (mark,) = (entry.decode().partition("=")[2] for entry in environment if entry.startswith(MARK.encode()))
+    found = marked(mark)
+    assert len(found) >= 4
+    return parent, found

@@ -1,7 +1,7 @@
 # The project's commands. They need make and a Python 3.10-3.12; the rest is installed into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help env train test check ui docs clean FORCE
+.PHONY: help env train test check lint types light ui docs clean FORCE
 .DELETE_ON_ERROR:
 
 # Called as modules: scripts in .venv/bin break when the checkout moves.
@@ -22,9 +22,16 @@ test: env ## Run every test; ARGS="-k resume" selects
 	@$(RUN) -m pytest $(ARGS)
 
 check: env ## Lint, types, and the tests that need neither MindSpore nor MLflow
+	@$(MAKE) --no-print-directory -j2 -O lint types light
+
+lint: env
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+types: env
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -m pyright
+
+light: env
 	$(RUN) -m pytest -q -m "not mindspore and not mlflow"
 
 ui: env ## Serve the MLflow dashboard

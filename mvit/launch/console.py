@@ -7,10 +7,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from mvit.config import RunConfig
 from mvit.launch.supervise import statuses
@@ -107,11 +105,9 @@ class ProgressView:
 
 
 def result_table(rows: list[dict[str, str]]) -> None:
-    """Result rows under the headings of the published table."""
-    table = Table(box=box.MARKDOWN, show_edge=True)
-    for name in rows[0]:
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        table.add_row(*row.values())
-    # A row is one line, for `grep` and for pasting: wider than the terminal rather than folded.
-    Console(width=400, highlight=False).print(table)
+    """Result rows under the headings of the published table, as Markdown; a row is one line, however wide."""
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    for line in lines:
+        say("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")

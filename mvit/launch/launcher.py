@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from mvit.rundir import RunDir
 
 def launch(raw: Mapping[str, Any], *, argv: Sequence[str], sweep: Sweep | None) -> int:
     """Check, plan, run, mirror, report; returns the exit code, raises `ConfigError` for a wrong request."""
+    began = time.monotonic()
     host = this_host()
     config, facts = _checked(raw, host)
     runs = CHECKOUT / config.runs_dir
@@ -48,7 +50,7 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str], sweep: Sweep | None) 
     row = _result(config, plan, folder) if outcome.status == "FINISHED" else None
     if tracker:
         _finish_tracking(tracker, folder, plan, outcome)
-    _report(folder, outcome, row)
+    _report(folder, outcome, row, seconds=time.monotonic() - began)
     if sweep:
         sweep.add(path.name, outcome, row)
     return outcome.exit_code
@@ -145,15 +147,15 @@ def _result(config: RunConfig, plan: LaunchPlan, folder: RunDir) -> dict[str, st
     return result_row(config, plan, rundir.read_json(folder.result), folder)
 
 
-def _report(folder: RunDir, outcome: Outcome, row: dict[str, str] | None) -> None:
+def _report(folder: RunDir, outcome: Outcome, row: dict[str, str] | None, *, seconds: float) -> None:
     if row is not None:
         console.result_table([row])
     if outcome.status == "KILLED":
         console.complain([f"stopped by signal {outcome.exit_code - 128}"])
     if outcome.failure:
         console.complain(outcome.failure.lines())
-    tail = "see it in the browser: make ui" if row is not None and folder.tracking.exists() else ""
-    console.say(f"mvit: {outcome.status} {_shown(folder.path)}{'; ' + tail if tail else ''}")
+    tail = "; see it in the browser: make ui" if row is not None and folder.tracking.exists() else ""
+    console.say(f"mvit: {outcome.status} in {seconds:.0f} s, {_shown(folder.path)}{tail}")
 
 
 def _shown(path: Path) -> str:

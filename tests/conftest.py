@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,11 @@ TINY = ("model.depths=[1,1,1]", "model.conv_blocks=[1,1,1,1,1]", "model.name=tin
 
 def raw_config(*overrides: str) -> dict[str, Any]:
     """The configuration as launch.py composes it, before it is checked."""
+    return deepcopy(_composed(*overrides))
+
+
+@cache
+def _composed(*overrides: str) -> dict[str, Any]:
     OmegaConf.register_new_resolver("mvit.sweep_dir", lambda *_: "sweep", replace=True)
     with initialize_config_dir(str(CHECKOUT / "conf"), version_base="1.3"):
         composed = compose("config", overrides=list(overrides))

@@ -88,7 +88,7 @@ def test_a_torn_last_line_waits_for_its_rest(tmp_path):
 
 
 def _write_many(path: Path, mark: str) -> None:
-    for _ in range(50):
+    for _ in range(20):
         rundir.write_json(path, {"mark": mark * 1000})
 
 

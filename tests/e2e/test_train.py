@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from mlflow import MlflowClient
 
 from mvit.launch.confusion import draw
 from mvit.models import spec
@@ -23,6 +22,8 @@ SMALL = (*SMALL, "train.epochs=1", "train.global_batch_size=8", "train.eval_batc
 
 
 def client(launched):
+    from mlflow import MlflowClient  # seconds, and make check collects this file too
+
     return MlflowClient(tracking_uri=f"sqlite:///{launched.runs.parent}/mlflow.db")
 
 

@@ -53,7 +53,8 @@ def cause(outcome):
 
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch):
-    monkeypatch.setattr(supervise, "GRACE_S", 0.5)
+    monkeypatch.setattr(supervise, "GRACE_S", 0.3)
+    monkeypatch.setattr(supervise, "POLL_S", 0.05)
 
 
 def supervised(plan, folder):

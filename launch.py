@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from mvit import rundir
-from mvit.config import ConfigError, Problem, nearest
+from mvit.check import ConfigError, Problem, nearest
 from mvit.launch import console
 from mvit.launch.launcher import launch
 from mvit.launch.plan import CHECKOUT

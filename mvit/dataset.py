@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvit.config import Data, DigitsData, ImageFolderData, Problem, SyntheticData
+from mvit.check import Problem
+from mvit.config import Data, DigitsData, ImageFolderData, SyntheticData
 from mvit.plan import DatasetFacts
 
 DIGITS_TRAIN, DIGITS_VAL = 1437, 360

@@ -14,7 +14,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from mvit.config import RunConfig, parse
+from mvit.check import parse
+from mvit.config import RunConfig
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 # A network that compiles in a third of the time of xx_small.

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from mvit import rundir
-from mvit.config import ConfigError, Data, ImageFolderData, Problem, RunConfig, check, judge
+from mvit.check import ConfigError, Problem, check, judge
+from mvit.config import Data, ImageFolderData, RunConfig
 from mvit.dataset import DatasetError, look, scan, unreadable
 from mvit.launch import confusion, console, provenance, supervise
 from mvit.launch.plan import CHECKOUT, Host, data_rules, describe, host_rules, make_plan, this_host

@@ -10,18 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvit.config import (
-    AscendTopology,
-    CpuTopology,
-    Data,
-    ModelConfig,
-    Problem,
-    Rule,
-    RunConfig,
-    Task,
-    TrainConfig,
-    world_size,
-)
+from mvit.check import Problem, Rule
+from mvit.config import AscendTopology, CpuTopology, Data, ModelConfig, RunConfig, Task, TrainConfig, world_size
 from mvit.models import spec
 from mvit.plan import DatasetFacts, GraphPlan, LaunchPlan
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mvit import dataset
-from mvit.config import judge
+from mvit.check import judge
 from mvit.launch.plan import CHECKOUT, Host, data_rules, host_rules, make_plan
 
 FOLDER = Path("/runs/x")
@@ -95,7 +95,7 @@ def test_micro_batches_and_workers_cut_a_global_batch_alike(planned):
 
 
 def found(rules, raw, *overrides):
-    from mvit.config import check
+    from mvit.check import check
 
     return [str(problem) for problem in judge(rules, check(raw(*overrides))[0])]
 

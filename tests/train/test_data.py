@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from mvit import dataset
-from mvit.config import AugmentConfig, CropConfig, parse
+from mvit.check import parse
+from mvit.config import AugmentConfig, CropConfig
 from tests.conftest import raw_config
 from tests.test_dataset import make_folder
 

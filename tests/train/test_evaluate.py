@@ -18,7 +18,7 @@ def evaluated(mindspore):
     """Evaluate a fixed random network over `world_size` shards; per-shard results and a NumPy reference."""
     from mindspore import nn, ops
 
-    from mvit.config import parse
+    from mvit.check import parse
     from mvit.train.data.loader import Loader
     from mvit.train.data.sampler import shard
     from mvit.train.data.source import Synthetic

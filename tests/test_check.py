@@ -1,6 +1,7 @@
 import pytest
 
-from mvit.config import ConfigError, RunConfig, check, parse
+from mvit.check import ConfigError, check, parse
+from mvit.config import RunConfig
 from tests.conftest import CHECKOUT, raw_config
 
 OPTIONS = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import hydra
@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from mvit import rundir
 from mvit.check import ConfigError, Problem, nearest
@@ -25,44 +25,66 @@ from mvit.launch.sweep import Sweep
 CONF = CHECKOUT / "conf"
 
 
+class Stopped(BaseException):
+    """A person stopped a trial: no other one starts. No Exception, or Hydra would go on with the next."""
+
+
 def main() -> int:
     """Exit codes: 0 finished, 1 a run failed, 2 the request was wrong, 130 and 143 stopped by a signal."""
+    with tempfile.TemporaryDirectory(prefix="mvit-") as scratch:
+        return _main(scratch)
+
+
+def _main(scratch: str) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing several lines and exiting with 1
-    # Hydra takes -m before or after all overrides, not between them.
-    arguments = sorted(map(_checked_by_us, sys.argv[1:]), key=lambda argument: argument not in ("-m", "--multirun"))
-    asked, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    # Hydra makes a folder for a sweep before anything is checked; ours is made with the first trial that is accepted.
+    OmegaConf.register_new_resolver("mvit.scratch", _always(scratch), replace=True)
+    asked = list(sys.argv)
     codes: list[int] = []
-    sweeps: list[Sweep] = []
-    stamp = rundir.stamp()
-    OmegaConf.register_new_resolver("mvit.sweep_dir", _sweep_dir(stamp), replace=True)
+    sweep = Sweep(stamp=rundir.stamp())
 
     def task(composed: DictConfig) -> None:
-        if HydraConfig.get().mode == RunMode.MULTIRUN and not sweeps:
-            sweeps.append(Sweep(Path(HydraConfig.get().sweep.dir)))
-        codes.append(_reported(lambda: launch(_plain(composed), argv=asked, sweep=sweeps[0] if sweeps else None)))
+        of_many = HydraConfig.get().mode == RunMode.MULTIRUN
+        codes.append(_reported(lambda: launch(_plain(composed), argv=asked, sweep=sweep if of_many else None)))
+        if codes[-1] == 2 and of_many:
+            sweep.refused += 1
+        if codes[-1] >= 128:
+            raise Stopped
 
-    application = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
-    codes.append(_reported(lambda: application() or 0))
-    for sweep in sweeps:
-        sweep.close()
+    def compose() -> int:
+        # Hydra takes -m before or after all overrides, not between them.
+        arguments = sorted(map(_checked_by_us, asked[1:]), key=lambda argument: argument not in ("-m", "--multirun"))
+        sys.argv = [asked[0], *arguments]
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+        return 0
+
+    try:
+        codes.append(_reported(compose))
+    except Stopped:
+        pass
+    finally:
+        sys.argv = asked
+        sweep.close(stopped=max(codes, default=0) >= 128)
     return max(codes)
 
 
-def _sweep_dir(stamp: str) -> Callable[[str, str], str]:
-    """The folder of a sweep, the same for all its trials."""
-    return lambda runs, name: str(CHECKOUT / runs / name / stamp)
+def _always(value: str) -> Callable[[], str]:
+    return lambda: value
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:
-    """Ordinary dicts and lists; past this line there is no DictConfig."""
-    raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    """Ordinary dicts and lists; past this line there is no DictConfig. A missing value is the text `???`."""
+    raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
     return cast(dict[str, Any], raw)
 
 
 def _checked_by_us(argument: str) -> str:
-    """`key=value` as `++key=value`: Hydra stops at the first unknown key, `mvit.config` lists all that is wrong."""
-    key, equals, _ = argument.partition("=")
+    """`key=value` as `++key=value`: Hydra stops at the first unknown key, `mvit.check` lists all that is wrong."""
+    key, equals, value = argument.partition("=")
     is_group = "/" in key or "@" in key or (CONF / key).is_dir()
+    if is_group and "null" in value.split(",") and key != "experiment":
+        options = [path.stem for path in (CONF / key).glob("*.yaml")]
+        raise ConfigError(Problem(key, "null", "is no option of the group", nearest("null", options)))
     if not equals or key[:1] in "+~-" or is_group or key.startswith("hydra."):
         return argument
     return f"++{argument}"
@@ -80,8 +102,6 @@ def _reported(act: Callable[[], int]) -> int:
         console.complain([str(error)])
     except MissingConfigException as error:
         console.complain([_missing_option(error)])
-    except MissingMandatoryValue as error:
-        console.complain([f"{error.full_key}: has no value; set {error.full_key}=..."])
     except InterpolationResolutionError as error:
         console.complain([f"{error.full_key}: cannot be resolved: {_first_line(error)}"])
     except (HydraException, OmegaConfBaseException) as error:

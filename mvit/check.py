@@ -6,6 +6,7 @@ ConfigError         the request is wrong: one line for each `Problem`, exit code
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ def check(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
 
     Sections are judged one by one, so that a mistake in one does not hide another's.
     """
+    raw = _given(raw)
     sections: dict[str, Any] = {}
     fields = list(RunConfig.model_fields)
     problems = [_unknown(key, fields) for key in raw if key not in fields]
@@ -95,6 +97,14 @@ def check(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
                     _without(raw[name], extra, tagged=len(variants(annotation)) > 1)
                 )
     return sections, problems + list(judge(RULES, sections))
+
+
+def _given(value: Any) -> Any:
+    """A copy without what OmegaConf marks as still to be given."""
+    if not isinstance(value, Mapping):
+        return value
+    pairs = cast(Mapping[str, Any], value).items()
+    return {key: _given(inner) for key, inner in pairs if inner != "???"}
 
 
 def _without(section: Mapping[str, Any], paths: list[list[Any]], *, tagged: bool) -> dict[str, Any]:
@@ -185,10 +195,12 @@ def _final_lr(schedule: Schedule, optimizer: Optimizer) -> Iterator[Problem]:
 
 
 def _no_password(tracking: MlflowTracking | NoTracking) -> Iterator[Problem]:
-    if tracking.kind == "mlflow" and tracking.uri and "@" in tracking.uri.split("://")[-1].split("/")[0]:
+    if tracking.kind == "mlflow" and tracking.uri and _SECRET.search(tracking.uri):
         remedy = "put them into MLFLOW_TRACKING_URI or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         yield Problem("tracking.uri", "(hidden)", "holds credentials, which would be written to disk", remedy)
 
+
+_SECRET = re.compile(r"://[^\s]*@|[?&][\w-]*(password|passwd|token|secret|key)=", re.IGNORECASE)
 
 RULES: list[Rule] = [
     (("model",), _shape),
@@ -238,7 +250,7 @@ def _translate(section: str, annotation: Any, error: Any) -> Problem:
         case "missing" if where and isinstance(where[-1], int):
             return Problem(path.rpartition(".")[0], value, "has too few values", _purpose(section, models, where))
         case "missing":
-            return Problem(path, None, "is missing", _purpose(section, models, where))
+            return Problem(path, None, "has no value", f"set {path}=...")
         case "union_tag_invalid" | "union_tag_not_found":
             kinds = [kind_of(model) for model in models]
             found = error["ctx"].get("tag", value)

@@ -29,7 +29,7 @@ def raw_config(*overrides: str) -> dict[str, Any]:
 
 @cache
 def _composed(*overrides: str) -> dict[str, Any]:
-    OmegaConf.register_new_resolver("mvit.sweep_dir", lambda *_: "sweep", replace=True)
+    OmegaConf.register_new_resolver("mvit.scratch", lambda: "scratch", replace=True)
     with initialize_config_dir(str(CHECKOUT / "conf"), version_base="1.3"):
         composed = compose("config", overrides=list(overrides))
     raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)

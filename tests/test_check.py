@@ -23,6 +23,14 @@ def test_every_option_composes_and_validates(group, option):
     assert isinstance(parse(raw_config(f"{group}={option}", *NEEDED.get(option, []), *device)), RunConfig)
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CHECKOUT / "experiments").glob("*.yaml")))
+def test_every_experiment_composes_and_validates(name):
+    assert parse(raw_config(f"experiment={name}")).name == name
+    header = (CHECKOUT / "experiments" / f"{name}.yaml").read_text()
+    assert all(f"\n# {part}:" in header for part in ("question", "command", "cost", "expected"))
+    assert f"`{name}`" in (CHECKOUT / "experiments" / "README.md").read_text()
+
+
 def test_the_configuration_is_frozen(configured):
     config = configured()
     with pytest.raises(ValueError, match="frozen"):
@@ -89,7 +97,16 @@ def test_an_unknown_key_does_not_hide_what_else_is_wrong_in_its_section():
     assert [line.split(":")[0] for line in found] == ["train.epchs", "train.global_batch_size"]
 
 
-@pytest.mark.parametrize("uri", ["http://user:secret@host/x", "postgresql://u:p@h/db", "https://token@host"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://user:secret@host/x",
+        "postgresql://u:p@h/db",
+        "https://token@host",
+        "postgresql://h/db?password=x",
+        "postgresql://u:p/w@h/db",
+    ],
+)
 def test_a_tracking_uri_with_credentials_is_refused_without_repeating_them(uri):
     (line,) = problems(f"++tracking.uri='{uri}'")
     assert line.startswith("tracking.uri: '(hidden)' holds credentials")

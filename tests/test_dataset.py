@@ -79,5 +79,12 @@ def test_unreadable_images_are_found_by_decoding_them(tmp_path):
     (root / "train/cat/1.jpg").write_bytes(whole[: len(whole) // 2])
     (root / "train/cat/2.jpg").write_bytes(b"no image")
     (root / "train/dog/0.jpg").write_bytes(b"")
+    Image.new("RGB", (9, 9)).save(root / "train/dog/1.jpg", "GIF")
+    Image.new("RGB", (5, 5)).save(root / "train/dog/2.jpg", "JPEG")
     paths = [str(path.relative_to(root)) for path in sorted(root.rglob("*.jpg"))]
-    assert dataset.unreadable(root, paths, threads=2) == ["train/cat/1.jpg", "train/cat/2.jpg", "train/dog/0.jpg"]
+    assert dataset.unreadable(root, paths, threads=2) == [
+        "train/cat/1.jpg",
+        "train/cat/2.jpg",
+        "train/dog/0.jpg",
+        "train/dog/1.jpg",
+    ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +17,16 @@ from mvit.launch.supervise import statuses
 from mvit.plan import LaunchPlan
 from mvit.rundir import JournalReader, RunDir
 
-console = Console(highlight=False, soft_wrap=True)
+
+class _Console(Console):
+    """Falls silent when its reader is gone (`| head`), where rich would end the process in the middle of a run."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  open until the end
+
+
+console = _Console(highlight=False, soft_wrap=True)
 PLAIN_EVERY_S = 10.0
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 from mvit import rundir
 from mvit.check import ConfigError, Problem, check, judge
-from mvit.config import Data, ImageFolderData, RunConfig
+from mvit.config import ImageFolderData, RunConfig
 from mvit.dataset import DatasetError, look, scan, unreadable
 from mvit.launch import confusion, console, provenance, supervise
 from mvit.launch.plan import CHECKOUT, Host, data_rules, describe, host_rules, make_plan, this_host
 from mvit.launch.result import estimate, result_row
-from mvit.launch.supervise import Outcome
+from mvit.launch.supervise import Failure, Outcome
 from mvit.launch.sweep import Sweep
 from mvit.launch.tracking import Tracker, store_uri
 from mvit.plan import DatasetFacts, LaunchPlan
@@ -28,12 +27,12 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str], sweep: Sweep | None) 
     host = this_host()
     config, facts = _checked(raw, host)
     runs = CHECKOUT / config.runs_dir
-    path = (sweep.folder if sweep else runs / config.name) / rundir.stamp()
+    path = (sweep.place(config) if sweep else runs / config.name) / rundir.stamp()
     if config.dry_run:
         _show(config, make_plan(config, host=host, facts=facts, folder=path), runs)
         return 0
 
-    facts = _readable(config.data, facts)
+    facts = _readable(config, facts)
     plan = make_plan(config, host=host, facts=facts, folder=path)
     folder = rundir.create(path)
     rundir.write_run(folder, config, plan)
@@ -44,16 +43,21 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str], sweep: Sweep | None) 
     console.say(f"mvit: {config.name} in {_shown(path)}")
     console.pairs(describe(config, plan, estimate=estimate(config, plan, runs)))
     tracker = _tracker(config, plan, folder, made_of, sweep)
-    if tracker:
-        tracker.start()
-    with console.ProgressView(config, plan, folder) as view:
-        outcome = supervise.run(plan, folder, watch=view)
-    row = _result(config, plan, folder) if outcome.status == "FINISHED" else None
-    if tracker:
-        _finish_tracking(tracker, folder, plan, outcome)
+    outcome = Outcome("FAILED", 1, Failure(None, "launcher", "the launcher itself ended", None, None))
+    with supervise.stopping() as stop:  # held until the end is recorded, so that the status stays true
+        if tracker:
+            tracker.start()
+        try:
+            with console.ProgressView(config, plan, folder) as view:
+                outcome = supervise.run(plan, folder, watch=view, stop=stop)
+        finally:
+            if tracker:
+                _finish_tracking(tracker, folder, plan, outcome)
+    result = rundir.read_json(folder.result) if outcome.status == "FINISHED" else None
+    row = result_row(config, plan, result, folder) if result else None
     _report(folder, outcome, row, seconds=time.monotonic() - began)
     if sweep:
-        sweep.add(path.name, outcome, row)
+        sweep.add(path.name, outcome, row, best=result["metrics"].get("best/val_acc1") if result else None)
     return outcome.exit_code
 
 
@@ -74,8 +78,9 @@ def _checked(raw: Mapping[str, Any], host: Host) -> tuple[RunConfig, DatasetFact
     return RunConfig.model_validate(dict(raw)), facts
 
 
-def _readable(data: Data, facts: DatasetFacts) -> DatasetFacts:
+def _readable(config: RunConfig, facts: DatasetFacts) -> DatasetFacts:
     """The facts without the unreadable images of a folder; raises `ConfigError` naming them where none may be."""
+    data = config.data
     if not isinstance(data, ImageFolderData):
         return facts
     _, train, val = scan(data)
@@ -85,9 +90,12 @@ def _readable(data: Data, facts: DatasetFacts) -> DatasetFacts:
     if broken and data.on_unreadable == "refuse":
         remedy = "remove or repair it, or set data.on_unreadable=skip"
         raise ConfigError(*(Problem("data.root", str(root / path), "is no readable image", remedy) for path in broken))
-    of_train = sum(path in frozenset(train.paths) for path in broken)
+    of_train = len(frozenset(broken) & frozenset(train.paths))
     left = {"num_train": facts.num_train - of_train, "num_val": facts.num_val - (len(broken) - of_train)}
-    return facts.model_copy(update={**left, "skipped": tuple(broken)})
+    facts = facts.model_copy(update={**left, "skipped": tuple(broken)})
+    if problems := list(judge(data_rules(facts), dict(config))):
+        raise ConfigError(*problems)
+    return facts
 
 
 def _show(config: RunConfig, plan: LaunchPlan, runs: Path) -> None:
@@ -130,11 +138,13 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
 
 def _finish_tracking(tracker: Tracker, folder: RunDir, plan: LaunchPlan, outcome: Outcome) -> None:
     artifacts = [folder.run, folder.provenance, folder.patch, folder.result, folder.journal]
-    with suppress(OSError, ValueError):
+    if folder.confusion.exists():
         picture = folder.path / "confusion_matrix.png"
-        counts = rundir.read_json(folder.confusion)["counts"]
-        confusion.draw(counts, plan.dataset.class_names, picture)
-        artifacts.append(picture)
+        try:
+            confusion.draw(rundir.read_json(folder.confusion)["counts"], plan.dataset.class_names, picture)
+            artifacts.append(picture)
+        except Exception as error:  # noqa: BLE001  a picture is no reason to lose the status of a run
+            console.complain([f"no picture of the confusion matrix: {type(error).__name__}: {error}"])
     tags: dict[str, str] = {}
     if outcome.failure:
         tags["error"] = outcome.failure.message[:5000]
@@ -142,10 +152,6 @@ def _finish_tracking(tracker: Tracker, folder: RunDir, plan: LaunchPlan, outcome
     problem = tracker.finish(outcome.status, artifacts=[path for path in artifacts if path.exists()], tags=tags)
     if problem:
         console.complain([problem])
-
-
-def _result(config: RunConfig, plan: LaunchPlan, folder: RunDir) -> dict[str, str]:
-    return result_row(config, plan, rundir.read_json(folder.result), folder)
 
 
 def _report(folder: RunDir, outcome: Outcome, row: dict[str, str] | None, *, seconds: float) -> None:

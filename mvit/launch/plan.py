@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvit.check import Problem, Rule
+from mvit.check import ConfigError, Problem, Rule
 from mvit.config import AscendTopology, CpuTopology, Data, ModelConfig, RunConfig, Task, TrainConfig, world_size
 from mvit.models import spec
 from mvit.plan import DatasetFacts, GraphPlan, LaunchPlan
@@ -25,6 +25,7 @@ class Host:
 
     python: str
     path: str
+    pythonpath: str
     cpu_count: int
     ascend_cards: int
     port: int
@@ -38,12 +39,20 @@ def this_host() -> Host:
     return Host(
         python=sys.executable,
         path=os.environ.get("PATH", os.defpath),
+        pythonpath=os.environ.get("PYTHONPATH", ""),
         cpu_count=len(os.sched_getaffinity(0)),
         ascend_cards=sum(path.name.removeprefix("davinci").isdigit() for path in Path("/dev").glob("davinci*")),
-        port=int(os.environ.get("MVIT_MASTER_PORT") or _free_port()),
-        node_rank=int(os.environ.get("MVIT_NODE_RANK", "0")),
+        port=_number("MVIT_MASTER_PORT") or _free_port(),
+        node_rank=_number("MVIT_NODE_RANK"),
         master_addr=os.environ.get("MVIT_MASTER_ADDR", "127.0.0.1"),
     )
+
+
+def _number(variable: str) -> int:
+    text = os.environ.get(variable) or "0"
+    if not text.isdecimal():
+        raise ConfigError(Problem(variable, text, "is no number", f"set {variable} to a whole number from 0"))
+    return int(text)
 
 
 def _free_port() -> int:
@@ -69,7 +78,14 @@ def host_rules(host: Host) -> list[Rule]:
             yield Problem("topology", None, rule, "use topology=cpu, or dry_run=true to see the plan")
         if topology.nodes > 1 and host.master_addr in ("127.0.0.1", "localhost"):
             rule = f"has {topology.nodes} machines, but the master's address is that of this machine alone"
-            yield Problem("topology", None, rule, "set MVIT_MASTER_ADDR, and MVIT_NODE_RANK on each machine")
+            remedy = "set MVIT_MASTER_ADDR and MVIT_MASTER_PORT alike, MVIT_NODE_RANK from 0, on each machine"
+            yield Problem("topology", None, rule, remedy)
+        if topology.nodes > 1 and "MVIT_MASTER_PORT" not in os.environ:
+            rule = f"has {topology.nodes} machines, which must agree on a port"
+            yield Problem("topology", None, rule, "set MVIT_MASTER_PORT to the same free port on each machine")
+        if host.node_rank >= topology.nodes:
+            rule = f"is no machine of {topology.nodes}"
+            yield Problem("MVIT_NODE_RANK", host.node_rank, rule, f"count from 0 to {topology.nodes - 1}")
 
     def checkpoint(task: Task) -> Iterator[Problem]:
         if task.kind != "evaluate":
@@ -102,7 +118,11 @@ def data_rules(facts: DatasetFacts) -> list[Rule]:
             rule = f"is more than the {facts.num_train} training images"
             yield Problem("train.global_batch_size", train.global_batch_size, rule, f"use {facts.num_train} or less")
 
-    return [(("model", "data"), classes), (("train",), batch)]
+    def validation(_data: Data) -> Iterator[Problem]:
+        if not facts.num_val:
+            yield Problem("data", None, "has no readable validation image", "repair them")
+
+    return [(("data",), validation), (("model", "data"), classes), (("train",), batch)]
 
 
 def make_plan(config: RunConfig, *, host: Host, facts: DatasetFacts, folder: Path) -> LaunchPlan:
@@ -178,7 +198,7 @@ def _argv(topology: CpuTopology | AscendTopology, *, host: Host, folder: Path) -
 def _environment(topology: CpuTopology | AscendTopology, *, host: Host, folder: Path) -> dict[str, str]:
     environment = {
         "PATH": os.pathsep.join((str(Path(host.python).parent), host.path)),
-        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(CHECKOUT), host.pythonpath))),  # CANN's own stand there
         "PYTHONUNBUFFERED": "1",
         "GLOG_v": "3",  # MindSpore's errors without its warnings
         "MS_EXCEPTION_DISPLAY_LEVEL": "1",

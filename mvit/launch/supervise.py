@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mvit.plan import LaunchPlan
-from mvit.process import MARK, marked, new_mark
+from mvit.process import MARK, marked, new_mark, process_start
 from mvit.rundir import RunDir, read_json
 
 POLL_S = 0.2
@@ -58,10 +58,13 @@ class Outcome:
 Watcher = Callable[[RunDir], None]
 
 
-def run(plan: LaunchPlan, folder: RunDir, *, watch: Watcher) -> Outcome:
-    """Run the plan's command to its end; `watch` is called several times a second. Leaves no process behind."""
+def run(plan: LaunchPlan, folder: RunDir, *, watch: Watcher, stop: list[int]) -> Outcome:
+    """Run the plan's command to its end, or until `stop` holds a signal. Leaves no process behind.
+
+    `watch` is called several times a second.
+    """
     mark = new_mark(secrets.token_hex(4))
-    with (folder.logs / "launch.log").open("ab") as log, _stopping() as stop:
+    with (folder.logs / "launch.log").open("ab") as log:
         try:
             process = subprocess.Popen(
                 plan.argv,
@@ -75,28 +78,38 @@ def run(plan: LaunchPlan, folder: RunDir, *, watch: Watcher) -> Outcome:
             failure = Failure(None, "start", f"cannot start {plan.argv[0]}: {error.strerror}", None, None)
             return Outcome("FAILED", 1, failure)
         failed_at: float | None = None
+        lost: dict[str, Any] | None = None
         try:
             while process.poll() is None and not stop:
                 time.sleep(POLL_S)
                 watch(folder)
-                if failed_at is None and any(status["error"] for status in statuses(folder)):
-                    failed_at = time.monotonic()
+                if failed_at is None:
+                    workers = statuses(folder)
+                    lost = next((status for status in workers if _is_lost(status)), None)
+                    if lost or any(status["error"] for status in workers):
+                        failed_at = time.monotonic()
                 # msrun would wait for its scheduler for most of a minute after a worker has failed.
                 if failed_at is not None and time.monotonic() - failed_at > GRACE_S:
                     break
         finally:
             _end(process, mark)
         watch(folder)
-    return _outcome(process.returncode, plan, folder, stopped_by=stop[0] if stop else None)
+    return _outcome(process.returncode, plan, folder, stopped_by=stop[0] if stop else None, lost=lost)
+
+
+def _is_lost(status: dict[str, Any]) -> bool:
+    """A process that is gone without having said why: killed, for instance for want of memory."""
+    ended = status["stage"] in ("done", "failed") or status["rank"] < 0  # the scheduler never says that it is done
+    return not ended and process_start(status["pid"]) != status["started"]
 
 
 @contextmanager
-def _stopping() -> Generator[list[int]]:
+def stopping() -> Generator[list[int]]:
     """The signals that asked to stop so far; the previous handlers come back at the end."""
     received: list[int] = []
     before = {
         number: signal.signal(number, lambda got, _frame: received.append(got))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     try:
         yield received
@@ -118,12 +131,15 @@ def _end(process: subprocess.Popen[bytes], mark: str) -> None:
     """SIGTERM, then SIGKILL, to every process of the launch that still exists."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + GRACE_S
-        for pid in _alive(process, mark):
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-        while _alive(process, mark) and time.monotonic() < deadline:
+        asked: set[int] = set()
+        while (left := _alive(process, mark)) and time.monotonic() < deadline:
+            for pid in left - asked:  # what was started in the meantime is asked too
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            asked |= left
             time.sleep(POLL_S / 4)
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_S)
 
 
 def _alive(process: subprocess.Popen[bytes], mark: str) -> set[int]:
@@ -131,22 +147,30 @@ def _alive(process: subprocess.Popen[bytes], mark: str) -> set[int]:
     return marked(mark)
 
 
-def _outcome(returncode: int, plan: LaunchPlan, folder: RunDir, *, stopped_by: int | None) -> Outcome:
+def _outcome(
+    returncode: int | None, plan: LaunchPlan, folder: RunDir, *, stopped_by: int | None, lost: dict[str, Any] | None
+) -> Outcome:
     if returncode == 0 and folder.result.exists():
         return Outcome("FINISHED", 0)
     if stopped_by is not None:
         return Outcome("KILLED", 128 + stopped_by)
+    if lost and plan.world_size > 1:  # alone, its signal is the exit code
+        rank = None if lost["rank"] < 0 else lost["rank"]
+        message = "the process is gone without a word; was it killed, for want of memory?"
+        return Outcome("FAILED", 1, Failure(rank, lost["stage"], message, None, _log(plan, folder, rank)))
     return Outcome("FAILED", 1, _first_cause(returncode, plan, folder))
 
 
-def _first_cause(returncode: int, plan: LaunchPlan, folder: RunDir) -> Failure:
+def _first_cause(returncode: int | None, plan: LaunchPlan, folder: RunDir) -> Failure:
     workers = statuses(folder)
     failed = sorted((s for s in workers if s["error"]), key=lambda s: s["error"]["time"])
     if failed:
         first, error = failed[0], failed[0]["error"]
         message = f"{error['type']}: {error['message']}"
         return Failure(first["rank"], error["stage"], message, error["where"], _log(plan, folder, first["rank"]))
-    if returncode < 0:
+    if returncode is None:
+        message = "cannot be ended"
+    elif returncode < 0:
         message = f"ended by signal {-returncode} ({signal.Signals(-returncode).name})"
     elif returncode == 0:
         message = "ended with exit code 0 but wrote no result"

@@ -16,11 +16,20 @@ from mvit.launch.tracking import close_sweep, open_sweep, problem_of, store_uri
 class Sweep:
     """Collects the trials of one command."""
 
-    folder: Path
+    stamp: str
+    folder: Path | None = None
+    refused: int = 0
+    best: float | None = None
     tracking: MlflowTracking | None = None
     run_id: str | None = None
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
     rows: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+
+    def place(self, config: RunConfig) -> Path:
+        """The folder of the sweep; the first trial that is accepted says where."""
+        if self.folder is None:
+            self.folder = CHECKOUT / config.runs_dir / config.name / self.stamp
+        return self.folder
 
     def parent_run(self, config: RunConfig) -> str | None:
         """The MLflow run the trials stand under; the first trial opens it."""
@@ -28,36 +37,40 @@ class Sweep:
         if self.tracking or not isinstance(tracking, MlflowTracking):  # asked once: a store that hangs takes a minute
             return self.run_id
         self.tracking = tracking
+        folder = self.place(config)
         uri = store_uri(tracking, CHECKOUT)
-        name = f"{config.name}-{self.folder.name}"
-        tags = {"mvit.kind": "sweep", "folder": str(self.folder)}
+        name = f"{config.name}-{folder.name}"
+        tags = {"mvit.kind": "sweep", "folder": str(folder)}
         found: list[str] = []
-        problem = problem_of(
-            lambda: found.append(open_sweep(self.folder, tracking=tracking, uri=uri, name=name, tags=tags))
-        )
+        problem = problem_of(lambda: found.append(open_sweep(folder, tracking=tracking, uri=uri, name=name, tags=tags)))
         if problem:
             console.complain([problem])
         self.run_id = found[0] if found else None
         return self.run_id
 
-    def add(self, name: str, outcome: Outcome, row: dict[str, str] | None) -> None:
-        """Take the end of a trial."""
+    def add(self, name: str, outcome: Outcome, row: dict[str, str] | None, *, best: float | None) -> None:
+        """Take the end of a trial; `best` is its best top-1, percent."""
         self.outcomes.append(outcome)
         if row is not None:
             self.rows.append({"trial": name, **row})
+        if best is not None:
+            self.best = max(best, self.best or 0.0)
 
-    def close(self) -> None:
+    def close(self, *, stopped: bool) -> None:
         """End the parent run, with the worst status of its trials, and print the finished ones."""
-        found = {outcome.status for outcome in self.outcomes}
-        status = "KILLED" if "KILLED" in found else "FAILED" if "FAILED" in found or not found else "FINISHED"
+        if self.folder is None:
+            return
+        found = [outcome.status for outcome in self.outcomes]
+        whole = found and set(found) == {"FINISHED"} and not self.refused
+        status = "KILLED" if stopped else "FINISHED" if whole else "FAILED"
         if len(self.rows) > 1:
             console.result_table(self.rows)
         if self.tracking and self.run_id:
-            uri = store_uri(self.tracking, CHECKOUT)
-            accuracies = [float(row["acc@top1"]) for row in self.rows if row["acc@top1"] != "-"]
-            summary = {"best/val_acc1": max(accuracies)} if accuracies else {}
-            problem = problem_of(lambda: close_sweep(self.folder, uri=uri, status=status, summary=summary))
+            folder, uri = self.folder, store_uri(self.tracking, CHECKOUT)
+            summary = {} if self.best is None else {"best/val_acc1": self.best}
+            problem = problem_of(lambda: close_sweep(folder, uri=uri, status=status, summary=summary))
             if problem:
                 console.complain([problem])
-        counts = ", ".join(f"{[o.status for o in self.outcomes].count(kind)} {kind}" for kind in sorted(found))
-        console.say(f"mvit: sweep {self.folder}: {counts or 'no trial ran'}")
+        counts = [f"{found.count(kind)} {kind}" for kind in sorted(set(found))]
+        counts += [f"{self.refused} refused"] if self.refused else []
+        console.say(f"mvit: sweep {status}, {self.folder}: {', '.join(counts)}")

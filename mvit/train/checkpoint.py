@@ -16,7 +16,7 @@ import numpy as np
 from mindspore import nn
 from safetensors.numpy import load_file, save_file
 
-from mvit.rundir import read_json, write_json
+from mvit.rundir import fsync_folder, read_json, write_json
 
 
 class CheckpointError(Exception):
@@ -33,6 +33,7 @@ def save(folder: Path, *, tensors: dict[str, np.ndarray], step: int, meta: dict[
             digest = _sha(file)
             os.fsync(file.fileno())
         temporary.replace(path)
+        fsync_folder(folder)
     finally:
         temporary.unlink(missing_ok=True)
     write_json(path.with_suffix(".json"), {"step": step, **meta, "sha256": digest})
@@ -51,7 +52,7 @@ def _sha(file: Any) -> str:
 
 def _prune(folder: Path) -> None:
     kept = {read_json(folder / f"{tag}.json")["file"] for tag in ("last", "best") if (folder / f"{tag}.json").exists()}
-    for file in folder.glob("step-*"):
+    for file in (*folder.glob("step-*"), *folder.glob(".step-*")):  # a kill leaves temporary ones
         if file.stem not in kept:
             file.unlink()
 
@@ -69,6 +70,8 @@ def find(path: Path) -> Path:
 def read(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a file; a sidecar's sha256 is checked where there is one (imported weights have none)."""
     sidecar = path.with_suffix(".json")
+    if path.parent.name == "checkpoints" and not sidecar.exists():
+        raise CheckpointError(f"{path} was not written to its end: it has no {sidecar.name}")
     try:
         if sidecar.exists():
             with path.open("rb") as file:

@@ -28,7 +28,15 @@ WARM_STEPS = 3
 
 
 class NonFiniteLoss(Exception):
-    """A loss that is not finite; the message names the steps."""
+    """A loss or gradient norm that is not finite; the message names the steps."""
+
+
+def _must_be_finite(metrics: dict[str, float], *, step: int) -> None:
+    bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+    if bad:
+        raise NonFiniteLoss(
+            f"{', '.join(bad)} not finite at step {step}; lower optimizer.lr or precision.loss_scale, or clip"
+        )
 
 
 class NullJournal:
@@ -113,10 +121,10 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
                 throughput.steps += 1
             if last_step % recipe.log_every_steps == 0 or last_step == plan.total_steps:
                 logged = {"train/loss": window.close(), "train/lr": lr, "train/grad_norm": float(norm.asnumpy())}
+                _must_be_finite(logged, step=last_step)
                 journal.metrics(logged, step=last_step, epoch=epoch)
             status.step(last_step)
-        if window.losses:
-            window.close()  # synchronises, so that the epoch's time is that of its steps
+        loss_sum.asnumpy()  # synchronises, so that the epoch's time is that of its steps
         throughput.stop(waited_s=loader.waited_s)
 
         if epoch % recipe.eval_every_epochs and epoch != recipe.epochs:
@@ -124,14 +132,13 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
         status.stage("evaluate")
         workers.average(statistics)
         found = _evaluate(evaluate_step, config, plan, loader, val_source, rank=rank, workers=workers)
+        _must_be_finite(found.metrics(), step=last_step)
         improved = found.acc1 > best["best/val_acc1"]
         if improved:
             best = {"best/val_acc1": found.acc1, "best/epoch": epoch}
         final = {**found.metrics(), **best, **throughput.metrics(), "perf/peak_rss_mb": device.peak_rss_mb()}
         journal.metrics(final, step=last_step, epoch=epoch)
         if rank == 0:
-            if improved:
-                _write_confusion(folder, found)
             checkpoint.save(
                 folder.checkpoints,
                 tensors=checkpoint.state([net, optimizer]),
@@ -139,6 +146,8 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
                 meta={"epoch": epoch, "metrics": found.metrics(), "conventions": _conventions(config)},
                 tags=["last", "best"] if improved else ["last"],
             )
+            if improved:
+                _write_confusion(folder, found)
         status.stage("step")
 
     loader.close()
@@ -168,6 +177,7 @@ def evaluate_only(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: 
     found = _evaluate(step, config, plan, loader, source, rank=rank, workers=workers)
     loader.close()
     if rank == 0:
+        _must_be_finite(found.metrics(), step=0)
         metrics = {**found.metrics(), "perf/compile_eval_s": compile_s, "perf/peak_rss_mb": device.peak_rss_mb()}
         journal.metrics(metrics, step=0, epoch=0)
         _write_confusion(folder, found)

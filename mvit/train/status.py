@@ -4,6 +4,7 @@ import os
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from mvit.process import launcher_is_gone, process_start
@@ -47,14 +48,16 @@ class Status:
             "stage": self.content["stage"],
             "time": time.time(),
         }
-        self.stage("failed")
+        with suppress(OSError):  # the error itself matters more
+            self.stage("failed")
 
     def _beat(self) -> None:
         while True:
             time.sleep(HEARTBEAT_S)
             if launcher_is_gone():
                 os._exit(1)  # nobody reads what this would compute
-            self._write()
+            with suppress(OSError):  # a full disk is no reason to stop looking after the launcher
+                self._write()
 
     def _write(self) -> None:
         with self.lock:

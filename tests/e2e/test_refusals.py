@@ -137,3 +137,43 @@ def test_a_trial_that_is_wrong_does_not_stop_the_others(launch):
 def test_a_wrong_request_exits_with_2_in_a_process_of_its_own(tmp_path_factory):
     done = launcher(tmp_path_factory)("optimizer.lrr=1")
     refused(done, "optimizer.lrr: is no key of the configuration; did you mean optimizer.lr?")
+
+
+def test_a_missing_value_does_not_hide_what_else_is_wrong(launch):
+    done = launch("data=imagefolder", "optimizer.lrr=1", "train.epochs=x")
+    assert [line.split(":")[1].strip() for line in done.err.splitlines()] == [
+        "data.root",
+        "optimizer.lrr",
+        "train.epochs",
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["model=null"], ["-m", "model=null,small"]])
+def test_no_group_can_be_null(launch, arguments):
+    refused(launch(*arguments), "model: 'null' is no option of the group; use one of: small, x_small, xx_small")
+
+
+def test_a_number_in_the_environment_that_is_none_is_one_line(launch, monkeypatch):
+    monkeypatch.setenv("MVIT_NODE_RANK", "first")
+    refused(launch(), "MVIT_NODE_RANK: 'first' is no number; set MVIT_NODE_RANK to a whole number from 0")
+
+
+def test_a_skipped_image_too_many_is_refused(launch, tmp_path):
+    root = make_folder(tmp_path, per_class=2)
+    (root / "train/dog/1.jpg").write_bytes(b"no image")
+    folder = ("data=imagefolder", f"data.root={root}", "data.on_unreadable=skip", "tracking=none")
+    done = launch(*folder, "train.global_batch_size=4")
+    assert done.code == 2
+    assert done.err == "mvit: train.global_batch_size: 4 is more than the 3 training images; use 3 or less\n"
+
+
+def test_a_signal_ends_a_sweep_and_not_one_trial_of_it(launch, monkeypatch):
+    seeds = []
+
+    def stopped(raw, **_):
+        seeds.append(raw["seed"])
+        return 130
+
+    monkeypatch.setattr(launch_script, "launch", stopped)
+    assert launch("-m", "seed=1,2,3").code == 130
+    assert seeds == [1]

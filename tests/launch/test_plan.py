@@ -11,6 +11,7 @@ FOLDER = Path("/runs/x")
 HOST = Host(
     python="/env/bin/python",
     path="/usr/bin",
+    pythonpath="/cann/python",
     cpu_count=2,
     ascend_cards=0,
     port=23456,
@@ -78,7 +79,7 @@ def test_two_machines_differ_in_their_rank_alone(planned, rank):
 def test_the_environment_of_a_worker_is_exact(planned):
     common = {
         "PATH": "/env/bin:/usr/bin",
-        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONPATH": f"{CHECKOUT}:/cann/python",
         "PYTHONUNBUFFERED": "1",
         "GLOG_v": "3",
         "MS_EXCEPTION_DISPLAY_LEVEL": "1",
@@ -109,8 +110,8 @@ def test_ascend_cards_that_are_not_there_are_refused(raw):
 
 
 def test_two_machines_need_an_address_that_both_can_reach(raw):
-    (line,) = found(host_rules(replace(HOST, ascend_cards=8)), raw, "topology=ascend_2x8")
-    assert "MVIT_MASTER_ADDR" in line
+    lines = found(host_rules(replace(HOST, ascend_cards=8, node_rank=2)), raw, "topology=ascend_2x8")
+    assert [name in line for name, line in zip(("_ADDR", "_PORT", "_RANK: 2"), lines, strict=True)] == [True] * 3
 
 
 def test_a_head_of_another_size_than_the_data_is_refused(raw, configured):

@@ -58,7 +58,8 @@ def short_grace(monkeypatch):
 
 
 def supervised(plan, folder):
-    return supervise.run(plan, folder, watch=lambda _: None)
+    with supervise.stopping() as stop:
+        return supervise.run(plan, folder, watch=lambda _: None, stop=stop)
 
 
 def test_finished_means_exit_code_0_and_a_result(plan_of):
@@ -147,7 +148,7 @@ def test_a_watcher_that_breaks_leaves_no_process(plan_of):
             raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space"):
-        supervise.run(plan, folder, watch=watch)
+        supervise.run(plan, folder, watch=watch, stop=[])
     assert process_start(int((folder.path / "child").read_text())) is None
 
 

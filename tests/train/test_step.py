@@ -109,12 +109,10 @@ def test_one_graph_serves_every_rate_and_seed(mindspore):
     step, _ = make_step(mindspore)
     (images, labels), *_ = make_batches(1)
     compiled = []
-    original = type(step.apply).compile
     for lr, decay, key in ((0.1, 0.0, 1), (0.2, 0.3, 2)):
         step(iter([Batch(images, labels, labels)]), [key], (lr, decay, BETA1, BETA2))
         compiled.append(len(step.apply.compile_cache))
     assert compiled == [1, 1]
-    assert type(step.apply).compile is original
 
 
 def test_a_loss_that_is_not_finite_names_its_steps(mindspore):

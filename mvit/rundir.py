@@ -20,7 +20,6 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,6 +177,7 @@ class JournalReader:
     def __init__(self, path: Path, *, offset: int = 0) -> None:
         self._path = path
         self.offset = offset
+        self.torn = 0
 
     def entries(self) -> Iterator[dict[str, Any]]:
         try:
@@ -189,5 +189,9 @@ class JournalReader:
         whole, newline, _ = data.rpartition(b"\n")
         self.offset += len(whole) + len(newline)
         for line in whole.splitlines():
-            with suppress(ValueError):  # torn by a full disk: what follows it is whole
-                yield json.loads(line)
+            try:
+                entry = json.loads(line)
+            except ValueError:  # torn by a full disk: what follows it is whole
+                self.torn += 1
+            else:
+                yield entry

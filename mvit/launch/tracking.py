@@ -276,7 +276,6 @@ class _Mirror:
         self.run_id: str = record["run_id"]
         self._reader = JournalReader(folder.journal, offset=record["offset"])
         self._closed: set[str] = set()
-        self._torn = False
 
     def log_params(self, params: Mapping[str, str]) -> None:
         from mlflow.entities import Param
@@ -295,12 +294,9 @@ class _Mirror:
 
         offset = self._reader.offset
         points: list[Metric] = []
-        try:
-            for entry in self._reader.entries():
-                at = int(entry["time"] * 1000)
-                points += [Metric(key, value, at, entry["step"]) for key, value in entry.get("metrics", {}).items()]
-        except (ValueError, KeyError, TypeError):
-            self._torn = True  # a full disk tears lines; the reader has gone past them
+        for entry in self._reader.entries():
+            at = int(entry["time"] * 1000)
+            points += [Metric(key, value, at, entry["step"]) for key, value in entry.get("metrics", {}).items()]
         try:
             for batch in _batches(points, MAX_METRICS):
                 self.client.log_batch(self.run_id, metrics=batch, synchronous=True)
@@ -327,7 +323,7 @@ class _Mirror:
                     failures.append(error)
         if failures:
             raise failures[0]
-        if self._torn:
+        if self._reader.torn:
             raise TrackingError(f"{self.folder.journal.name} has lines that are torn")
 
     def _last_acts(self, ending: _Ending) -> Iterator[tuple[str, Callable[[], None]]]:

@@ -164,6 +164,20 @@ def test_workers_end_when_their_launcher_is_killed(tmp_path):
 
 
 @pytest.mark.mindspore
+def test_a_worker_that_is_killed_is_named(tmp_path):
+    parent, found = launched_on_two_workers(tmp_path)
+    status = json.loads(next(tmp_path.glob("*/*/status/1.json")).read_text())
+    os.kill(status["pid"], signal.SIGKILL)
+    began = time.monotonic()
+    _, err = parent.communicate(timeout=120)
+    print(f"from the end of a worker to that of the launcher: {time.monotonic() - began:.1f} s")
+    assert parent.returncode == 1
+    assert "mvit: failed (rank 1, " in err
+    assert "gone without a word" in err
+    assert [process_start(pid) for pid in found] == [None] * len(found)
+
+
+@pytest.mark.mindspore
 def test_ctrl_c_ends_two_real_workers_and_says_killed(tmp_path):
     parent, found = launched_on_two_workers(tmp_path)
     parent.send_signal(signal.SIGINT)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mvit.check import ConfigError, Problem, Rule
 from mvit.config import AscendTopology, CpuTopology, Data, ModelConfig, RunConfig, Task, TrainConfig, world_size
+from mvit.launch.conventions import same_classes, same_conventions
 from mvit.models import spec
 from mvit.plan import DatasetFacts, GraphPlan, LaunchPlan
 
@@ -101,7 +102,7 @@ def host_rules(host: Host) -> list[Rule]:
             remedy = "import it with: python -m mvit weights SRC OUT"
             yield Problem("task.checkpoint", task.checkpoint, "is no .safetensors file", remedy)
 
-    return [(("topology",), cards), (("task",), checkpoint)]
+    return [(("topology",), cards), (("task",), checkpoint), (("task", "data", "model"), same_conventions)]
 
 
 def data_rules(facts: DatasetFacts) -> list[Rule]:
@@ -122,7 +123,10 @@ def data_rules(facts: DatasetFacts) -> list[Rule]:
         if not facts.num_val:
             yield Problem("data", None, "has no readable validation image", "repair them")
 
-    return [(("data",), validation), (("model", "data"), classes), (("train",), batch)]
+    def weights(task: Task) -> Iterator[Problem]:
+        yield from same_classes(task, found=len(facts.class_names))
+
+    return [(("data",), validation), (("task",), weights), (("model", "data"), classes), (("train",), batch)]
 
 
 def make_plan(config: RunConfig, *, host: Host, facts: DatasetFacts, folder: Path) -> LaunchPlan:

@@ -143,7 +143,7 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
                 folder.checkpoints,
                 tensors=checkpoint.state([net, optimizer]),
                 step=last_step,
-                meta={"epoch": epoch, "metrics": found.metrics(), "conventions": _conventions(config)},
+                meta={"epoch": epoch, "metrics": found.metrics(), "conventions": _conventions(config, plan)},
                 tags=["last", "best"] if improved else ["last"],
             )
             if improved:
@@ -323,7 +323,7 @@ def _write_confusion(folder: RunDir, found: Evaluation) -> None:
     write_json(folder.confusion, {"counts": found.confusion.tolist()})
 
 
-def _conventions(config: RunConfig) -> dict[str, object]:
+def _conventions(config: RunConfig, plan: LaunchPlan) -> dict[str, object]:
     """What images must look like for these weights."""
     data = config.data
     return {
@@ -333,4 +333,5 @@ def _conventions(config: RunConfig) -> dict[str, object]:
         "eval_crop_fraction": data.eval_crop_fraction,
         "layer_norm_eps": config.model.layer_norm_eps,
         "token_projection": config.model.token_projection,
+        "num_classes": plan.num_classes,
     }

@@ -77,13 +77,10 @@ def host_rules(host: Host) -> list[Rule]:
         if host.ascend_cards < topology.cards_per_node:
             rule = f"asks for {topology.cards_per_node} Ascend cards a machine, this one has {host.ascend_cards}"
             yield Problem("topology", None, rule, "use topology=cpu, or dry_run=true to see the plan")
-        if topology.nodes > 1 and host.master_addr in ("127.0.0.1", "localhost"):
-            rule = f"has {topology.nodes} machines, but the master's address is that of this machine alone"
-            remedy = "set MVIT_MASTER_ADDR and MVIT_MASTER_PORT alike, MVIT_NODE_RANK from 0, on each machine"
+        if topology.nodes > 1:
+            rule = f"has {topology.nodes} machines: their plans are exact, but more than one is not launched yet"
+            remedy = "see a machine's plan with dry_run=true, MVIT_NODE_RANK, MVIT_MASTER_ADDR and MVIT_MASTER_PORT"
             yield Problem("topology", None, rule, remedy)
-        if topology.nodes > 1 and "MVIT_MASTER_PORT" not in os.environ:
-            rule = f"has {topology.nodes} machines, which must agree on a port"
-            yield Problem("topology", None, rule, "set MVIT_MASTER_PORT to the same free port on each machine")
         if host.node_rank >= topology.nodes:
             rule = f"is no machine of {topology.nodes}"
             yield Problem("MVIT_NODE_RANK", host.node_rank, rule, f"count from 0 to {topology.nodes - 1}")

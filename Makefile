@@ -32,7 +32,7 @@ types: env
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -m pyright
 
 light: env
-	$(RUN) -m pytest -q -m "not mindspore and not mlflow"
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not mindspore and not mlflow"
 
 ui: env ## Serve the MLflow dashboard
 	@$(RUN) -m mvit ui $(ARGS)

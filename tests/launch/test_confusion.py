@@ -13,6 +13,7 @@ def counts(classes: int) -> list[list[int]]:
     return table.tolist()
 
 
+@pytest.mark.mlflow
 @pytest.mark.parametrize("classes", [1, 10, 30, 300])
 def test_a_picture_is_drawn_for_any_number_of_classes(classes, tmp_path):
     out = tmp_path / "confusion.png"

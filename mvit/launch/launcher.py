@@ -55,7 +55,8 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str], sweep: Sweep | None) 
                 _finish_tracking(tracker, folder, plan, outcome)
     result = rundir.read_json(folder.result) if outcome.status == "FINISHED" else None
     row = result_row(config, plan, result, folder) if result else None
-    _report(folder, outcome, row, seconds=time.monotonic() - began)
+    where = tracker.run_url_hint() if tracker else None
+    _report(folder, outcome, row, seconds=time.monotonic() - began, where=where)
     if sweep:
         sweep.add(path.name, outcome, row, best=result["metrics"].get("best/val_acc1") if result else None)
     return outcome.exit_code
@@ -154,15 +155,17 @@ def _finish_tracking(tracker: Tracker, folder: RunDir, plan: LaunchPlan, outcome
         console.complain([problem])
 
 
-def _report(folder: RunDir, outcome: Outcome, row: dict[str, str] | None, *, seconds: float) -> None:
+def _report(folder: RunDir, outcome: Outcome, row: dict[str, str] | None, *, seconds: float, where: str | None) -> None:
     if row is not None:
         console.result_table([row])
     if outcome.status == "KILLED":
         console.complain([f"stopped by signal {outcome.exit_code - 128}"])
     if outcome.failure:
         console.complain(outcome.failure.lines())
-    tail = "; see it in the browser: make ui" if row is not None and folder.tracking.exists() else ""
-    console.say(f"mvit: {outcome.status} in {seconds:.0f} s, {_shown(folder.path)}{tail}")
+    console.say(f"mvit: {outcome.status} in {seconds:.0f} s, {_shown(folder.path)}")
+    if where is not None:
+        served = where.startswith("http")  # a server shows itself, a database needs one
+        console.say(f"mvit: MLflow: {where}{'' if served else '; make ui shows it'}")
 
 
 def _shown(path: Path) -> str:

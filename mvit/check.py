@@ -6,6 +6,7 @@ ConfigError         the request is wrong: one line for each `Problem`, exit code
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -21,6 +22,7 @@ from mvit.config import (
     CpuTopology,
     Frozen,
     ImagesConfig,
+    Init,
     MlflowTracking,
     ModelConfig,
     NoTracking,
@@ -28,11 +30,13 @@ from mvit.config import (
     Precision,
     RunConfig,
     Schedule,
+    Task,
     TrainConfig,
     kind_of,
     variants,
     world_size,
 )
+from mvit.models.spec import parameter_shapes
 
 MAX_SHOWN = 300
 """Characters of a wrong value that are repeated: a path fits."""
@@ -92,10 +96,8 @@ def check(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
             problems += {str(problem): problem for problem in found}.values()
             if all(item["type"] == "extra_forbidden" for item in error.errors()):
                 # Unknown keys aside, the section is legal: let the rules see it too.
-                extra = [list(item["loc"]) for item in error.errors()]
-                sections[name] = adapter.validate_python(
-                    _without(raw[name], extra, tagged=len(variants(annotation)) > 1)
-                )
+                extra = [_place(variants(annotation), list(item["loc"]))[0] for item in error.errors()]
+                sections[name] = adapter.validate_python(_without(raw[name], extra))
     return sections, problems + list(judge(RULES, sections))
 
 
@@ -107,11 +109,10 @@ def _given(value: Any) -> Any:
     return {key: _given(inner) for key, inner in pairs if inner != "???"}
 
 
-def _without(section: Mapping[str, Any], paths: list[list[Any]], *, tagged: bool) -> dict[str, Any]:
-    """A copy without the keys at `paths`, whose first part is the kind where the section is a union."""
+def _without(section: Mapping[str, Any], paths: list[list[Any]]) -> dict[str, Any]:
+    """A copy without the keys at `paths`."""
     copy = deepcopy(dict(section))
-    for path in paths:
-        *inner, last = path[1:] if tagged else path
+    for *inner, last in paths:
         place = copy
         for part in inner:
             place = place[part]
@@ -154,26 +155,67 @@ def _normalisation(data: ImagesConfig) -> Iterator[Problem]:
 
 
 def _ranges(augment: AugmentConfig) -> Iterator[Problem]:
-    if augment.crop is None:
-        return
-    for name, upper in (("scale", 1.0), ("ratio", 100.0)):
-        low, high = getattr(augment.crop, name)
+    crop, erasing = augment.crop, augment.erasing
+    asked: list[tuple[str, tuple[float, float], float]] = []
+    if crop:
+        asked += [("crop.scale", crop.scale, 1.0), ("crop.ratio", crop.ratio, 100.0)]
+    if erasing:
+        asked += [("erasing.scale", erasing.scale, 1.0), ("erasing.ratio", erasing.ratio, 100.0)]
+    for name, (low, high), upper in asked:
         if not 0 < low <= high <= upper:
             rule = f"is no range with 0 < low <= high <= {upper:g}"
-            yield Problem(f"augment.crop.{name}", [low, high], rule, "use for example [0.8, 1.0]")
+            yield Problem(f"augment.{name}", [low, high], rule, "use for example [0.5, 1.0]")
+
+
+def _mix(augment: AugmentConfig) -> Iterator[Problem]:
+    mix = augment.mix
+    if mix is None:
+        return
+    if mix.cutmix_share > 0 and mix.cutmix_alpha == 0:
+        rule = "asks for cutmix, whose alpha is 0"
+        yield Problem("augment.mix.cutmix_share", mix.cutmix_share, rule, "use 0, or set augment.mix.cutmix_alpha=1.0")
+    if mix.cutmix_share < 1 and mix.mixup_alpha == 0:
+        rule = "asks for mixup, whose alpha is 0"
+        yield Problem("augment.mix.cutmix_share", mix.cutmix_share, rule, "use 1, or set augment.mix.mixup_alpha=0.2")
 
 
 def _split(train: TrainConfig, topology: CpuTopology | AscendTopology) -> Iterator[Problem]:
     parts = world_size(topology) * topology.accumulation
-    if train.global_batch_size % parts:
-        over = f"{world_size(topology)} device{'s' if world_size(topology) > 1 else ''}"
-        over += f" x {topology.accumulation} micro-batches" if topology.accumulation > 1 else ""
-        yield Problem(
-            "train.global_batch_size",
-            train.global_batch_size,
-            f"does not split over {over}",
-            f"use {_multiples(train.global_batch_size, parts)}",
-        )
+    asked = [("train.global_batch_size", train.global_batch_size)]
+    asked += [
+        (f"train.buckets.{i}.global_batch_size", bucket.global_batch_size) for i, bucket in enumerate(train.buckets)
+    ]
+    over = f"{world_size(topology)} device{'s' if world_size(topology) > 1 else ''}"
+    over += f" x {topology.accumulation} micro-batches" if topology.accumulation > 1 else ""
+    for path, batch in asked[-len(train.buckets) :] if train.buckets else asked:
+        if batch % parts:
+            yield Problem(path, batch, f"does not split over {over}", f"use {_multiples(batch, parts)}")
+
+
+def _buckets(train: TrainConfig) -> Iterator[Problem]:
+    sizes = [bucket.image_size for bucket in train.buckets]
+    for size in sorted({size for size in sizes if sizes.count(size) > 1}):
+        yield Problem("train.buckets", size, "is the image size of two buckets", "give each size one batch")
+
+
+def _clip(train: TrainConfig) -> Iterator[Problem]:
+    if train.clip_norm is not None and train.clip_value is not None:
+        yield Problem("train.clip_value", train.clip_value, "stands beside train.clip_norm", "set one of them to null")
+
+
+def _frozen(train: TrainConfig, model: ModelConfig) -> Iterator[Problem]:
+    names = list(parameter_shapes(model, num_classes=model.num_classes or 2))
+    for pattern in train.freeze:
+        if not fnmatch.filter(names, pattern):
+            remedy = f"use the pattern of a parameter, as stem.* or {names[-1]}"
+            yield Problem("train.freeze", pattern, "matches no parameter", remedy)
+    if all(any(fnmatch.fnmatchcase(name, pattern) for pattern in train.freeze) for name in names):
+        yield Problem("train.freeze", list(train.freeze), "leaves nothing to train", "leave out head.*")
+
+
+def _unused_init(init: Init, task: Task) -> Iterator[Problem]:
+    if task.kind == "evaluate" and init.kind != "random":
+        yield Problem("init", init.kind, "has no effect with task=evaluate", "use task.checkpoint")
 
 
 def _device_precision(precision: Precision, topology: CpuTopology | AscendTopology) -> Iterator[Problem]:
@@ -182,16 +224,29 @@ def _device_precision(precision: Precision, topology: CpuTopology | AscendTopolo
 
 
 def _warmup(schedule: Schedule, train: TrainConfig) -> Iterator[Problem]:
-    if schedule.warmup_epochs > train.epochs:
+    if schedule.kind == "one_cycle" or schedule.warmup_unit == "steps":
+        return
+    if schedule.warmup > train.epochs:
         rule = f"is longer than the {train.epochs} epochs of training"
         remedy = f"use {train.epochs} or less, or raise train.epochs"
-        yield Problem("schedule.warmup_epochs", schedule.warmup_epochs, rule, remedy)
+        yield Problem("schedule.warmup", schedule.warmup, rule, remedy)
 
 
-def _final_lr(schedule: Schedule, optimizer: Optimizer) -> Iterator[Problem]:
-    if schedule.kind == "cosine" and schedule.final_lr > optimizer.lr:
-        rule = f"is above the peak, optimizer.lr={optimizer.lr:g}"
-        yield Problem("schedule.final_lr", schedule.final_lr, rule, f"use {optimizer.lr:g} or less")
+def _milestones(schedule: Schedule, train: TrainConfig) -> Iterator[Problem]:
+    if schedule.kind != "step":
+        return
+    found = list(schedule.milestones)
+    if found != sorted(set(found)) or not found or found[0] <= 0 or found[-1] >= train.epochs:
+        rule = f"are no rising epochs between 0 and {train.epochs}"
+        yield Problem("schedule.milestones", found, rule, "use for example [30.0, 60.0] of 90")
+
+
+def _end_lr(schedule: Schedule, optimizer: Optimizer) -> Iterator[Problem]:
+    for name in ("final_lr", "warmup_from", "initial_lr"):
+        value = getattr(schedule, name, 0.0)
+        if value > optimizer.lr:
+            rule = f"is above the peak, optimizer.lr={optimizer.lr:g}"
+            yield Problem(f"schedule.{name}", value, rule, f"use {optimizer.lr:g} or less")
 
 
 def _no_password(tracking: MlflowTracking | NoTracking) -> Iterator[Problem]:
@@ -206,10 +261,16 @@ RULES: list[Rule] = [
     (("model",), _shape),
     (("data",), _normalisation),
     (("augment",), _ranges),
+    (("augment",), _mix),
     (("train", "topology"), _split),
+    (("train",), _buckets),
+    (("train",), _clip),
+    (("train", "model"), _frozen),
+    (("init", "task"), _unused_init),
     (("precision", "topology"), _device_precision),
     (("schedule", "train"), _warmup),
-    (("schedule", "optimizer"), _final_lr),
+    (("schedule", "train"), _milestones),
+    (("schedule", "optimizer"), _end_lr),
     (("tracking",), _no_password),
 ]
 
@@ -237,50 +298,54 @@ def _unknown(path: str, siblings: list[str]) -> Problem:
 
 
 def _translate(section: str, annotation: Any, error: Any) -> Problem:
-    models = variants(annotation)
-    where = list(error["loc"])
-    if len(models) > 1 and where:  # pydantic puts the chosen member of a union into the path
-        models = [model for model in models if kind_of(model) == where[0]]
-        where = where[1:]
+    where, models, siblings = _place(variants(annotation), list(error["loc"]))
     path = ".".join([section, *(str(part) for part in where)])
     value = error["input"]
+    meant = _purpose(siblings, where) if siblings else _purpose([RunConfig], [section])
     match error["type"]:
         case "extra_forbidden":
-            return _unknown(path, _fields_at(models, where[:-1]))
+            return _unknown(path, [name for model in siblings for name in model.model_fields])
         case "missing" if where and isinstance(where[-1], int):
-            return Problem(path.rpartition(".")[0], value, "has too few values", _purpose(section, models, where))
+            return Problem(path.rpartition(".")[0], value, "has too few values", meant)
         case "missing":
             return Problem(path, None, "has no value", f"set {path}=...")
         case "union_tag_invalid" | "union_tag_not_found":
-            kinds = [kind_of(model) for model in models]
             found = error["ctx"].get("tag", value)
-            return Problem(f"{section}.kind", found, "is no kind of " + section, nearest(str(found), kinds))
+            rule = f"is no kind of {str(where[-1]) if where else section}"
+            return Problem(f"{path}.kind", found, rule, nearest(str(found), [kind_of(model) for model in models]))
         case "model_type" | "model_attributes_type" | "dict_type":
-            return Problem(path, value, "is no group of keys", _purpose(section, models, where))
+            return Problem(path, value, "is no group of keys", meant)
         case _:
             message = error["msg"][0].lower() + error["msg"][1:]
             value = "null" if value is None else value
-            return Problem(path, value, f"is refused: {message}", _purpose(section, models, where))
+            return Problem(path, value, f"is refused: {message}", meant)
 
 
-def _fields_at(models: list[type[Frozen]], where: list[Any]) -> list[str]:
-    for part in where:
-        models = [
-            inner
-            for model in models
-            if part in model.model_fields
-            for inner in variants(model.model_fields[part].annotation)
-        ]
-    return [name for model in models for name in model.model_fields]
+def _place(models: list[type[Frozen]], location: list[Any]) -> tuple[list[Any], list[type[Frozen]], list[type[Frozen]]]:
+    """The keys of an error's location, the models it leads to, and those whose field its last key is.
+
+    pydantic puts the chosen member of a union into the location, which is no key.
+    """
+    where: list[Any] = []
+    siblings = models
+    for part in location:
+        chosen = [model for model in models if len(models) > 1 and kind_of(model) == part]
+        if chosen:
+            models = chosen
+            continue
+        where.append(part)
+        if isinstance(part, str):
+            siblings = models
+            fields = [model.model_fields[part] for model in models if part in model.model_fields]
+            models = [inner for field in fields for inner in variants(field.annotation)]
+    return where, models, siblings
 
 
-def _purpose(section: str, models: list[type[Frozen]], where: list[Any]) -> str:
-    names = [part for part in (where if models else [section]) if isinstance(part, str)]
-    for model in models or [RunConfig]:
-        for name in names:
-            if name in model.model_fields:
-                field = model.model_fields[name]
-                if field.description:
-                    return field.description.rstrip(".").lower()[:1] + field.description.rstrip(".")[1:]
-                model = next(iter(variants(field.annotation)), model)
+def _purpose(models: list[type[Frozen]], where: list[Any]) -> str:
+    """What the field is for, as a remedy."""
+    names = [part for part in where if isinstance(part, str)]
+    for model in models:
+        field = model.model_fields.get(names[-1]) if names else None
+        if field and field.description:
+            return field.description[:1].lower() + field.description[1:].rstrip(".")
     return "see docs/configuration.md"

@@ -1,4 +1,4 @@
-"""python -m mvit ...: what works on runs, stores and weights that exist."""
+"""python -m mvit ...: what works on runs, stores, weights and images that exist."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit codes as launch.py: 0 done, 1 failed, 2 the request was wrong."""
+    """Exit codes as launch.py: 0 done, 1 failed, 2 the request was wrong, 130 stopped by Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m mvit", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -19,6 +19,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     weights.add_argument("out", type=Path, metavar="OUT", help="the .safetensors to write")
     weights.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+    pack = commands.add_parser("pack", help="turn an image folder into MindRecord shards; restartable")
+    pack.add_argument("source", metavar="SRC", help="the folder that holds train and val")
+    pack.add_argument("out", type=Path, metavar="OUT", help="the folder for the shards and manifest.json")
+    pack.add_argument("--shards", type=_count, metavar="N", help="training shards (default: one for each GiB)")
+    pack.add_argument("--train-folder", default="train", metavar="NAME", help="name of the training split's folder")
+    pack.add_argument("--val-folder", default="val", metavar="NAME", help="name of the validation split's folder")
+    pack.add_argument("--class-names", metavar="FILE", help="lines `folder name` (default: SRC/LOC_synset_mapping.txt)")
+    pack.add_argument(
+        "--on-unreadable",
+        choices=("refuse", "skip"),
+        default="refuse",
+        help="what an image that cannot be decoded does",
+    )
+    pack.add_argument("--workers", type=_count, metavar="N", help="threads that decode (default: one per processor)")
+    pack.add_argument("--overwrite", action="store_true", help="replace what was packed into OUT before")
+
+    synthetic = commands.add_parser("synthetic", help="write a generated image folder")
+    synthetic.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
+    synthetic.add_argument("--classes", type=_count, default=4, metavar="N")
+    synthetic.add_argument("--train", type=_count, default=64, metavar="N", help="training images, of all classes")
+    synthetic.add_argument("--val", type=_count, default=16, metavar="N", help="validation images, of all classes")
+    synthetic.add_argument("--size", type=_size, default=(500, 375), metavar="WIDTHxHEIGHT")
+    synthetic.add_argument("--seed", type=int, default=1)
+    synthetic.add_argument("--format", choices=("jpeg", "png"), default="jpeg")
+    synthetic.add_argument("--overwrite", action="store_true", help="replace OUT if it was generated")
 
     ui = commands.add_parser("ui", help="MLflow's server on this project's store")
     ui.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
@@ -30,6 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     match asked.command:
         case "weights":
             return _weights(asked.source, asked.out, overwrite=asked.overwrite)
+        case "pack":
+            from mvit.data import pack as packing
+
+            return packing.main(
+                packing.Source(asked.source, asked.train_folder, asked.val_folder, asked.class_names),
+                asked.out,
+                shards=asked.shards,
+                on_unreadable=asked.on_unreadable,
+                workers=asked.workers or packing.processors(),
+                overwrite=asked.overwrite,
+            )
+        case "synthetic":
+            return _synthetic(asked)
         case "ui":
             from mvit.config import MlflowTracking
             from mvit.launch.plan import CHECKOUT
@@ -65,6 +104,37 @@ def _weights(source: Path, out: Path, *, overwrite: bool) -> int:
         f" model.token_projection={imported.token_projection}"
     )
     return 0
+
+
+def _synthetic(asked: argparse.Namespace) -> int:
+    from mvit.data.facts import DatasetError
+    from mvit.data.synthetic import write_image_folder
+
+    asked_for = {name: getattr(asked, name) for name in ("classes", "train", "val", "size", "seed", "format")}
+    try:
+        write_image_folder(asked.out, **asked_for, overwrite=asked.overwrite)
+    except DatasetError as error:
+        print(f"mvit: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"mvit: {asked.out}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    print(f"{asked.out}: {asked.train} + {asked.val} images of {asked.classes} classes")
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    try:
+        return _count(width), _count(height)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size as 500x375") from error
 
 
 def _list(values: Sequence[float]) -> str:

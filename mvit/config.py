@@ -13,6 +13,7 @@ Ints3 = Annotated[tuple[int, int, int], Field(strict=False)]
 Ints5 = Annotated[tuple[int, int, int, int, int], Field(strict=False)]
 Floats3 = Annotated[tuple[float, float, float], Field(strict=False)]
 Range = Annotated[tuple[float, float], Field(strict=False)]
+Strings = Annotated[tuple[str, ...], Field(strict=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -56,7 +57,11 @@ class ImagesConfig(Frozen):
     eval_crop_fraction: float = Field(
         gt=0.0, le=1.0, description="Evaluation resizes the short side to image_size / this, then crops the centre."
     )
-    workers: int = Field(ge=1, le=256, description="Threads that prepare images, per process.")
+    workers: int = Field(
+        ge=1,
+        le=256,
+        description="Processes that prepare images (threads for digits and synthetic), per training process.",
+    )
 
 
 class DigitsData(ImagesConfig):
@@ -84,6 +89,30 @@ class ImageFolderData(ImagesConfig):
     on_unreadable: Literal["refuse", "skip"] = Field(
         description="An image that cannot be decoded: refuse names it before training starts, skip counts it."
     )
+    class_names: str | None = Field(
+        description="File of lines `folder name`; null takes LOC_synset_mapping.txt of the root if it is there."
+    )
+
+
+class MindRecordData(ImagesConfig):
+    """The folder of MindRecord shards that `python -m mvit pack` makes of an image folder."""
+
+    kind: Literal["mindrecord"]
+    root: str = Field(min_length=1, description="The folder that holds the shards and manifest.json.")
+
+
+class Cifar10Data(ImagesConfig):
+    """CIFAR-10, binary version (cifar-10-batches-bin): 50,000 + 10,000 images of 32x32."""
+
+    kind: Literal["cifar10"]
+    root: str = Field(min_length=1, description="The folder that holds the .bin files.")
+
+
+class Cifar100Data(ImagesConfig):
+    """CIFAR-100, binary version (cifar-100-binary), fine labels: 50,000 + 10,000 images of 32x32."""
+
+    kind: Literal["cifar100"]
+    root: str = Field(min_length=1, description="The folder that holds the .bin files.")
 
 
 class CropConfig(Frozen):
@@ -93,71 +122,265 @@ class CropConfig(Frozen):
     ratio: Range = Field(description="Range of width / height of the crop.")
 
 
+class ColorJitterConfig(Frozen):
+    """Brightness, contrast and saturation by a factor of 1 - value to 1 + value, hue by up to value; random order."""
+
+    brightness: float = Field(ge=0.0, le=1.0, description="Largest change of the factor on brightness.")
+    contrast: float = Field(ge=0.0, le=1.0, description="Largest change of the factor on contrast.")
+    saturation: float = Field(ge=0.0, le=1.0, description="Largest change of the factor on saturation.")
+    hue: float = Field(ge=0.0, le=0.5, description="Largest rotation of the hue, in turns.")
+
+
+class RandAugmentPolicy(Frozen):
+    """RandAugment (arXiv 1909.13719): num_ops operations of 14, each of the same magnitude."""
+
+    kind: Literal["randaugment"]
+    num_ops: int = Field(ge=1, le=14, description="Operations of one image.")
+    magnitude: int = Field(ge=0, le=30, description="Strength, of 30.")
+
+
+class TrivialAugmentPolicy(Frozen):
+    """TrivialAugment (arXiv 2103.10158): one operation, its strength drawn uniformly from the wide range."""
+
+    kind: Literal["trivialaugment"]
+
+
+class AutoAugmentPolicy(Frozen):
+    """AutoAugment (arXiv 1805.09501): one of the 25 sub-policies found for ImageNet."""
+
+    kind: Literal["autoaugment"]
+
+
+class ErasingConfig(Frozen):
+    """Random erasing (arXiv 1708.04896) of one rectangle."""
+
+    probability: Probability = Field(description="Probability that an image loses a rectangle.")
+    scale: Range = Field(description="Range of the share of the area that is erased.")
+    ratio: Range = Field(description="Range of height / width of the rectangle.")
+    fill: Literal["mean", "noise"] = Field(description="The data's mean, which is 0 after normalisation, or noise.")
+
+
+class MixConfig(Frozen):
+    """Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899): a batch is mixed with itself in reverse order."""
+
+    probability: Probability = Field(description="Probability that a batch is mixed.")
+    mixup_alpha: float = Field(ge=0.0, description="Both parameters of mixup's Beta distribution; 0 leaves mixup out.")
+    cutmix_alpha: float = Field(ge=0.0, description="The same of cutmix; 0 leaves cutmix out.")
+    cutmix_share: Probability = Field(description="Share of mixed batches that are cut rather than blended.")
+
+
+Policy = RandAugmentPolicy | TrivialAugmentPolicy | AutoAugmentPolicy
+
+
 class AugmentConfig(Frozen):
-    """What happens to a training image; a function of (seed, epoch, index) and of nothing else."""
+    """What happens to a training image; a function of (seed, epoch, index, view) and of nothing else."""
 
     crop: CropConfig | None = Field(description="Random resized crop; null resizes and crops the centre.")
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = Field(description="Interpolation of every resize.")
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = Field(
+        description="Interpolation of every resize, evaluation included."
+    )
+    antialias: bool = Field(
+        description="Filter before reducing, as Pillow does (timm, cvnets); OpenCV and MindCV do not."
+    )
     horizontal_flip: Probability = Field(description="Probability of a horizontal flip.")
+    color_jitter: ColorJitterConfig | None = Field(description="Random changes of colour; null makes none.")
+    policy: Annotated[Policy, Field(discriminator="kind")] | None = Field(
+        description="Learned or random policy of operations; null applies none."
+    )
+    erasing: ErasingConfig | None = Field(description="Random erasing; null erases nothing.")
+    mix: MixConfig | None = Field(description="Mixup and cutmix; null mixes nothing.")
+    repeats: int = Field(
+        ge=1, le=64, description="Views of a sample that follow one another (repeated augmentation, arXiv 1901.09335)."
+    )
 
 
-class AdamWConfig(Frozen):
-    """AdamW with bias correction (arXiv 1711.05101); decay on every parameter, as the published recipes have it."""
+class OptimizerConfig(Frozen):
+    lr: float = Field(gt=0.0, description="Peak learning rate.")
+    lr_batch_size: Annotated[int, Field(ge=1)] | None = Field(
+        description="Global batch that lr is stated for: lr is scaled by train.global_batch_size / this; null does not."
+    )
+    weight_decay: float = Field(ge=0.0, description="Weight decay; decoupled ones are multiplied by the learning rate.")
+    decay_excludes: Literal["nothing", "norm_and_bias"] = Field(
+        description="Parameters without decay; both published recipes decay all of them."
+    )
+    layer_decay: float = Field(
+        gt=0.0, le=1.0, description="Factor on the rate for each layer further from the head; 1 treats all alike."
+    )
+
+
+class AdamWConfig(OptimizerConfig):
+    """AdamW with bias correction (arXiv 1711.05101)."""
 
     kind: Literal["adamw"]
-    lr: float = Field(gt=0.0, description="Peak learning rate.")
-    weight_decay: float = Field(ge=0.0, description="Decoupled weight decay, multiplied by the learning rate.")
     beta1: Rate = Field(description="Decay of the first moment.")
     beta2: Rate = Field(description="Decay of the second moment.")
     eps: float = Field(gt=0.0, description="Added to the root of the second moment.")
 
 
-class CosineSchedule(Frozen):
-    """Linear warm-up from zero, then half a cosine from optimizer.lr to final_lr."""
+class SgdConfig(OptimizerConfig):
+    """SGD with momentum; the decay is added to the gradient."""
+
+    kind: Literal["sgd"]
+    momentum: Rate = Field(description="Share of the last step's velocity that is kept.")
+    nesterov: bool = Field(description="Look ahead by one step of the velocity.")
+
+
+class LionConfig(OptimizerConfig):
+    """Lion (arXiv 2302.06675): the sign of an interpolated momentum; wants a lower rate and more decay than AdamW."""
+
+    kind: Literal["lion"]
+    beta1: Rate = Field(description="Share of the momentum in the update.")
+    beta2: Rate = Field(description="Decay of the momentum.")
+
+
+class LambConfig(OptimizerConfig):
+    """LAMB (arXiv 1904.00962): AdamW whose update of each tensor is scaled to the norm of its weights."""
+
+    kind: Literal["lamb"]
+    beta1: Rate = Field(description="Decay of the first moment.")
+    beta2: Rate = Field(description="Decay of the second moment.")
+    eps: float = Field(gt=0.0, description="Added to the root of the second moment.")
+
+
+class WarmupConfig(Frozen):
+    warmup: float = Field(ge=0.0, description="Length of the linear warm-up.")
+    warmup_unit: Literal["epochs", "steps"] = Field(description="What warmup counts.")
+    warmup_from: float = Field(ge=0.0, description="Learning rate of the first step of the warm-up.")
+
+
+class CosineSchedule(WarmupConfig):
+    """Linear warm-up, then half a cosine from optimizer.lr to final_lr."""
 
     kind: Literal["cosine"]
-    warmup_epochs: float = Field(ge=0.0, description="Length of the linear warm-up, in epochs.")
-    final_lr: float = Field(ge=0.0, description="Learning rate of the last step.")
+    final_lr: float = Field(ge=0.0, description="Learning rate that the cosine ends at.")
+    begins: Literal["after_warmup", "at_start"] = Field(
+        description="Where the cosine begins; at_start: under the warm-up, which hides its first part (cvnets)."
+    )
+    changes_every: Literal["step", "epoch"] = Field(description="How often the cosine's rate is computed anew.")
 
 
-class ConstantSchedule(Frozen):
-    """Linear warm-up from zero, then optimizer.lr."""
+class ConstantSchedule(WarmupConfig):
+    """Linear warm-up, then optimizer.lr."""
 
     kind: Literal["constant"]
-    warmup_epochs: float = Field(ge=0.0, description="Length of the linear warm-up, in epochs.")
+
+
+class StepSchedule(WarmupConfig):
+    """Linear warm-up, then optimizer.lr times factor for each milestone that has passed."""
+
+    kind: Literal["step"]
+    milestones: Annotated[tuple[float, ...], Field(strict=False)] = Field(description="Epochs after which it drops.")
+    factor: float = Field(gt=0.0, lt=1.0, description="Factor of each drop.")
+
+
+class PolynomialSchedule(WarmupConfig):
+    """Linear warm-up, then from optimizer.lr to final_lr as (1 - t) to the power."""
+
+    kind: Literal["polynomial"]
+    final_lr: float = Field(ge=0.0, description="Learning rate that it ends at.")
+    power: float = Field(gt=0.0, description="Power of the rest of the way; 1 is linear.")
+
+
+class OneCycleSchedule(Frozen):
+    """One cycle (arXiv 1708.07120): a cosine up to optimizer.lr, a cosine down."""
+
+    kind: Literal["one_cycle"]
+    rising: float = Field(gt=0.0, lt=1.0, description="Share of the steps in which the rate rises.")
+    initial_lr: float = Field(ge=0.0, description="Learning rate of the first step.")
+    final_lr: float = Field(ge=0.0, description="Learning rate that it ends at.")
+
+
+class BucketConfig(Frozen):
+    """One shape of multi-scale batches."""
+
+    image_size: int = Field(ge=32, le=4096, description="Side of the images, in pixels.")
+    global_batch_size: int = Field(ge=1, description="Images of one update, over all devices.")
 
 
 class TrainConfig(Frozen):
     """The recipe's loop."""
 
     epochs: int = Field(ge=1, description="Passes over the training images.")
+    max_steps: Annotated[int, Field(ge=1)] | None = Field(
+        description="Stop after this many steps, the schedule being that of all epochs; null does not."
+    )
     global_batch_size: int = Field(ge=1, description="Images of one update, over all devices.")
+    buckets: Annotated[tuple[BucketConfig, ...], Field(strict=False)] = Field(
+        description="Multi-scale training (section 3.2 of the paper): shapes of which each step has one; [] has none."
+    )
     label_smoothing: Rate = Field(description="Share of the target spread over all classes.")
     clip_norm: Annotated[float, Field(gt=0.0)] | None = Field(
         description="Limit of the global gradient norm, after the reduction over devices; null does not clip."
     )
+    clip_value: Annotated[float, Field(gt=0.0)] | None = Field(
+        description="Limit of each gradient's absolute value, after the reduction over devices; null does not clip."
+    )
+    ema_momentum: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        description="Share of the new weights in their exponential moving average, each step; null keeps no average."
+    )
+    freeze: Strings = Field(description="Patterns of parameters that are not trained, as stem.* or stages.*")
     log_every_steps: int = Field(ge=1, description="Steps between two journal lines; each one waits for the device.")
     eval_every_epochs: int = Field(ge=1, description="Epochs between two evaluations; the last epoch always has one.")
     eval_batch_size: int = Field(ge=1, description="Images of one evaluation step, per device.")
+    keep_last: int = Field(ge=1, description="Newest checkpoints that are kept, beside the best one.")
+
+
+class RandomInit(Frozen):
+    """Initial weights drawn from the seed."""
+
+    kind: Literal["random"]
+
+
+class WeightsInit(Frozen):
+    """Fine-tuning: initial weights from a checkpoint; the head is new where the number of classes differs."""
+
+    kind: Literal["weights"]
+    checkpoint: str = Field(min_length=1, description="A .safetensors file of mvit, or a run folder (its best).")
+    weights: Literal["best", "raw", "ema"] = Field(
+        description="Which of a checkpoint's weights; best takes those that were better when it was written."
+    )
 
 
 class Fp32Precision(Frozen):
-    """Everything in float32."""
+    """Everything in float32: O0."""
 
     kind: Literal["fp32"]
 
 
+class FixedLossScale(Frozen):
+    """A constant factor on the loss."""
+
+    kind: Literal["fixed"]
+    value: float = Field(ge=1.0, description="Factor on the loss, divided out of the gradients.")
+
+
+class DynamicLossScale(Frozen):
+    """A factor on the loss that is divided after an overflow and multiplied after enough steps without one."""
+
+    kind: Literal["dynamic"]
+    initial: float = Field(ge=1.0, description="First factor on the loss.")
+    factor: float = Field(gt=1.0, description="What the scale is divided and multiplied by.")
+    growth_steps: int = Field(ge=1, description="Steps without overflow after which the scale grows.")
+
+
+LossScale = Annotated[FixedLossScale | DynamicLossScale, Field(discriminator="kind")]
+Level = Literal["O1", "O2", "O3"]
+LEVELS = "O1: convolutions and matrix products; O2: all but normalisation; O3: the whole network."
+
+
 class Fp16Precision(Frozen):
-    """Network in float16; normalisation, loss, weights and optimizer in float32."""
+    """Network in float16 as far as the level says; weights, loss and optimizer in float32."""
 
     kind: Literal["fp16"]
-    loss_scale: float = Field(ge=1.0, description="Fixed factor on the loss, divided out of the gradients.")
+    level: Level = Field(description=LEVELS)
+    loss_scale: LossScale = Field(description="Factor on the loss; updates whose gradients overflow are dropped.")
 
 
 class Bf16Precision(Frozen):
-    """Network in bfloat16, the rest in float32; Ascend only."""
+    """Network in bfloat16 as far as the level says, the rest in float32; Ascend only."""
 
     kind: Literal["bf16"]
+    level: Level = Field(description=LEVELS)
 
 
 class TopologyConfig(Frozen):
@@ -217,12 +440,21 @@ class EvaluateTask(Frozen):
 
     kind: Literal["evaluate"]
     checkpoint: str = Field(min_length=1, description="A .safetensors file of mvit, or a run folder (its best).")
+    weights: Literal["best", "raw", "ema"] = Field(
+        description="Which of a checkpoint's weights; best takes those that were better when it was written."
+    )
 
 
-Data = Annotated[DigitsData | SyntheticData | ImageFolderData, Field(discriminator="kind")]
-# A union of one is no union to pydantic: the literal `kind` does the same work until there is a second optimizer.
-Optimizer = AdamWConfig
-Schedule = Annotated[CosineSchedule | ConstantSchedule, Field(discriminator="kind")]
+Data = Annotated[
+    DigitsData | SyntheticData | ImageFolderData | MindRecordData | Cifar10Data | Cifar100Data,
+    Field(discriminator="kind"),
+]
+Optimizer = Annotated[AdamWConfig | SgdConfig | LionConfig | LambConfig, Field(discriminator="kind")]
+Schedule = Annotated[
+    CosineSchedule | ConstantSchedule | StepSchedule | PolynomialSchedule | OneCycleSchedule,
+    Field(discriminator="kind"),
+]
+Init = Annotated[RandomInit | WeightsInit, Field(discriminator="kind")]
 Precision = Annotated[Fp32Precision | Fp16Precision | Bf16Precision, Field(discriminator="kind")]
 Topology = Annotated[CpuTopology | AscendTopology, Field(discriminator="kind")]
 Tracking = Annotated[MlflowTracking | NoTracking, Field(discriminator="kind")]
@@ -237,6 +469,7 @@ class RunConfig(Frozen):
     runs_dir: str = Field(min_length=1, description="Where run folders are made; relative to the checkout.")
     dry_run: bool = Field(description="Print the plan and stop.")
     model: ModelConfig
+    init: Init
     data: Data
     augment: AugmentConfig
     optimizer: Optimizer

@@ -9,9 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mvit.config import Frozen
-
-Strings = Annotated[tuple[str, ...], Field(strict=False)]
+from mvit.config import Frozen, Strings
 
 
 class DatasetFacts(Frozen):
@@ -26,11 +24,21 @@ class DatasetFacts(Frozen):
     """Unreadable images that are left out, relative to the root."""
 
 
+class BucketPlan(Frozen):
+    """One shape of training batches; a run without multi-scale batches has one."""
+
+    image_size: int
+    global_batch_size: int
+    per_device_batch_size: int
+    """Images of one micro-batch on one device."""
+    steps_per_epoch: int
+
+
 class GraphPlan(Frozen):
-    """One graph that will be compiled, and the shapes of its batch."""
+    """One graph that will be compiled, and the shape (B, S, S, 3) of its batch; None where it takes no images."""
 
     name: str
-    images: Annotated[tuple[int, int, int, int], Field(strict=False)]
+    images: Annotated[tuple[int, int, int, int], Field(strict=False)] | None
 
 
 class LaunchPlan(Frozen):
@@ -45,15 +53,19 @@ class LaunchPlan(Frozen):
     threads: int | None
     jit_level: str | None
     sink: bool
-    global_batch_size: int
-    per_device_batch_size: int
+    buckets: Annotated[tuple[BucketPlan, ...], Field(strict=False)]
     accumulation: int
     num_classes: int
     steps_per_epoch: int
     total_steps: int
+    """Steps of all epochs, which the schedule is laid over."""
+    last_step: int
+    """Steps after which the run ends."""
+    peak_lr: float
     eval_steps: int
     graphs: Annotated[tuple[GraphPlan, ...], Field(strict=False)]
     parameters: int
+    trained_parameters: int
     macs: int
     """Multiply-accumulates of one image's forward pass."""
     dataset: DatasetFacts

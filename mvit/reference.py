@@ -62,8 +62,13 @@ def _rows(prefix: str, model: type[Frozen], skip: set[str]) -> Iterator[str]:
         if name in skip:
             continue
         yield f"| `{prefix}{name}` | {_kind(field.annotation, field.metadata)} | {field.description} |"
-        for inner in variants(field.annotation):
-            yield from _rows(f"{prefix}{name}.", inner, set())
+        inner = variants(field.annotation)
+        for model in inner:
+            if len(inner) == 1:
+                yield from _rows(f"{prefix}{name}.", model, set())
+            else:
+                yield f"| `{prefix}{name}.kind` | `{kind_of(model)}` | {(model.__doc__ or '').strip()} |"
+                yield from _rows(f"{prefix}{name}.", model, {"kind"})
 
 
 def _kind(annotation: Any, metadata: list[Any]) -> str:

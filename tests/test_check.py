@@ -10,7 +10,14 @@ OPTIONS = [
     if group.is_dir() and not group.is_symlink()
     for option in sorted(group.glob("*.yaml"))
 ]
-NEEDED = {"imagefolder": ["data.root=/images"], "evaluate": ["task.checkpoint=x.safetensors"]}
+NEEDED = {
+    "imagefolder": ["data.root=/images"],
+    "mindrecord": ["data.root=/shards"],
+    "cifar10": ["data.root=/cifar"],
+    "cifar100": ["data.root=/cifar"],
+    "evaluate": ["task.checkpoint=x.safetensors"],
+    "weights": ["init.checkpoint=x.safetensors"],
+}
 
 
 def problems(*overrides: str) -> list[str]:
@@ -21,14 +28,6 @@ def problems(*overrides: str) -> list[str]:
 def test_every_option_composes_and_validates(group, option):
     device = ["topology=ascend_1"] if option == "bf16" else []
     assert isinstance(parse(raw_config(f"{group}={option}", *NEEDED.get(option, []), *device)), RunConfig)
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CHECKOUT / "experiments").glob("*.yaml")))
-def test_every_experiment_composes_and_validates(name):
-    assert parse(raw_config(f"experiment={name}")).name == name
-    header = (CHECKOUT / "experiments" / f"{name}.yaml").read_text()
-    assert all(f"\n# {part}:" in header for part in ("question", "command", "cost", "expected"))
-    assert f"`{name}`" in (CHECKOUT / "experiments" / "README.md").read_text()
 
 
 def test_the_configuration_is_frozen(configured):
@@ -58,14 +57,20 @@ def test_all_problems_are_listed_at_once():
         ("++optimizer.lr=-1", "optimizer.lr: -1 is refused: input should be greater than 0; peak learning rate"),
         ("++optimizer.lr=nan", "optimizer.lr: nan is refused: input should be a finite number"),
         ("++data.kind=imagefoldr", "data.kind: 'imagefoldr' is no kind of data; did you mean imagefolder?"),
-        ("++optimizer.kind=sgd", "optimizer.kind: 'sgd' is refused: input should be 'adamw'"),
+        ("++optimizer.kind=sdg", "optimizer.kind: 'sdg' is no kind of optimizer; did you mean sgd?"),
+        (
+            "++augment.policy.kind=randagment",
+            "augment.policy.kind: 'randagment' is no kind of policy; did you mean randaugment?",
+        ),
+        ("++train.freeze=[stm.*]", "train.freeze: 'stm.*' matches no parameter; use the pattern of a parameter"),
+        ("++train.freeze=['*']", "train.freeze: ['*'] leaves nothing to train; leave out head.*"),
         ("++augment.crop=3", "augment.crop: 3 is no group of keys"),
         ("++augment.crop.scal=3", "augment.crop.scal: is no key of the configuration; did you mean augment.crop.scale"),
         ("++augment.crop.scale=[0.9,0.1]", "augment.crop.scale: [0.9, 0.1] is no range"),
         ("++model.channels=[1,2]", "model.channels: [1, 2] has too few values; channels of stages 1 to 5"),
         ("++seed=-1", "seed: -1 is refused: input should be greater than or equal to 0"),
         ("++name=a/b", "name: 'a/b' is refused"),
-        ("++schedule.warmup_epochs=99", "schedule.warmup_epochs: 99.0 is longer than the 5 epochs of training; use 5"),
+        ("++schedule.warmup=99", "schedule.warmup: 99.0 is longer than the 5 epochs of training; use 5"),
         ("++schedule.final_lr=1.0", "schedule.final_lr: 1.0 is above the peak, optimizer.lr=0.002; use 0.002"),
         ("++data.std=[1.0,0.0,1.0]", "data.std.1: 0.0 is not above 0"),
         ("++train.label_smoothing=1.0", "train.label_smoothing: 1.0 is refused: input should be less than 1"),

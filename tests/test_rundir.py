@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mvit import dataset, rundir
+from mvit import rundir
+from mvit.data import dataset
 from mvit.launch.plan import make_plan
 from mvit.rundir import Journal, JournalReader, RunDirError
 from tests.launch.test_plan import HOST

@@ -55,7 +55,7 @@ class ProgressView:
         self.reader = JournalReader(folder.journal)
         self.latest: dict[str, float] = {}
         self.stage = ""
-        self.spoken = time.monotonic()
+        self.spoken = self.since = time.monotonic()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -88,17 +88,27 @@ class ProgressView:
             self.bar.update(self.task, description=slowest["stage"], completed=slowest["step"], numbers=self._numbers())
             return
         changed = slowest["stage"] != self.stage and slowest["stage"] in ("data", "compile")
-        if changed or time.monotonic() - self.spoken > PLAIN_EVERY_S:
-            self.stage, self.spoken = slowest["stage"], time.monotonic()
-            step = f" {slowest['step']}/{self.total} {self._numbers()}" if slowest["step"] else ""
-            say(f"  {slowest['stage']}{step}".rstrip())
+        now = time.monotonic()
+        if changed:
+            self.stage, self.since = slowest["stage"], now
+        if changed or now - self.spoken > PLAIN_EVERY_S:
+            self.spoken = now
+            step = (
+                f"{slowest['step']}/{self.total} {self._numbers()}" if slowest["step"] else f"{now - self.since:.0f} s"
+            )
+            say(f"  {slowest['stage']}{'' if changed else f' {step}'}".rstrip())
 
     def _take(self, entry: dict[str, Any]) -> None:
         metrics = entry.get("metrics", {})
         self.latest.update(metrics)
-        if "perf/compile_s" in metrics:
-            evaluation = metrics["perf/compile_eval_s"]
-            say(f"  compiled in {metrics['perf/compile_s']:.1f} s, evaluation in {evaluation:.1f} s")
+        match entry.get("event"):
+            case "compiled":
+                say(f"  compiled {entry['graph']} in {entry['seconds']:.1f} s")
+            case "initialised":
+                new = f", new: {', '.join(entry['new'])}" if entry["new"] else ""
+                say(f"  {entry['weights']} weights of {entry['source']}{new}")
+            case _:
+                pass
         if "val/acc1" in metrics and self.total:
             say(
                 f"  epoch {entry['epoch']:>3}  loss {self.latest.get('train/loss', float('nan')):.4f}  "

@@ -10,10 +10,13 @@ from typing import Any, cast
 from mvit import rundir
 from mvit.check import ConfigError, Problem, check, judge
 from mvit.config import ImageFolderData, RunConfig
-from mvit.dataset import DatasetError, look, scan, unreadable
+from mvit.data.dataset import look
+from mvit.data.facts import DatasetError
+from mvit.data.imagefolder import emptied, scan
+from mvit.data.readable import unreadable_cached
 from mvit.launch import confusion, console, provenance, supervise
 from mvit.launch.plan import CHECKOUT, Host, data_rules, describe, host_rules, make_plan, this_host
-from mvit.launch.result import estimate, result_row
+from mvit.launch.result import past_runs, result_row
 from mvit.launch.supervise import Failure, Outcome
 from mvit.launch.sweep import Sweep
 from mvit.launch.tracking import Tracker, store_uri
@@ -41,7 +44,7 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str], sweep: Sweep | None) 
     if patch:
         folder.patch.write_text(patch, encoding="utf-8", errors="surrogateescape")
     console.say(f"mvit: {config.name} in {_shown(path)}")
-    console.pairs(describe(config, plan, estimate=estimate(config, plan, runs)))
+    console.pairs(describe(config, plan, past=past_runs(config, plan, runs)))
     tracker = _tracker(config, plan, folder, made_of, sweep)
     outcome = Outcome("FAILED", 1, Failure(None, "launcher", "the launcher itself ended", None, None))
     with supervise.stopping() as stop:  # held until the end is recorded, so that the status stays true
@@ -84,13 +87,21 @@ def _readable(config: RunConfig, facts: DatasetFacts) -> DatasetFacts:
     data = config.data
     if not isinstance(data, ImageFolderData):
         return facts
-    _, train, val = scan(data)
+    classes, train, val = scan(data)
     root = Path(data.root)
-    console.say(f"mvit: reading {facts.num_train + facts.num_val} images once, to find unreadable ones")
-    broken = unreadable(root, (*train.paths, *val.paths), threads=data.workers)
+    broken = unreadable_cached(
+        root,
+        (train, val),
+        folder=CHECKOUT / config.runs_dir / ".readable",
+        threads=data.workers,
+        before=lambda count: console.say(f"mvit: reading {count} images once, to find unreadable ones"),
+    )
     if broken and data.on_unreadable == "refuse":
         remedy = "remove or repair it, or set data.on_unreadable=skip"
         raise ConfigError(*(Problem("data.root", str(root / path), "is no readable image", remedy) for path in broken))
+    if lost := emptied(train, broken, classes):
+        remedy = "repair its images, or remove the class"
+        raise ConfigError(*(Problem("data.root", name, "is a class without a readable image", remedy) for name in lost))
     of_train = len(frozenset(broken) & frozenset(train.paths))
     left = {"num_train": facts.num_train - of_train, "num_val": facts.num_val - (len(broken) - of_train)}
     facts = facts.model_copy(update={**left, "skipped": tuple(broken)})
@@ -101,7 +112,7 @@ def _readable(config: RunConfig, facts: DatasetFacts) -> DatasetFacts:
 
 def _show(config: RunConfig, plan: LaunchPlan, runs: Path) -> None:
     """The plan, for `dry_run`."""
-    console.pairs(describe(config, plan, estimate=estimate(config, plan, runs)))
+    console.pairs(describe(config, plan, past=past_runs(config, plan, runs)))
     console.pairs([("command", " ".join(plan.argv))])
     console.pairs(("" if index else "environment", f"{k}={v}") for index, (k, v) in enumerate(plan.env.items()))
 

@@ -6,15 +6,31 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mvit.check import ConfigError, Problem, Rule
-from mvit.config import AscendTopology, CpuTopology, Data, ModelConfig, RunConfig, Task, TrainConfig, world_size
-from mvit.launch.conventions import same_classes, same_conventions
+from mvit.config import (
+    AscendTopology,
+    CpuTopology,
+    Data,
+    Init,
+    ModelConfig,
+    RandomInit,
+    RunConfig,
+    Schedule,
+    Task,
+    TrainConfig,
+    TrainTask,
+    world_size,
+)
+from mvit.launch.conventions import fits_network, same_classes, same_conventions, starts_from
+from mvit.launch.result import PastRuns
 from mvit.models import spec
-from mvit.plan import DatasetFacts, GraphPlan, LaunchPlan
+from mvit.plan import BucketPlan, DatasetFacts, GraphPlan, LaunchPlan
+from mvit.schedule import scaled_lr
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WORKER = "mvit.train.worker"
@@ -85,21 +101,28 @@ def host_rules(host: Host) -> list[Rule]:
             rule = f"is no machine of {topology.nodes}"
             yield Problem("MVIT_NODE_RANK", host.node_rank, rule, f"count from 0 to {topology.nodes - 1}")
 
-    def checkpoint(task: Task) -> Iterator[Problem]:
-        if task.kind != "evaluate":
+    def checkpoint(key: str, section: Task | Init) -> Iterator[Problem]:
+        if isinstance(section, (TrainTask, RandomInit)):
             return
-        path = Path(task.checkpoint)
+        path, given = Path(section.checkpoint), f"{key}.checkpoint"
         if not path.exists():
             remedy = "name a .safetensors file or the folder of a finished run"
-            yield Problem("task.checkpoint", task.checkpoint, "does not exist", remedy)
+            yield Problem(given, section.checkpoint, "does not exist", remedy)
         elif path.is_dir() and not (path / "checkpoints" / "best.json").exists():
             remedy = "name a run that has evaluated once, or a .safetensors file"
-            yield Problem("task.checkpoint", task.checkpoint, "is no run folder with a best checkpoint", remedy)
+            yield Problem(given, section.checkpoint, "is no run folder with a best checkpoint", remedy)
         elif path.is_file() and path.suffix != ".safetensors":
             remedy = "import it with: python -m mvit weights SRC OUT"
-            yield Problem("task.checkpoint", task.checkpoint, "is no .safetensors file", remedy)
+            yield Problem(given, section.checkpoint, "is no .safetensors file", remedy)
 
-    return [(("topology",), cards), (("task",), checkpoint), (("task", "data", "model"), same_conventions)]
+    return [
+        (("topology",), cards),
+        (("task",), partial(checkpoint, "task")),
+        (("init",), partial(checkpoint, "init")),
+        (("task", "data", "model"), partial(same_conventions, "task")),
+        (("init", "data", "model"), partial(same_conventions, "init")),
+        (("init", "model"), fits_network),
+    ]
 
 
 def data_rules(facts: DatasetFacts) -> list[Rule]:
@@ -112,9 +135,20 @@ def data_rules(facts: DatasetFacts) -> list[Rule]:
             yield Problem("model.num_classes", model.num_classes, rule, f"use {found}, or null")
 
     def batch(train: TrainConfig) -> Iterator[Problem]:
-        if train.global_batch_size > facts.num_train:
-            rule = f"is more than the {facts.num_train} training images"
-            yield Problem("train.global_batch_size", train.global_batch_size, rule, f"use {facts.num_train} or less")
+        asked = [(f"train.buckets.{i}.global_batch_size", b.global_batch_size) for i, b in enumerate(train.buckets)]
+        for path, size in asked or [("train.global_batch_size", train.global_batch_size)]:
+            if size > facts.num_train:
+                rule = f"is more than the {facts.num_train} training images"
+                yield Problem(path, size, rule, f"use {facts.num_train} or less")
+
+    def warmup(schedule: Schedule, train: TrainConfig, data: Data) -> Iterator[Problem]:
+        if schedule.kind == "one_cycle" or schedule.warmup_unit == "epochs":
+            return
+        buckets = _buckets(train, data.image_size, parts=1, facts=facts)
+        steps = train.epochs * sum(bucket.steps_per_epoch for bucket in buckets)
+        if schedule.warmup > steps:
+            rule = f"is longer than the {steps} steps of training"
+            yield Problem("schedule.warmup", schedule.warmup, rule, f"use {steps} or less, or raise train.epochs")
 
     def validation(_data: Data) -> Iterator[Problem]:
         if not facts.num_val:
@@ -123,17 +157,22 @@ def data_rules(facts: DatasetFacts) -> list[Rule]:
     def weights(task: Task) -> Iterator[Problem]:
         yield from same_classes(task, found=len(facts.class_names))
 
-    return [(("data",), validation), (("task",), weights), (("model", "data"), classes), (("train",), batch)]
+    return [
+        (("data",), validation),
+        (("task",), weights),
+        (("model", "data"), classes),
+        (("train",), batch),
+        (("schedule", "train", "data"), warmup),
+    ]
 
 
 def make_plan(config: RunConfig, *, host: Host, facts: DatasetFacts, folder: Path) -> LaunchPlan:
     """The plan; `config`, `host` and `facts` have passed their rules."""
     topology = config.topology
     world = world_size(topology)
-    batch = config.train.global_batch_size // (world * topology.accumulation)
-    steps_per_epoch = facts.num_train // config.train.global_batch_size
-    eval_batch = config.train.eval_batch_size
-    size = config.data.image_size
+    buckets = _buckets(config.train, config.data.image_size, parts=world * topology.accumulation, facts=facts)
+    steps_per_epoch = sum(bucket.steps_per_epoch for bucket in buckets)
+    total_steps = steps_per_epoch * config.train.epochs
     num_classes = len(facts.class_names)
     return LaunchPlan(
         argv=_argv(topology, host=host, folder=folder),
@@ -144,28 +183,58 @@ def make_plan(config: RunConfig, *, host: Host, facts: DatasetFacts, folder: Pat
         threads=(topology.threads or max(1, host.cpu_count // world)) if topology.kind == "cpu" else None,
         jit_level=topology.jit_level if topology.kind == "ascend" else None,
         sink=topology.kind == "ascend" and topology.sink,
-        global_batch_size=config.train.global_batch_size,
-        per_device_batch_size=batch,
+        buckets=buckets,
         accumulation=topology.accumulation,
         num_classes=num_classes,
         steps_per_epoch=steps_per_epoch,
-        total_steps=steps_per_epoch * config.train.epochs,
-        eval_steps=math.ceil(math.ceil(facts.num_val / world) / eval_batch),
-        graphs=_graphs(config, train_batch=batch, eval_batch=eval_batch, size=size),
+        total_steps=total_steps,
+        last_step=min(total_steps, config.train.max_steps or total_steps),
+        peak_lr=scaled_lr(config.optimizer, global_batch_size=config.train.global_batch_size),
+        eval_steps=math.ceil(math.ceil(facts.num_val / world) / config.train.eval_batch_size),
+        graphs=_graphs(config, buckets),
         parameters=spec.count_parameters(config.model, num_classes=num_classes),
-        macs=spec.count_macs(config.model, num_classes=num_classes, image_size=size),
+        trained_parameters=spec.count_parameters(config.model, num_classes=num_classes, without=config.train.freeze),
+        macs=spec.count_macs(config.model, num_classes=num_classes, image_size=config.data.image_size),
         dataset=facts,
     )
 
 
-def _graphs(config: RunConfig, *, train_batch: int, eval_batch: int, size: int) -> tuple[GraphPlan, ...]:
-    evaluation = GraphPlan(name="evaluate", images=(eval_batch, 3, size, size))
+def _buckets(train: TrainConfig, image_size: int, *, parts: int, facts: DatasetFacts) -> tuple[BucketPlan, ...]:
+    """The shapes of training batches, and how many steps of an epoch each has.
+
+    Each bucket has as many steps as fit when all have the same number, and then, in their order, one more while
+    samples are left for it: an epoch has the same number of steps on every rank and in every epoch.
+    """
+    asked = [(bucket.image_size, bucket.global_batch_size) for bucket in train.buckets]
+    asked = asked or [(image_size, train.global_batch_size)]
+    rounds, left = divmod(facts.num_train, sum(batch for _, batch in asked))
+    planned: list[BucketPlan] = []
+    for size, batch in asked:
+        extra = int(batch <= left)
+        left -= extra * batch
+        planned.append(
+            BucketPlan(
+                image_size=size,
+                global_batch_size=batch,
+                per_device_batch_size=batch // parts,
+                steps_per_epoch=rounds + extra,
+            )
+        )
+    return tuple(planned)
+
+
+def _graphs(config: RunConfig, buckets: Sequence[BucketPlan]) -> tuple[GraphPlan, ...]:
+    size = config.data.image_size
+    evaluation = GraphPlan(name="evaluate", images=(config.train.eval_batch_size, size, size, 3))
     if config.task.kind == "evaluate":
         return (evaluation,)
-    images = (train_batch, 3, size, size)
-    if config.topology.accumulation == 1:
-        return (GraphPlan(name="train", images=images), evaluation)
-    return (GraphPlan(name="accumulate", images=images), GraphPlan(name="update", images=images), evaluation)
+    accumulates = config.topology.accumulation > 1
+    name = "accumulate" if accumulates else "train"
+    shapes = [(bucket.per_device_batch_size, bucket.image_size, bucket.image_size, 3) for bucket in buckets]
+    graphs = [GraphPlan(name=f"{name}-{shape[1]}" if len(shapes) > 1 else name, images=shape) for shape in shapes]
+    if accumulates:
+        graphs.append(GraphPlan(name="update", images=None))
+    return (*graphs, evaluation)
 
 
 def _argv(topology: CpuTopology | AscendTopology, *, host: Host, folder: Path) -> tuple[str, ...]:
@@ -210,20 +279,33 @@ def _environment(topology: CpuTopology | AscendTopology, *, host: Host, folder: 
     return environment
 
 
-def describe(config: RunConfig, plan: LaunchPlan, *, estimate: str) -> Iterator[tuple[str, str]]:
+def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator[tuple[str, str]]:
     """The plan as lines of (what, value), for `dry_run` and the head of a run."""
-    batches = f"{plan.world_size} x {plan.per_device_batch_size}"
-    batches += f" x {plan.accumulation} micro-batches" if plan.accumulation > 1 else ""
-    yield "model", f"{config.model.name}, {plan.parameters / 1e6:.2f} M parameters, {plan.macs / 1e9:.3f} GMACs/image"
+    trained = "" if plan.trained_parameters == plan.parameters else f" ({plan.trained_parameters / 1e6:.2f} M trained)"
+    size = f"{plan.parameters / 1e6:.2f} M parameters{trained}"
+    yield "model", f"{config.model.name}, {size}, {plan.macs / 1e9:.3f} GMACs/image"
+    if config.init.kind == "weights":
+        yield "weights", starts_from(config.init, num_classes=plan.num_classes)
     yield "data", _data_line(config.data, plan.dataset)
     yield "devices", f"{plan.world_size} {plan.device}{f' on {plan.nodes} machines' if plan.nodes > 1 else ''}"
     yield "precision", config.precision.kind + (f", jit level {plan.jit_level}" if plan.jit_level else "")
     if config.task.kind == "train":
-        yield "global batch", f"{plan.global_batch_size} = {batches}"
-        yield "steps", f"{plan.total_steps} = {config.train.epochs} epochs x {plan.steps_per_epoch}"
+        for bucket in plan.buckets:
+            batches = f"{plan.world_size} x {bucket.per_device_batch_size}"
+            batches += f" x {plan.accumulation} micro-batches" if plan.accumulation > 1 else ""
+            at = f" at {bucket.image_size}x{bucket.image_size}, {bucket.steps_per_epoch} steps an epoch"
+            yield "global batch", f"{bucket.global_batch_size} = {batches}{at if len(plan.buckets) > 1 else ''}"
+        yield (
+            "steps",
+            f"{plan.total_steps} = {config.train.epochs} epochs x {plan.steps_per_epoch}"
+            + (f", stopped after {plan.last_step}" if plan.last_step < plan.total_steps else ""),
+        )
+        yield "peak rate", f"{plan.peak_lr:g}"
     yield "evaluation", f"{plan.eval_steps} steps x {config.train.eval_batch_size} on each device"
-    yield "graphs", "; ".join(f"{graph.name} {'x'.join(map(str, graph.images))}" for graph in plan.graphs)
-    yield "time", estimate
+    for graph in plan.graphs:
+        shape = "x".join(map(str, graph.images)) + ", " if graph.images else ""
+        yield "graph", f"{graph.name}: {shape}compiles in {past.compile_time(graph.name)}"
+    yield "time", past.run_time()
 
 
 def _data_line(data: Data, facts: DatasetFacts) -> str:

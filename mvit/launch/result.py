@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,25 @@ def result_row(config: RunConfig, plan: LaunchPlan, result: dict[str, Any], fold
         return form.format(metrics[key]) if key in metrics else "-"
 
     size = config.data.image_size
+    train_batches = "/".join(str(bucket.per_device_batch_size) for bucket in plan.buckets)
+    ema = metrics.get("val/ema_acc1", -1.0) > metrics.get("val/acc1", -1.0)
+    accuracy = "val/ema_acc" if ema else "val/acc"
     return {
         "model name": config.model.name,
         "params(M)": f"{plan.parameters / 1e6:.2f}",
         "cards": f"{plan.world_size} {plan.device}",
-        "batch size": str(plan.per_device_batch_size if config.task.kind == "train" else config.train.eval_batch_size),
-        "resolution": f"{size}x{size}",
+        "batch size": train_batches if config.task.kind == "train" else str(config.train.eval_batch_size),
+        "resolution": "/".join(f"{bucket.image_size}x{bucket.image_size}" for bucket in plan.buckets)
+        if config.task.kind == "train"
+        else f"{size}x{size}",
         "jit level": plan.jit_level or "-",
         "graph compile": number("perf/compile_s" if "perf/compile_s" in metrics else "perf/compile_eval_s", "{:.1f}s"),
         "ms/step": number("perf/step_ms", "{:.2f}"),
         "img/s": number("perf/images_per_s", "{:.2f}"),
-        "acc@top1": number("val/acc1", "{:.2f}"),
-        "acc@top5": number("val/acc5", "{:.2f}"),
+        "acc@top1": number(f"{accuracy}1", "{:.2f}"),
+        "acc@top5": number(f"{accuracy}5", "{:.2f}"),
         "recipe": config.name,
-        "weights": _weights(config, folder),
+        "weights": _weights(config, folder) + (" (EMA)" if ema else ""),
     }
 
 
@@ -44,19 +50,45 @@ def _weights(config: RunConfig, folder: RunDir) -> str:
     return read_json(last)["file"] if last.exists() else "-"
 
 
-def estimate(config: RunConfig, plan: LaunchPlan, runs: Path) -> str:
-    """Time of the run, from finished runs of the same model, shapes and topology."""
-    if config.task.kind != "train":
-        return "not estimated for this task"
-    found: list[float] = []
+@dataclass(frozen=True)
+class PastRuns:
+    """What finished runs of the same model, shapes and topology took, for the plan of another."""
+
+    asked: bool
+    """Whether the task is one whose time is told beforehand."""
+    steps: int
+    results: tuple[dict[str, Any], ...]
+
+    def run_time(self) -> str:
+        """Time of the whole run, in words."""
+        if not self.asked:
+            return "not estimated for this task"
+        found = [
+            self.steps * past["metrics"]["perf/step_ms"] / 1e3 + sum(past["graphs"].values())
+            for past in self.results
+            if "perf/step_ms" in past["metrics"]
+        ]
+        if not found:
+            return "unknown: no finished run of this model, shape and topology"
+        return f"about {statistics.median(found):.0f} s without evaluation ({_from(found)})"
+
+    def compile_time(self, graph: str) -> str:
+        """Time of one graph's compilation, in words."""
+        found = [past["graphs"][graph] for past in self.results if graph in past["graphs"]]
+        return f"about {statistics.median(found):.0f} s ({_from(found)})" if found else "an unknown time"
+
+
+def _from(found: list[float]) -> str:
+    return f"from {len(found)} past run{'s' if len(found) > 1 else ''}"
+
+
+def past_runs(config: RunConfig, plan: LaunchPlan, runs: Path) -> PastRuns:
+    """The last finished runs below `runs` that are like this one."""
+    found: list[dict[str, Any]] = []
     for file in sorted(runs.glob("**/result.json"))[-200:]:
         with suppress(RunDirError, OSError, ValueError, KeyError):
             past, past_plan = read_run(RunDir(file.parent))
-            metrics = read_json(file)["metrics"]
+            result = read_json(file)
             if past.model == config.model and past.topology == config.topology and past_plan.graphs == plan.graphs:
-                steps = plan.total_steps * metrics["perf/step_ms"] / 1e3
-                found.append(steps + metrics["perf/compile_s"] + metrics["perf/compile_eval_s"])
-    if not found:
-        return "unknown: no finished run of this model, shape and topology"
-    plural = "s" if len(found) > 1 else ""
-    return f"about {statistics.median(found):.0f} s without evaluation (from {len(found)} past run{plural})"
+                found.append({"metrics": result["metrics"], "graphs": result["graphs"]})
+    return PastRuns(asked=config.task.kind == "train", steps=plan.last_step, results=tuple(found))

@@ -6,12 +6,15 @@ The parent, which never loads MindSpore, plans with it; a test holds it against 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
-from mvit.config import ModelConfig
+from mvit.config import ModelConfig, OptimizerConfig
 
 STATISTICS = ("moving_mean", "moving_variance")
+NORM_AND_BIAS = (".gamma", ".beta", ".bias")
+"""Ends of the names of the one-dimensional parameters."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,14 @@ def parameter_shapes(config: ModelConfig, *, num_classes: int) -> dict[str, tupl
     return {k: v for part in _parts(config, num_classes, image_size=256) for k, v in part.shapes.items()}
 
 
-def count_parameters(config: ModelConfig, *, num_classes: int) -> int:
-    """Trainable parameters; BatchNorm's running statistics are none."""
+def count_parameters(config: ModelConfig, *, num_classes: int, without: Sequence[str] = ()) -> int:
+    """Trainable parameters, without those that a pattern matches; BatchNorm's running statistics are none."""
     shapes = parameter_shapes(config, num_classes=num_classes)
-    return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(STATISTICS))
+    return sum(
+        math.prod(shape)
+        for name, shape in shapes.items()
+        if not name.endswith(STATISTICS) and not any(fnmatchcase(name, pattern) for pattern in without)
+    )
 
 
 def count_macs(config: ModelConfig, *, num_classes: int, image_size: int) -> int:
@@ -40,6 +47,40 @@ def count_macs(config: ModelConfig, *, num_classes: int, image_size: int) -> int
     of LayerNorm: 2 to 3 % more. Normalisation, activations, softmax, biases and resizing are not counted here.
     """
     return sum(part.macs for part in _parts(config, num_classes, image_size=image_size))
+
+
+def num_layers(config: ModelConfig) -> int:
+    """Steps of depth that `layer_of` tells apart: the stem, each stage, the last 1x1 convolution, the head."""
+    return len(config.channels) + 3
+
+
+def layer_of(name: str, config: ModelConfig) -> int:
+    """Depth of a parameter, from 0 for the stem; a transformer counts as part of its stage."""
+    stages = len(config.channels)
+    match name.split("."):
+        case ["stem", *_]:
+            return 0
+        case ["stages", index, *_]:
+            return int(index) + 1
+        case ["transformers", index, *_]:
+            return stages - len(config.depths) + int(index) + 1
+        case ["final", *_]:
+            return stages + 1
+        case ["head", *_]:
+            return stages + 2
+        case _:
+            raise ValueError(f"{name} is no parameter of a MobileViT")
+
+
+def groups(names: Sequence[str], config: OptimizerConfig, *, model: ModelConfig) -> tuple[list[float], list[bool]]:
+    """For each parameter: the factor on its learning rate, and whether it decays.
+
+    The factor is layer_decay to the power of the parameter's distance from the head (arXiv 2003.10555).
+    """
+    last = num_layers(model) - 1
+    factors = [config.layer_decay ** (last - layer_of(name, model)) for name in names]
+    excluded = NORM_AND_BIAS if config.decay_excludes == "norm_and_bias" else ()
+    return factors, [not name.endswith(excluded) for name in names]
 
 
 def _parts(config: ModelConfig, num_classes: int, *, image_size: int) -> Iterator[Part]:

@@ -8,23 +8,39 @@ last.json, best.json        {"file": "step-00000352"}
 import hashlib
 import os
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn
 from safetensors.numpy import load_file, save_file
 
+from mvit.config import WeightsInit
 from mvit.rundir import fsync_folder, read_json, write_json
+
+HEAD = ("head.weight", "head.bias")
+"""What the number of classes shapes."""
 
 
 class CheckpointError(Exception):
     """A checkpoint that cannot be used; one line."""
 
 
-def save(folder: Path, *, tensors: dict[str, np.ndarray], step: int, meta: dict[str, Any], tags: list[str]) -> Path:
-    """Write the checkpoint of `step` and point the tags (`last`, `best`) to it; files no tag names are removed."""
+def save(
+    folder: Path,
+    *,
+    tensors: dict[str, np.ndarray],
+    step: int,
+    meta: dict[str, Any],
+    tags: list[str],
+    keep_last: int,
+) -> Path:
+    """Write the checkpoint of `step` and point the tags (`last`, `best`) to it.
+
+    Of the others, those of the newest `keep_last` steps stay.
+    """
     path = folder / f"step-{step:08d}.safetensors"
     temporary = folder / f".{path.name}.{secrets.token_hex(4)}"
     try:
@@ -39,7 +55,7 @@ def save(folder: Path, *, tensors: dict[str, np.ndarray], step: int, meta: dict[
     write_json(path.with_suffix(".json"), {"step": step, **meta, "sha256": digest})
     for tag in tags:
         write_json(folder / f"{tag}.json", {"file": path.stem})
-    _prune(folder)
+    _prune(folder, keep_last)
     return path
 
 
@@ -50,8 +66,9 @@ def _sha(file: Any) -> str:
     return digest.hexdigest()
 
 
-def _prune(folder: Path) -> None:
+def _prune(folder: Path, keep_last: int) -> None:
     kept = {read_json(folder / f"{tag}.json")["file"] for tag in ("last", "best") if (folder / f"{tag}.json").exists()}
+    kept |= {file.stem for file in sorted(folder.glob("step-*.json"))[-keep_last:]}
     for file in (*folder.glob("step-*"), *folder.glob(".step-*")):  # a kill leaves temporary ones
         if file.stem not in kept:
             file.unlink()
@@ -88,6 +105,43 @@ def state(cells: list[nn.Cell]) -> dict[str, np.ndarray]:
     """Every parameter of the cells by name; copies from the device, so it synchronises."""
     found = {parameter.name: parameter for cell in cells for parameter in cell.get_parameters()}
     return {name: parameter.asnumpy() for name, parameter in found.items()}
+
+
+def weights_of(path: Path, which: Literal["best", "raw", "ema"]) -> dict[str, np.ndarray]:
+    """The network's own tensors of a file: the raw ones or their averages; `best` is what its sidecar says."""
+    tensors = read(path)
+    sidecar = path.with_suffix(".json")
+    if which == "best":
+        which = read_json(sidecar).get("best_of", "raw") if sidecar.exists() else "raw"
+    averages = {name.removeprefix("ema."): value for name, value in tensors.items() if name.startswith("ema.")}
+    if which == "raw":
+        return tensors
+    if not averages:
+        raise CheckpointError(f"{path} holds no averaged weights; ask for the raw ones")
+    return averages
+
+
+@dataclass(frozen=True)
+class Started:
+    """Where initial weights came from, and the parameters that keep their random ones."""
+
+    source: Path
+    weights: str
+    new: tuple[str, ...]
+
+
+def initialise(net: nn.Cell, init: WeightsInit) -> Started:
+    """Start from a checkpoint; a head of another number of classes stays as it was drawn."""
+    source = find(Path(init.checkpoint))
+    tensors = weights_of(source, init.weights)
+    new = tuple(
+        name
+        for name, parameter in net.parameters_dict().items()
+        if name in HEAD and name in tensors and tensors[name].shape != parameter.shape
+    )
+    drawn = {name: net.parameters_dict()[name].asnumpy() for name in new}
+    load(net, {**tensors, **drawn}, source=source)
+    return Started(source, init.weights, new)
 
 
 def load(net: nn.Cell, tensors: dict[str, np.ndarray], *, source: Path) -> None:

@@ -2,6 +2,9 @@
 
 import os
 import resource
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import mindspore as ms
@@ -66,13 +69,47 @@ class Workers:
 
 
 def cast_network(net: nn.Cell, precision: Precision) -> None:
-    """Compute in the precision's type; normalisation stays in float32, weights always are."""
+    """Compute in the precision's type as far as its level says; weights, and the logits, always are float32.
+
+    O1: convolutions and Dense; O2: all but normalisation; O3: everything.
+    """
     if precision.kind == "fp32":
         return
-    net.to_float(ms.float16 if precision.kind == "fp16" else ms.bfloat16)
+    half = ms.float16 if precision.kind == "fp16" else ms.bfloat16
+    if precision.level != "O1":
+        net.to_float(half)
     for _, cell in net.cells_and_names():
-        if isinstance(cell, (nn.BatchNorm2d, nn.LayerNorm)):
+        if isinstance(cell, (nn.BatchNorm2d, nn.LayerNorm)) and precision.level != "O3":
             cell.to_float(ms.float32)
+        elif isinstance(cell, (nn.Conv2d, nn.Dense)) and precision.level == "O1":
+            cell.to_float(half)
+
+
+def freeze(net: nn.Cell, patterns: Sequence[str]) -> None:
+    """Take the parameters that match out of training; a BatchNorm of frozen parameters keeps its running statistics."""
+
+    def frozen(parameter: ms.Parameter) -> bool:
+        return any(fnmatchcase(parameter.name, pattern) for pattern in patterns)
+
+    for parameter in net.get_parameters():
+        if frozen(parameter):
+            parameter.requires_grad = False
+    for _, cell in net.cells_and_names():
+        if isinstance(cell, nn.BatchNorm2d) and frozen(cell.gamma) and frozen(cell.beta):
+            cell.use_batch_statistics = False
+
+
+@contextmanager
+def swapped(parameters: Sequence[ms.Parameter], others: Sequence[ms.Parameter]) -> Iterator[None]:
+    """Give the parameters the others' values for a while: a second network would cost its memory and a compilation."""
+    own = [parameter.asnumpy().copy() for parameter in parameters]  # synchronises
+    for parameter, other in zip(parameters, others, strict=True):
+        parameter.set_data(ms.Tensor(other.asnumpy()))
+    try:
+        yield
+    finally:
+        for parameter, value in zip(parameters, own, strict=True):
+            parameter.set_data(ms.Tensor(value))
 
 
 def peak_rss_mb() -> float:

@@ -12,18 +12,19 @@ from mvit.train.data.loader import Batch
 
 
 class EvaluateStep(nn.Cell):
-    """One batch: images (B, 3, H, W), labels (B,), mask (B,) -> sums (3,) float32 and predictions (B,) int32.
+    """One batch: images (B, S, S, 3) uint8, labels (B,), mask (B,) -> sums (3,) float32 and predictions (B,) int32.
 
     The sums are those of cross entropy (not smoothed), of hits at 1 and of hits at 5, over the samples not masked.
     """
 
-    def __init__(self, net: nn.Cell, *, num_classes: int) -> None:
+    def __init__(self, net: nn.Cell, *, normalise: nn.Cell, num_classes: int) -> None:
         super().__init__(auto_prefix=False)
         self.net = net
+        self.normalise = normalise
         self.top = min(5, num_classes)
 
     def construct(self, images, labels, mask):
-        logits = self.net(images, ops.zeros((), ms.int32))
+        logits = self.net(self.normalise(images), ops.zeros((), ms.int32))
         labels = ops.expand_dims(labels, 1)
         loss = -ops.gather_elements(ops.log_softmax(logits, -1), 1, labels)
         _, best = ops.topk(logits, self.top)
@@ -56,8 +57,8 @@ class Evaluation:
         """Percent."""
         return 100.0 * self.correct5 / self.count
 
-    def metrics(self) -> dict[str, float]:
-        return {"val/loss": self.loss, "val/acc1": self.acc1, "val/acc5": self.acc5}
+    def metrics(self, *, prefix: str = "val/") -> dict[str, float]:
+        return {f"{prefix}loss": self.loss, f"{prefix}acc1": self.acc1, f"{prefix}acc5": self.acc5}
 
 
 class SumOverWorkers(Protocol):

@@ -14,7 +14,7 @@ THEIRS = {"mean": [0.0, 0.0, 0.0], "channel_order": "bgr", "layer_norm_eps": 1e-
 
 
 def problems(path, *overrides):
-    from mvit import dataset
+    from mvit.data import dataset
 
     sections, found = check(raw_config("task=evaluate", f"task.checkpoint={path}", *overrides))
     rules = [*host_rules(HOST), *data_rules(dataset.look(sections["data"]))]

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from mvit import dataset
 from mvit.check import judge
+from mvit.data import dataset
 from mvit.launch.plan import CHECKOUT, Host, data_rules, host_rules, make_plan
 
 FOLDER = Path("/runs/x")
@@ -40,7 +40,7 @@ def test_two_workers_run_under_msrun(planned):
         "msrun --worker_num 2 --local_worker_num 2 --master_addr 127.0.0.1 --master_port 23456 --log_dir /runs/x/logs"
         " --join=True --cluster_time_out 300 --tail_worker_log 2 python -m mvit.train.worker /runs/x"
     )
-    assert plan.per_device_batch_size == 16
+    assert plan.buckets[0].per_device_batch_size == 16
     assert plan.threads == 1
 
 
@@ -52,7 +52,7 @@ def test_eight_cards_are_planned_as_the_published_command_has_them(planned):
         " python -m mvit.train.worker /runs/x"
     )
     assert (plan.device, plan.jit_level, plan.sink, plan.world_size) == ("Ascend", "O2", True, 8)
-    assert (plan.global_batch_size, plan.per_device_batch_size) == (512, 64)
+    assert (plan.buckets[0].global_batch_size, plan.buckets[0].per_device_batch_size) == (512, 64)
     assert plan.steps_per_epoch == 1281167 // 512
     assert plan.eval_steps == -(-6250 // 64)
     assert plan.parameters == 1_272_024
@@ -73,7 +73,7 @@ def test_two_machines_differ_in_their_rank_alone(planned, rank):
         " --master_port 23456 --log_dir /runs/x/logs --join=True --cluster_time_out 300 --tail_worker_log 16"
         " python -m mvit.train.worker /runs/x"
     )
-    assert (plan.world_size, plan.nodes, plan.per_device_batch_size) == (16, 2, 32)
+    assert (plan.world_size, plan.nodes, plan.buckets[0].per_device_batch_size) == (16, 2, 32)
 
 
 def test_the_environment_of_a_worker_is_exact(planned):
@@ -91,8 +91,39 @@ def test_the_environment_of_a_worker_is_exact(planned):
 
 def test_micro_batches_and_workers_cut_a_global_batch_alike(planned):
     both = planned("topology=cpu_2"), planned("topology.accumulation=2")
-    assert [plan.per_device_batch_size for plan in both] == [16, 16]
+    assert [plan.buckets[0].per_device_batch_size for plan in both] == [16, 16]
     assert [graph.name for graph in both[1].graphs] == ["accumulate", "update", "evaluate"]
+
+
+SCALES = "train.buckets=[{image_size: 64, global_batch_size: 300}, {image_size: 96, global_batch_size: 100}]"
+
+
+def test_an_epoch_has_as_many_steps_of_each_bucket_as_fit(planned):
+    plan = planned(SCALES, "topology=cpu_2")
+    # 1437 digits are three rounds of 400 and 237 more, in which the first bucket has no room and the second has.
+    assert [bucket.steps_per_epoch for bucket in plan.buckets] == [3, 4]
+    assert plan.steps_per_epoch == 7
+    assert [(graph.name, graph.images) for graph in plan.graphs] == [
+        ("train-64", (150, 64, 64, 3)),
+        ("train-96", (50, 96, 96, 3)),
+        ("evaluate", (60, 64, 64, 3)),
+    ]
+
+
+def test_the_rate_is_scaled_with_the_global_batch_when_asked(planned):
+    assert planned("optimizer.lr_batch_size=512").peak_lr == pytest.approx(2e-3 * 32 / 512)
+    assert planned().peak_lr == 2e-3
+
+
+def test_a_run_can_stop_before_its_schedule_ends(planned):
+    plan = planned("train.max_steps=7")
+    assert (plan.total_steps, plan.last_step) == (5 * 44, 7)
+    assert planned("train.max_steps=7000").last_step == 5 * 44
+
+
+def test_frozen_parameters_are_not_counted_as_trained(planned):
+    plan = planned("train.freeze=['stem.*', 'stages.*', 'transformers.*', 'final.*']")
+    assert plan.trained_parameters == 320 * 10 + 10
 
 
 def found(rules, raw, *overrides):
@@ -130,3 +161,12 @@ def test_a_batch_larger_than_the_data_is_refused(raw, configured):
     assert found(data_rules(facts), raw, "train.global_batch_size=2048") == [
         "train.global_batch_size: 2048 is more than the 1437 training images; use 1437 or less"
     ]
+
+
+def test_a_warm_up_in_steps_that_is_longer_than_the_training_is_refused(raw, configured):
+    facts = dataset.look(configured().data)
+    asked = ("schedule.warmup_unit=steps", "schedule.warmup=221")
+    assert found(data_rules(facts), raw, *asked) == [
+        "schedule.warmup: 221.0 is longer than the 220 steps of training; use 220 or less, or raise train.epochs"
+    ]
+    assert found(data_rules(facts), raw, "schedule.warmup_unit=steps", "schedule.warmup=220") == []

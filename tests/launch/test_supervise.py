@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mvit import dataset, rundir
+from mvit import rundir
+from mvit.data import dataset
 from mvit.launch import supervise
 from mvit.launch.plan import make_plan
 from mvit.process import MARK, marked, process_start

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from mvit.config import LionConfig
 from mvit.models import spec
 from mvit.models.weights import SIZES
 
@@ -51,6 +52,53 @@ def test_an_odd_map_is_counted_at_the_size_it_is_enlarged_to(tiny, image_size, t
     wider = tiny.model_copy(update={"hidden": (8, 8, 9)})
     narrow, wide = (spec.count_macs(config, num_classes=3, image_size=image_size) for config in (tiny, wider))
     assert wide - narrow == 2 * tiny.features[2] * tokens
+
+
+def test_each_parameter_has_the_depth_of_its_stage(tiny):
+    depths = {
+        "stem.conv.weight": 0,
+        "stages.0.0.expand.conv.weight": 1,
+        "stages.4.0.project.norm.gamma": 5,
+        "transformers.0.local.conv.weight": 3,
+        "transformers.2.layers.0.attention.out.bias": 5,
+        "final.norm.beta": 6,
+        "head.weight": 7,
+    }
+    assert {name: spec.layer_of(name, tiny) for name in depths} == depths
+    assert spec.num_layers(tiny) == 8
+    listed = spec.parameter_shapes(tiny, num_classes=3)
+    assert {spec.layer_of(name, tiny) for name in listed} == set(range(8))
+    with pytest.raises(ValueError, match="encoder.weight is no parameter"):
+        spec.layer_of("encoder.weight", tiny)
+
+
+@pytest.fixture
+def lion():
+    return LionConfig(
+        kind="lion",
+        lr=1e-3,
+        lr_batch_size=None,
+        weight_decay=0.1,
+        decay_excludes="nothing",
+        layer_decay=1.0,
+        beta1=0.9,
+        beta2=0.99,
+    )
+
+
+def test_layer_decay_slows_what_is_far_from_the_head(tiny, lion):
+    names = ["stem.conv.weight", "transformers.0.norm.gamma", "head.weight"]
+    assert spec.groups(names, lion, model=tiny) == ([1.0, 1.0, 1.0], [True, True, True])
+    slower, _ = spec.groups(names, lion.model_copy(update={"layer_decay": 0.5}), model=tiny)
+    assert slower == [0.5**7, 0.5**4, 1.0]
+
+
+def test_norms_and_biases_are_the_one_dimensional_parameters(tiny, lion):
+    shapes = spec.parameter_shapes(tiny, num_classes=3)
+    trained = {name: shape for name, shape in shapes.items() if not name.endswith(spec.STATISTICS)}
+    excluding = lion.model_copy(update={"decay_excludes": "norm_and_bias"})
+    _, decays = spec.groups(list(trained), excluding, model=tiny)
+    assert decays == [len(shape) > 1 for shape in trained.values()]
 
 
 def test_spec_and_weights_load_no_mindspore():

@@ -1,11 +1,13 @@
 """Evaluation over shards that do not divide the set."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from mvit.config import AugmentConfig, SyntheticData
+from mvit.check import parse
+from mvit.config import SyntheticData
 from tests.conftest import raw_config
 
 pytestmark = pytest.mark.mindspore
@@ -18,11 +20,11 @@ def evaluated(mindspore):
     """Evaluate a fixed random network over `world_size` shards; per-shard results and a NumPy reference."""
     from mindspore import nn, ops
 
-    from mvit.check import parse
     from mvit.train.data.loader import Loader
     from mvit.train.data.sampler import shard
     from mvit.train.data.source import Synthetic
     from mvit.train.evaluate import EvaluateStep, evaluate
+    from mvit.train.images import Normalise
 
     config = parse(raw_config("data=synthetic", f"data.classes={CLASSES}", "data.image_size=32"))
     assert isinstance(config.data, SyntheticData)
@@ -38,8 +40,8 @@ def evaluated(mindspore):
             return self.dense(ops.reshape(images, (images.shape[0], -1)))
 
     net = Net()
-    step = EvaluateStep(net, num_classes=CLASSES)
-    loader = Loader(config.data, augment=config.augment, seed=1)
+    step = EvaluateStep(net, normalise=Normalise(config.data), num_classes=CLASSES)
+    loader = Loader(config.data, augment=config.augment, seed=1, largest=SAMPLES * 32**2)
 
     def run(world_size):
         steps = math.ceil(math.ceil(SAMPLES / world_size) / BATCH)
@@ -71,7 +73,8 @@ def test_sums_equal_a_numpy_reference(evaluated):
     run, source, net, loader = evaluated
     (found,) = run(1)
     (batch,) = loader.evaluate(source, np.arange(SAMPLES), batch_size=SAMPLES, num_batches=1)
-    logits = batch.images.reshape(SAMPLES, -1) @ net.dense.weight.asnumpy().T + net.dense.bias.asnumpy()
+    x = ((batch.images / 255 - 0.5) / 0.25).transpose(0, 3, 1, 2)
+    logits = x.reshape(SAMPLES, -1) @ net.dense.weight.asnumpy().T + net.dense.bias.asnumpy()
     order = np.argsort(-logits, 1)
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
@@ -85,8 +88,11 @@ def test_sums_equal_a_numpy_reference(evaluated):
 
 def test_augmentation_does_not_reach_evaluation(evaluated):
     *_, source, _, loader = (None, *evaluated)
-    crop = AugmentConfig(crop=None, interpolation="bilinear", horizontal_flip=1.0)
-    before = next(iter(loader.evaluate(source, np.arange(4), batch_size=4, num_batches=1))).images
-    loader.augment = crop
-    after = next(iter(loader.evaluate(source, np.arange(4), batch_size=4, num_batches=1))).images
-    assert (before == after).all()
+
+    def view():
+        return next(iter(loader.evaluate(source, np.arange(4), batch_size=4, num_batches=1))).images.copy()
+
+    before = view()
+    strong = parse(raw_config("augment=mindcv", "augment.antialias=false")).augment
+    loader.recipe = replace(loader.recipe, augment=strong)
+    assert (before == view()).all()

@@ -1,16 +1,19 @@
-"""The samples of a dataset: labels, and the decoded image of each index."""
+"""The samples of a dataset: labels, and for each index a sample that can be opened anywhere."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import mindspore.dataset.vision as vision
 import numpy as np
+from PIL import Image
 
-from mvit.config import Data, DigitsData, ImageFolderData, SyntheticData
-from mvit.dataset import DIGITS_VAL, Split, look, scan, without
+from mvit.config import Cifar10Data, Cifar100Data, Data, DigitsData, ImageFolderData, MindRecordData, SyntheticData
+from mvit.data import cifar, imagefolder, mindrecord
+from mvit.data.dataset import DIGITS_VAL
+from mvit.data.imagefolder import Split, without
 from mvit.plan import DatasetFacts
+from mvit.train.data.sample import Array, Blob, File, Raw, Sample
 from mvit.train.data.sampler import generator
-from mvit.train.data.transforms import center
 
 
 class Source(Protocol):
@@ -18,43 +21,53 @@ class Source(Protocol):
 
     labels: np.ndarray  # int32 (samples,)
 
-    def image(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8, RGB."""
-        ...
+    def sample(self, index: int) -> Sample: ...
 
 
 class DataChanged(Exception):
     """The data is not what it was when the run was planned."""
 
 
-class UnreadableImage(Exception):
-    """An image that cannot be decoded; the message names its path."""
-
-
 def open_sources(data: Data, facts: DatasetFacts) -> tuple[Source, Source]:
-    """Training and validation split; raises `DataChanged` when the fingerprint is not that of the plan."""
+    """Training and validation split.
+
+    Raises `DataChanged` when the fingerprint is not that of the plan, `DatasetError` for data that is gone since.
+    """
     match data:
         case DigitsData():
             return _digits(data.image_size)
         case SyntheticData():
             return Synthetic(data, data.num_train, stream=1), Synthetic(data, data.num_val, stream=2)
         case ImageFolderData():
-            if look(data).fingerprint != facts.fingerprint:
-                raise DataChanged(f"{data.root} has changed since the run was planned; start a new run")
-            _, train, val = scan(data)
-            root = Path(data.root)
-            return ImageFolder(root, without(train, facts.skipped)), ImageFolder(root, without(val, facts.skipped))
+            classes, train, val = imagefolder.scan(data)
+            _same(imagefolder.facts_of(data, classes, train, val), facts, data.root)
+            return ImageFolder(data.root, without(train, facts.skipped)), ImageFolder(
+                data.root, without(val, facts.skipped)
+            )
+        case MindRecordData():
+            manifest = mindrecord.open_manifest(data.root)
+            _same(mindrecord.facts_of(manifest), facts, data.root)
+            return MindRecord(data.root, manifest.train), MindRecord(data.root, manifest.val)
+        case Cifar10Data() | Cifar100Data():
+            found = cifar.read(data)
+            _same(cifar.facts_of(found), facts, data.root)
+            return Cifar(found.layout, found.train), Cifar(found.layout, (found.val,))
+
+
+def _same(now: DatasetFacts, planned: DatasetFacts, root: str) -> None:
+    if now.fingerprint != planned.fingerprint:
+        raise DataChanged(f"{root} has changed since the run was planned; start a new run")
 
 
 class Arrays:
-    """Images in memory."""
+    """Images in memory: (n, H, W, 3) uint8."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
         self.images = images
         self.labels = labels.astype(np.int32)
 
-    def image(self, index: int) -> np.ndarray:
-        return self.images[index]
+    def sample(self, index: int) -> Array:
+        return Array(self.images[index], f"image {index}")
 
 
 def _digits(size: int) -> tuple[Arrays, Arrays]:
@@ -76,8 +89,28 @@ def _digits(size: int) -> tuple[Arrays, Arrays]:
 
 
 def _enlarge(grey: np.ndarray, size: int) -> np.ndarray:
-    image = np.repeat(grey[..., None], 3, axis=2)
-    return center(image, size=size, fraction=1.0, interpolation=vision.Inter.BICUBIC)
+    """(8, 8) uint8 -> (size, size, 3) uint8."""
+    image = Image.fromarray(grey).resize((size, size), Image.Resampling.BICUBIC)
+    return np.repeat(np.asarray(image)[..., None], 3, axis=2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """A synthetic image, drawn when it is opened: by a thread of the loader, not by the loop."""
+
+    wave: np.ndarray  # (size, size), shared by the images of a class
+    index: int
+    stream: int
+
+    @property
+    def name(self) -> str:
+        return f"synthetic image {self.index}"
+
+    def open(self) -> Image.Image:
+        random = generator(0, 0, self.index, stream=self.stream)
+        noise = random.integers(-64, 64, (*self.wave.shape, 3), np.int16)
+        wave = (128 + 48 * self.wave).astype(np.int16)
+        return Image.fromarray((noise + wave[..., None]).astype(np.uint8))
 
 
 class Synthetic:
@@ -92,25 +125,48 @@ class Synthetic:
             np.sin(2 * np.pi * (3 + k % 3) * (rows * np.sin(a) + columns * np.cos(a))) for k, a in enumerate(angles)
         ]
 
-    def image(self, index: int) -> np.ndarray:
-        random = generator(0, 0, index, stream=self.stream)
-        noise = random.integers(-64, 64, (self.size, self.size, 3), np.int16)
-        wave = (128 + 48 * self.waves[self.labels[index]]).astype(np.int16)
-        return (noise + wave[..., None]).astype(np.uint8)
+    def sample(self, index: int) -> Drawn:
+        return Drawn(self.waves[self.labels[index]], int(index), self.stream)
 
 
 class ImageFolder:
-    """Files decoded by MindSpore's C++ operators."""
+    """Image files."""
 
-    def __init__(self, root: Path, split: Split) -> None:
-        self.root, self.paths = root, split.paths
+    def __init__(self, root: str, split: Split) -> None:
+        self.root, self.paths = Path(root), split.paths
         self.labels = np.asarray(split.labels, np.int32)
-        self.decode = vision.Decode()
 
-    def image(self, index: int) -> np.ndarray:
-        path = self.root / self.paths[index]
-        try:
-            return self.decode(np.fromfile(path, np.uint8))
-        except (RuntimeError, ValueError, TypeError, OSError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UnreadableImage(f"{path} cannot be decoded: {reason}") from error
+    def sample(self, index: int) -> File:
+        return File(str(self.root / self.paths[index]))
+
+
+class MindRecord:
+    """Encoded images in shards."""
+
+    def __init__(self, root: str, shards: tuple[mindrecord.Shard, ...]) -> None:
+        """Raises `DatasetError` for an index that is damaged."""
+        self.paths = [str(Path(root) / shard.file) for shard in shards]
+        self.firsts = np.cumsum([0, *(shard.count for shard in shards)])
+        self.index = np.concatenate([mindrecord.read_index(Path(root), shard) for shard in shards])
+        self.labels = self.index["label"].astype(np.int32)
+
+    def sample(self, index: int) -> Blob:
+        shard = int(np.searchsorted(self.firsts, index, side="right")) - 1
+        path, row = self.paths[shard], self.index[index]
+        name = f"{path} sample {index - self.firsts[shard]}"
+        return Blob(path, int(row["offset"]), int(row["length"]), name, int(row["crc"]))
+
+
+class Cifar:
+    """Records of CIFAR's binary files."""
+
+    def __init__(self, layout: cifar.Layout, files: tuple[cifar.File, ...]) -> None:
+        self.layout, self.paths = layout, [str(file.path) for file in files]
+        self.firsts = np.cumsum([0, *(len(file.labels) for file in files)])
+        self.labels = np.frombuffer(b"".join(file.labels for file in files), np.uint8).astype(np.int32)
+
+    def sample(self, index: int) -> Raw:
+        file = int(np.searchsorted(self.firsts, index, side="right")) - 1
+        record = int(index - self.firsts[file])
+        offset = record * self.layout.record + self.layout.label_bytes
+        return Raw(self.paths[file], offset, f"{self.paths[file]} record {record}")

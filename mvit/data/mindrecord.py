@@ -1,0 +1,161 @@
+"""A folder of MindRecord shards that `python -m mvit pack` made, read by random access and without MindSpore.
+
+OUT/
+    manifest.json              what is packed; written after each shard
+    train-00000.mindrecord     original encoded bytes; columns data, label, name
+    train-00000.mindrecord.db  MindRecord's own index, for its own readers
+    train-00000.npy            our index: where the bytes of each sample are
+    val-00000.mindrecord ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from mvit.check import Problem
+from mvit.config import Frozen
+from mvit.data.facts import DatasetError, facts
+from mvit.plan import DatasetFacts, Strings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+INDEX = [("offset", "<i8"), ("length", "<i4"), ("crc", "<u4"), ("label", "<i4")]
+"""A row of a shard's index: bytes from the start of the shard, zlib.crc32 of the bytes, class."""
+
+
+class PackedFile(Frozen):
+    """A file of the folder."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+class Shard(PackedFile):
+    """A MindRecord file and what stands beside it."""
+
+    count: int
+    db: PackedFile
+    index: PackedFile
+    skipped: Strings
+    """Unreadable images that would stand in it, relative to the source."""
+
+
+Shards = Annotated[tuple[Shard, ...], Field(strict=False)]
+
+
+class Manifest(Frozen):
+    """manifest.json; while packing, the shards that are finished."""
+
+    format: Literal[1]
+    complete: bool
+    source: str
+    command: str
+    """What packed it, without OUT."""
+    fingerprint: str
+    """Of the image folder."""
+    num_shards: dict[Literal["train", "val"], int]
+    on_unreadable: Literal["refuse", "skip"]
+    class_names: Strings
+    train: Shards
+    val: Shards
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        return (*self.train, *self.val)
+
+
+class ManifestError(Exception):
+    """A manifest that is torn, or of another version."""
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest, or None where there is none; raises `ManifestError`."""
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError("cannot be read") from error
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        version = [item["input"] for item in error.errors() if item["loc"] == ("format",)]
+        raise ManifestError(f"has format {version[0]}, not {FORMAT}" if version else "is damaged") from error
+
+
+def open_manifest(root: str) -> Manifest:
+    """The manifest of a folder whose files are all there, in the size they were packed with; raises `DatasetError`."""
+    folder = Path(root)
+    if not folder.is_dir():
+        raise DatasetError(Problem("data.root", root, "is no folder", "pack it with: python -m mvit pack SRC OUT"))
+    try:
+        manifest = read_manifest(folder)
+    except ManifestError as error:
+        rule, remedy = str(error), "pack it again with: python -m mvit pack SRC OUT --overwrite"
+        raise DatasetError(Problem("data.root", str(folder / MANIFEST), rule, remedy)) from error
+    if manifest is None:
+        rule = f"holds no {MANIFEST}"
+        raise DatasetError(Problem("data.root", root, rule, "pack it with: python -m mvit pack SRC OUT"))
+    again = f"{manifest.command} {shlex.quote(root)}"
+    if not manifest.complete:
+        raise DatasetError(Problem("data.root", root, "was not packed to its end", f"go on with: {again}"))
+    for shard in manifest.shards:
+        for file in (shard, shard.db, shard.index):
+            if fault := size_fault(folder, file):
+                raise DatasetError(Problem("data.root", str(folder / file.file), fault, f"repair it with: {again}"))
+    return manifest
+
+
+def facts_of(manifest: Manifest) -> DatasetFacts:
+    """Counts, class names and fingerprint; nothing is skipped that is not left out of the shards already."""
+    return facts(
+        num_train=sum(shard.count for shard in manifest.train),
+        num_val=sum(shard.count for shard in manifest.val),
+        class_names=manifest.class_names,
+        content=[f"{shard.file} {shard.sha256}" for shard in manifest.shards],
+    )
+
+
+def size_fault(folder: Path, file: PackedFile) -> str | None:
+    """What a glance at a file finds: it is missing, or cut."""
+    try:
+        found = (folder / file.file).stat().st_size
+    except OSError:
+        return "is missing"
+    return None if found == file.bytes else f"has {found} bytes and was packed with {file.bytes}"
+
+
+def fault(folder: Path, file: PackedFile) -> str | None:
+    """What reading a file to its end finds."""
+    if found := size_fault(folder, file):
+        return found
+    return None if packed_file(folder / file.file).sha256 == file.sha256 else "is damaged: its sha256 differs"
+
+
+def packed_file(path: Path) -> PackedFile:
+    """A file as the manifest has it; reads it to its end."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return PackedFile(file=path.name, bytes=size, sha256=digest.hexdigest())
+
+
+def read_index(folder: Path, shard: Shard) -> np.ndarray:
+    """(count,) of `INDEX`; raises `DatasetError` for one that is damaged."""
+    import numpy as np  # a look at the manifest does without
+
+    if found := fault(folder, shard.index):
+        remedy = "pack it again with the command in manifest.json: that shard alone is written anew"
+        raise DatasetError(Problem("data.root", str(folder / shard.index.file), found, remedy))
+    return np.load(folder / shard.index.file, allow_pickle=False)

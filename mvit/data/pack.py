@@ -1,0 +1,287 @@
+"""python -m mvit pack: an image folder as MindRecord shards.
+
+Restartable: manifest.json names the shards that are finished; the others are written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from rich.progress import Progress
+
+from mvit.check import Problem
+from mvit.data import imagefolder
+from mvit.data.facts import DatasetError
+from mvit.data.imagefolder import Split
+from mvit.data.mindrecord import (
+    FORMAT,
+    MANIFEST,
+    Manifest,
+    ManifestError,
+    Shard,
+    fault,
+    read_index,
+    read_manifest,
+    size_fault,
+)
+from mvit.data.shard_writer import PART, PackError, Part, Unreadable, write
+from mvit.launch.console import PLAIN_EVERY_S, console, say
+from mvit.rundir import write_json
+
+SHARD_BYTES = 1 << 30
+"""About the size of a shard, where no number of shards is asked for."""
+ARGUMENTS = {
+    "data.root": "SRC",
+    "data.train_folder": "--train-folder",
+    "data.val_folder": "--val-folder",
+    "data.class_names": "--class-names",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """The image folder that is packed."""
+
+    root: str
+    train_folder: str
+    val_folder: str
+    class_names: str | None
+
+
+def main(
+    source: Source,
+    out: Path,
+    *,
+    shards: int | None,
+    on_unreadable: Literal["refuse", "skip"],
+    workers: int,
+    overwrite: bool,
+) -> int:
+    """Exit codes: 0 done, 1 failed, 2 the request was wrong, 130 stopped by Ctrl-C; a line to standard error each."""
+    try:
+        pack(source, out, shards=shards, on_unreadable=on_unreadable, workers=workers, overwrite=overwrite)
+    except DatasetError as error:
+        problem = replace(error.problem, path=ARGUMENTS.get(error.problem.path, error.problem.path))
+        return _complain(2, problem)
+    except Unreadable as error:
+        remedy = "remove or repair it, or use --on-unreadable skip"
+        for path in error.paths:
+            _complain(2, Problem("SRC", str(Path(source.root) / path), "is no readable image", remedy))
+        return 2
+    except PackError as error:
+        return _complain(1, error)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(1, f"{where}{error.strerror or error}")
+    except KeyboardInterrupt:
+        return _complain(130, "stopped; the same command goes on where it was")
+    return 0
+
+
+def pack(
+    source: Source,
+    out: Path,
+    *,
+    shards: int | None,
+    on_unreadable: Literal["refuse", "skip"],
+    workers: int,
+    overwrite: bool,
+) -> Manifest:
+    """Pack what is not packed yet, then read all of it back; raises `DatasetError`, `Unreadable`, `PackError`."""
+    classes, train, val = imagefolder.scan(source)
+    facts = imagefolder.facts_of(source, classes, train, val)
+    shards = min(len(train.paths), shards or max(1, round(sum(train.sizes) / SHARD_BYTES)))
+    of_val = min(len(val.paths), max(1, round(shards * len(val.paths) / len(train.paths))))
+    parts = {"train": _parts("train", train, shards), "val": _parts("val", val, of_val)}
+    wanted = Manifest(
+        format=FORMAT,
+        complete=False,
+        source=str(Path(source.root).resolve()),
+        command=_command(source, shards=shards, on_unreadable=on_unreadable),
+        fingerprint=facts.fingerprint,
+        num_shards={"train": len(parts["train"]), "val": len(parts["val"])},
+        on_unreadable=on_unreadable,
+        class_names=facts.class_names,
+        train=(),
+        val=(),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        finished = {shard.file: shard for shard in _finished(out, wanted, overwrite=overwrite)}
+        left = [part for split in parts.values() for part in split if part.file not in finished]
+        _enough_room(out, left)
+        counts = f"{facts.num_train} + {facts.num_val} images, {len(classes)} classes"
+        go_on = f", {len(finished)} finished before" if finished else ""
+        say(f"mvit: packing {counts} into {sum(wanted.num_shards.values())} shards of {out}{go_on}")
+
+        def manifest(*, complete: bool) -> Manifest:
+            made = {name: tuple(finished[p.file] for p in split if p.file in finished) for name, split in parts.items()}
+            return wanted.model_copy(update={"complete": complete, **made})
+
+        def record(*, complete: bool) -> None:
+            write_json(out / MANIFEST, manifest(complete=complete).model_dump(mode="json"))
+
+        record(complete=False)
+        try:
+            with _threads(workers) as pool, _Bar("images", sum(len(part.paths) for part in left)) as bar:
+                for part in left:
+                    skip, root = on_unreadable == "skip", Path(source.root)
+                    made = write(part, root=root, out=out, skip=skip, pool=pool, advance=bar.advance)
+                    finished[part.file] = made
+                    record(complete=False)
+        finally:
+            shutil.rmtree(out / PART, ignore_errors=True)
+        _verify(out, manifest(complete=False), classes, workers=workers)
+        record(complete=True)
+        done = manifest(complete=True)
+        for path in (path for shard in done.shards for path in shard.skipped):
+            say(f"  left out, not readable: {path}")
+        size = sum(shard.bytes for shard in done.shards) / 1e9
+        count = sum(shard.count for shard in done.shards)
+        say(f"mvit: {count} images in {len(done.shards)} shards, {size:.2f} GB; each read back: count and sha256 right")
+        say(f"  python launch.py data=mindrecord data.root={out}")
+        return done
+
+
+def _command(source: Source, *, shards: int, on_unreadable: str) -> str:
+    options = ["--shards", str(shards), "--on-unreadable", on_unreadable]
+    options += ["--train-folder", source.train_folder, "--val-folder", source.val_folder]
+    if source.class_names:
+        options += ["--class-names", str(Path(source.class_names).resolve())]
+    return shlex.join(["python", "-m", "mvit", "pack", *options, str(Path(source.root).resolve())])
+
+
+def _parts(name: str, split: Split, shards: int) -> list[Part]:
+    """Contiguous parts of a split, in the order of the scan."""
+    count = len(split.paths)
+    ends = [count * number // shards for number in range(shards + 1)]
+    return [
+        Part(f"{name}-{number:05d}.mindrecord", split.paths[a:b], split.labels[a:b], split.sizes[a:b])
+        for number, (a, b) in enumerate(pairwise(ends))
+    ]
+
+
+def _finished(out: Path, wanted: Manifest, *, overwrite: bool) -> list[Shard]:
+    """The shards that need not be written again; a folder of something else is emptied or refused."""
+    try:
+        found = read_manifest(out)
+        torn = None
+    except ManifestError as error:
+        found, torn = None, error
+    if found is None and torn is None:
+        if strange := [path.name for path in out.iterdir() if path.name not in (".lock", PART)]:
+            raise DatasetError(Problem("OUT", str(out), f"holds {strange[0]} and no {MANIFEST}", "use an empty folder"))
+        return []
+    same = ("fingerprint", "num_shards", "on_unreadable", "class_names")
+    differs = [name for name in same if found and getattr(found, name) != getattr(wanted, name)]
+    if found and not differs and not overwrite:
+        return [shard for shard in found.shards if not any(size_fault(out, f) for f in (shard, shard.db, shard.index))]
+    if not overwrite:
+        told = {
+            "fingerprint": f"was packed from other images ({found.source})" if found else "",
+            "num_shards": "was packed into another number of shards",
+            "on_unreadable": f"was packed with --on-unreadable {found.on_unreadable}" if found else "",
+            "class_names": "was packed with other class names",
+        }
+        rule = told[differs[0]] if differs else f"holds a {MANIFEST} that {torn}"
+        raise DatasetError(Problem("OUT", str(out), rule, "use another folder, or --overwrite"))
+    (out / MANIFEST).unlink()
+    for split in ("train", "val"):
+        for path in (*out.glob(f"{split}-*.mindrecord"), *out.glob(f"{split}-*.mindrecord.db")):
+            path.unlink()
+        for path in out.glob(f"{split}-*.npy"):
+            path.unlink()
+    return []
+
+
+def _enough_room(out: Path, left: Sequence[Part]) -> None:
+    needed, free = sum(part.disk_bytes for part in left), shutil.disk_usage(out).free
+    if needed > free:
+        raise PackError(f"{out} has room for {free / 1e9:.1f} GB, {needed / 1e9:.1f} GB are needed")
+
+
+def _verify(out: Path, manifest: Manifest, classes: Sequence[str], *, workers: int) -> None:
+    """Read every file to its end; raises `PackError` naming what is wrong and how it is repaired."""
+    files = [file for shard in manifest.shards for file in (shard, shard.db, shard.index)]
+    with _threads(workers) as pool, _Bar("verifying files", len(files)) as bar:
+        for file, wrong in zip(files, pool.map(lambda file: fault(out, file), files), strict=True):
+            if wrong:
+                (out / file.file).unlink(missing_ok=True)  # so that the same command writes that shard again
+                raise PackError(f"{out / file.file} {wrong}; it was removed: run the same command to write it again")
+            bar.advance(1)
+    indexes = {shard.file: read_index(out, shard) for shard in manifest.shards}
+    for shard in manifest.shards:
+        if len(indexes[shard.file]) != shard.count:
+            raise PackError(f"{out / shard.file} has {len(indexes[shard.file])} samples, not {shard.count}")
+    left = {int(label) for shard in manifest.train for label in set(indexes[shard.file]["label"].tolist())}
+    if lost := [name for label, name in enumerate(classes) if label not in left]:
+        raise PackError(f"no training image of {', '.join(lost[:3])} can be decoded; repair them, or remove the class")
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads whose waiting work is dropped when what they work for ends."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keeps a second packer out; the lock ends with the process."""
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PackError(f"{out} is being packed by another process") from error
+        yield
+
+
+class _Bar:
+    """A bar on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.done, self.spoken = what, total, 0, time.monotonic()
+        self.bar = Progress(console=console, transient=True) if console.is_terminal else None
+        self.task = self.bar.add_task(what, total=total) if self.bar else None
+
+    def __enter__(self) -> _Bar:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        if self.bar and self.task is not None:
+            self.bar.update(self.task, completed=self.done)
+        elif time.monotonic() - self.spoken > PLAIN_EVERY_S:
+            self.spoken = time.monotonic()
+            say(f"  {self.what} {self.done}/{self.total}")
+
+
+def _complain(code: int, what: object) -> int:
+    print(f"mvit: {what}", file=sys.stderr)
+    return code
+
+
+def processors() -> int:
+    """Those this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,173 @@
+"""One MindRecord shard: written, read back, indexed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mvit.data.mindrecord import INDEX, Shard, packed_file
+from mvit.data.readable import is_broken
+from mvit.rundir import fsync_folder
+
+BATCH = 64
+"""Images that are decoded, to see whether they can be, while as many are written."""
+HEADER_BYTES = 1 << 20
+"""Room for the description of some thousand pages; MindRecord's own 16 MB would be most of a small shard."""
+PART = ".part"
+"""Folder of the shard that is being written."""
+MIN_PAGE, MAX_PAGE, USUAL_PAGE = 1 << 15, 1 << 28, 1 << 25
+SCHEMA = {"data": {"type": "bytes"}, "label": {"type": "int32"}, "name": {"type": "string"}}
+
+
+class PackError(Exception):
+    """A shard that cannot be written; one line."""
+
+
+class Unreadable(Exception):
+    """Images that cannot be decoded, relative to the root."""
+
+    def __init__(self, paths: list[str]) -> None:
+        super().__init__(", ".join(paths))
+        self.paths = paths
+
+
+@dataclass(frozen=True)
+class Part:
+    """The samples of one shard: its file name, paths relative to the root, classes, sizes in bytes."""
+
+    file: str
+    paths: Sequence[str]
+    labels: Sequence[int]
+    sizes: Sequence[int]
+
+    @property
+    def page_bytes(self) -> int:
+        """The smallest page that holds the largest sample, or all of them."""
+        needed = max(2 * max(self.sizes), min(sum(self.sizes), USUAL_PAGE)) + MIN_PAGE
+        return 1 << (needed - 1).bit_length()
+
+    @property
+    def disk_bytes(self) -> int:
+        """About what the shard takes on disk."""
+        return HEADER_BYTES + 2 * self.page_bytes + sum(self.sizes)
+
+
+def write(
+    part: Part, *, root: Path, out: Path, skip: bool, pool: ThreadPoolExecutor, advance: Callable[[int], None]
+) -> Shard:
+    """Write a shard under a temporary name, read it back, and put it into `out`, whole or not at all.
+
+    Raises `PackError`, `Unreadable` where `skip` is not asked, OSError.
+    """
+    room = out / PART  # a folder: MindRecord writes the file's name into the file
+    room.mkdir(exist_ok=True)
+    for left in room.iterdir():
+        left.unlink()
+    path = room / part.file
+    kept, crcs, skipped = _fill(path, part, root=root, skip=skip, pool=pool, advance=advance)
+    table = _index(path, [part.labels[place] for place in kept], [part.paths[place] for place in kept], crcs)
+    index = path.with_suffix(".npy")
+    np.save(index, table)
+    database = path.with_name(f"{path.name}.db")
+    files = [packed_file(file) for file in (path, database, index)]
+    for file in (path, database, index):
+        file.chmod(index.stat().st_mode)  # MindRecord lets its owner alone read
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+        file.replace(out / file.name)
+    fsync_folder(out)
+    data = files[0].model_dump()
+    return Shard(**data, count=len(kept), db=files[1], index=files[2], skipped=tuple(skipped))
+
+
+def _fill(
+    path: Path, part: Part, *, root: Path, skip: bool, pool: ThreadPoolExecutor, advance: Callable[[int], None]
+) -> tuple[list[int], list[int], list[str]]:
+    """Write the samples; which places of the part they had, their checksums, and the paths of the skipped ones."""
+    if part.page_bytes > MAX_PAGE:
+        largest = part.paths[int(np.argmax(part.sizes))]
+        raise PackError(f"{root / largest} has {max(part.sizes)} bytes, more than a page of MindRecord holds")
+    os.environ.setdefault("GLOG_v", "4")  # MindSpore's errors are told in our words
+    from mindspore.mindrecord import FileWriter  # takes seconds
+    from mindspore.mindrecord.common.exceptions import MindRecordException
+
+    kept: list[int] = []
+    crcs: list[int] = []
+    skipped: list[str] = []
+    try:
+        writer = FileWriter(str(path), shard_num=1)
+        writer.set_header_size(HEADER_BYTES)
+        writer.set_page_size(part.page_bytes)
+        writer.add_schema(SCHEMA, "images of one split, in the order of a scan")
+        batches = [range(first, min(first + BATCH, len(part.paths))) for first in range(0, len(part.paths), BATCH)]
+        ahead = [pool.submit(_read, root / part.paths[place]) for place in batches[0]]
+        for number, places in enumerate(batches):
+            found = [future.result() for future in ahead]
+            following = batches[number + 1] if number + 1 < len(batches) else ()
+            ahead = [pool.submit(_read, root / part.paths[place]) for place in following]
+            broken = [part.paths[place] for place, data in zip(places, found, strict=True) if data is None]
+            if broken and not skip:
+                raise Unreadable(broken)
+            skipped += broken
+            rows = []
+            for place, data in zip(places, found, strict=True):
+                if data is not None:
+                    kept.append(place)
+                    crcs.append(zlib.crc32(data))
+                    rows.append({"data": data, "label": part.labels[place], "name": part.paths[place]})
+            if rows:
+                writer.write_raw_data(rows)
+            advance(len(places))
+        if not kept:
+            raise PackError(f"none of the {len(part.paths)} images of {part.file} can be decoded; use fewer --shards")
+        writer.commit()
+    except (MindRecordException, RuntimeError) as error:
+        raise PackError(f"{path} cannot be written: {_reason(error)}") from error
+    return kept, crcs, skipped
+
+
+def _reason(error: Exception) -> str:
+    """The line of MindSpore's message that says something."""
+    lines = str(error).strip().splitlines()
+    told = [line.removeprefix("[ERROR]").strip() for line in lines if line.startswith("[ERROR]")]
+    return (told or lines or [type(error).__name__])[0].rstrip(".")
+
+
+def _read(path: Path) -> bytes | None:
+    """What the file holds; None where that is no image that decodes to its end."""
+    data = path.read_bytes()
+    return None if is_broken(data) else data
+
+
+def _index(path: Path, labels: Sequence[int], names: Sequence[str], crcs: Sequence[int]) -> np.ndarray:
+    """(n,) of `INDEX`: where the bytes of each sample are; raises `PackError` when they are not what was written.
+
+    MindRecord puts a page p at header + p * page size; its database says at which page and offset a sample begins.
+    There stand 8 bytes of length, then the data. So it was with 2.10; reading back makes sure of it.
+    """
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        with closing(sqlite3.connect(f"file:{path}.db?mode=ro", uri=True)) as database:
+            asked = "select PAGE_ID_BLOB, PAGE_OFFSET_BLOB, name_0 from INDEXES order by ROW_ID"
+            rows = database.execute(asked).fetchall()
+        if [name for _, _, name in rows] != list(names):
+            raise PackError(f"{path} cannot be written: what was read back are not the samples that were written")
+        table = np.empty(len(rows), INDEX)
+        for number, (page, offset, _) in enumerate(rows):
+            begin = header["header_size"] + page * header["page_size"] + offset
+            file.seek(begin)
+            length = int.from_bytes(file.read(8), "little")
+            data = file.read(length) if length < MAX_PAGE else b""
+            if zlib.crc32(data) != crcs[number]:
+                raise PackError(f"{path} cannot be written: what was read back is not what was written")
+            table[number] = (begin + 8, length, crcs[number], labels[number])
+    return table

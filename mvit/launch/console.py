@@ -51,7 +51,7 @@ class ProgressView:
     """Follows the journal: a bar on a terminal, a line every ten seconds elsewhere; both with a line per evaluation."""
 
     def __init__(self, config: RunConfig, plan: LaunchPlan, folder: RunDir) -> None:
-        self.total = plan.total_steps if config.task.kind == "train" else 0
+        self.total = plan.last_step if config.task.kind == "train" else 0
         self.reader = JournalReader(folder.journal)
         self.latest: dict[str, float] = {}
         self.stage = ""
@@ -110,10 +110,12 @@ class ProgressView:
             case _:
                 pass
         if "val/acc1" in metrics and self.total:
+            ema = f"EMA {metrics['val/ema_acc1']:.2f} %  " if "val/ema_acc1" in metrics else ""
+            speed = f"  {metrics['perf/images_per_s']:.0f} img/s" if "perf/images_per_s" in metrics else ""
             say(
                 f"  epoch {entry['epoch']:>3}  loss {self.latest.get('train/loss', float('nan')):.4f}  "
                 f"val loss {metrics['val/loss']:.4f}  acc@1 {metrics['val/acc1']:.2f} %  "
-                f"best {metrics['best/val_acc1']:.2f} %  {metrics.get('perf/images_per_s', 0):.0f} img/s"
+                f"{ema}best {metrics['best/val_acc1']:.2f} %{speed}"
             )
 
     def _numbers(self) -> str:

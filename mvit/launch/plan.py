@@ -14,10 +14,16 @@ from pathlib import Path
 from mvit.check import ConfigError, Problem, Rule
 from mvit.config import (
     AscendTopology,
+    Bf16Precision,
     CpuTopology,
     Data,
+    DynamicLossScale,
+    FixedLossScale,
+    Fp16Precision,
+    Fp32Precision,
     Init,
     ModelConfig,
+    Precision,
     RandomInit,
     RunConfig,
     Schedule,
@@ -288,7 +294,7 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
         yield "weights", starts_from(config.init, num_classes=plan.num_classes)
     yield "data", _data_line(config.data, plan.dataset)
     yield "devices", f"{plan.world_size} {plan.device}{f' on {plan.nodes} machines' if plan.nodes > 1 else ''}"
-    yield "precision", config.precision.kind + (f", jit level {plan.jit_level}" if plan.jit_level else "")
+    yield "precision", _precision_line(config.precision) + (f", jit level {plan.jit_level}" if plan.jit_level else "")
     if config.task.kind == "train":
         for bucket in plan.buckets:
             batches = f"{plan.world_size} x {bucket.per_device_batch_size}"
@@ -306,6 +312,20 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
         shape = "x".join(map(str, graph.images)) + ", " if graph.images else ""
         yield "graph", f"{graph.name}: {shape}compiles in {past.compile_time(graph.name)}"
     yield "time", past.run_time()
+
+
+def _precision_line(precision: Precision) -> str:
+    match precision:
+        case Fp32Precision():
+            return "fp32"
+        case Bf16Precision():
+            return f"bf16 {precision.level}"
+        case Fp16Precision(loss_scale=FixedLossScale(value=value)):
+            return f"fp16 {precision.level}, loss scale {value:g}"
+        case Fp16Precision(loss_scale=DynamicLossScale(initial=initial)):
+            return f"fp16 {precision.level}, dynamic loss scale from {initial:g}"
+        case _:
+            raise AssertionError(precision)
 
 
 def _data_line(data: Data, facts: DatasetFacts) -> str:

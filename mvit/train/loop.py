@@ -175,7 +175,16 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
     journal.close()
     if rank == 0:
         result = {**final, **times, "perf/first_step_s": first_step_s, "train/loss": window.last}
-        write_json(folder.result, {"task": "train", "steps": last_step, "metrics": result, "graphs": compiled})
+        write_json(
+            folder.result,
+            {
+                "task": "train",
+                "steps": last_step,
+                "metrics": result,
+                "graphs": compiled,
+                "compiled": step.compiled(),
+            },
+        )
 
 
 def evaluate_only(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, status: Status) -> None:

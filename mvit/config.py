@@ -322,7 +322,14 @@ class TrainConfig(Frozen):
     log_every_steps: int = Field(ge=1, description="Steps between two journal lines; each one waits for the device.")
     eval_every_epochs: int = Field(ge=1, description="Epochs between two evaluations; the last epoch always has one.")
     eval_batch_size: int = Field(ge=1, description="Images of one evaluation step, per device.")
-    keep_last: int = Field(ge=1, description="Newest checkpoints that are kept, beside the best one.")
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = Field(
+        description="Steps between two checkpoints, beside the one of each evaluation; null makes no others."
+    )
+    keep_last: int = Field(ge=2, description="Newest checkpoints that are kept; of two, one may be torn.")
+    keep_best: int = Field(ge=1, description="Best checkpoints that are kept.")
+    max_restarts: int = Field(
+        ge=0, le=1000, description="Times the run resumes by itself after a failure that may not come back."
+    )
 
 
 class RandomInit(Frozen):

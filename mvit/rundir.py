@@ -10,16 +10,20 @@ runs/<name>/<time>-<id>/
     confusion.json      class by class counts of the best evaluation
     result.json         final and best numbers, written last
     tracking.json       where the run is mirrored
+    stop.json, stop_at.json   between parent and workers, while a run is stopped
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +79,16 @@ class RunDir:
     @property
     def result(self) -> Path:
         return self.path / "result.json"
+
+    @property
+    def stop(self) -> Path:
+        """The parent's wish that the workers write a checkpoint and end."""
+        return self.path / "stop.json"
+
+    @property
+    def stop_at(self) -> Path:
+        """Rank 0's answer: the step after which all of them do."""
+        return self.path / "stop_at.json"
 
     @property
     def tracking(self) -> Path:
@@ -153,22 +167,62 @@ def _digest(content: Any) -> str:
 
 
 class Journal:
-    """Appends entries to metrics.jsonl; each line reaches the file whole, in one write."""
+    """Appends entries to metrics.jsonl; each line reaches the file whole, in one write.
+
+    A resumed run computes some steps a second time, with the same results: metrics that stand there are not written
+    again. On a full disk, entries wait in memory for the next one.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._seen = _mend(path)
         self._file = path.open("ab", buffering=0)
+        self._waiting: list[bytes] = []
+        self._lock = threading.Lock()  # checkpoints are reported from a thread of their own
 
     def metrics(self, metrics: dict[str, float], *, step: int, epoch: int) -> None:
-        self._append({"time": time.time(), "step": step, "epoch": epoch, "metrics": metrics})
+        key = (step, *sorted(metrics))
+        if key not in self._seen:
+            self._seen.add(key)
+            self._append({"time": time.time(), "step": step, "epoch": epoch, "metrics": metrics})
 
     def event(self, event: str, **fields: Any) -> None:
         self._append({"time": time.time(), "event": event, **fields})
 
     def close(self) -> None:
+        """Raises `OSError` when something could not be written."""
+        with self._lock:
+            self._flush()
         self._file.close()
 
     def _append(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
+        with self._lock, suppress(OSError):
+            self._waiting.append(json.dumps(entry, allow_nan=False).encode() + b"\n")
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._waiting:
+            written = self._file.write(self._waiting[0])
+            if written < len(self._waiting[0]):  # the disk took a part: the rest follows it
+                self._waiting[0] = self._waiting[0][written:]
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            del self._waiting[0]
+
+
+def _mend(path: Path) -> set[tuple[int | str, ...]]:
+    """Cut off a torn last line, as a kill leaves it; step and names of the metrics that stand there."""
+    if not path.exists():
+        return set()
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+    seen: set[tuple[int | str, ...]] = set()
+    for line in whole.splitlines():
+        with suppress(ValueError):
+            entry = json.loads(line)
+            if "metrics" in entry:
+                seen.add((entry["step"], *sorted(entry["metrics"])))
+    return seen
 
 
 class JournalReader:

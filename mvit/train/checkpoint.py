@@ -28,35 +28,34 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be used; one line."""
 
 
-def save(
-    folder: Path,
-    *,
-    tensors: dict[str, np.ndarray],
-    step: int,
-    meta: dict[str, Any],
-    tags: list[str],
-    keep_last: int,
-) -> Path:
-    """Write the checkpoint of `step` and point the tags (`last`, `best`) to it.
+def sidecar_of(folder: Path, step: int) -> Path:
+    """The sidecar of the checkpoint of `step`; the tensors are beside it."""
+    return folder / f"step-{step:08d}.json"
 
-    Of the others, those of the newest `keep_last` steps stay.
+
+def write(folder: Path, tensors: dict[str, np.ndarray], sidecar: dict[str, Any]) -> None:
+    """Write the checkpoint of sidecar["step"]: the tensors first, so that the sidecar vouches for them.
+
+    A step that is written again, after a resume, has the same bits: at no moment is there a sidecar of other ones.
     """
-    path = folder / f"step-{step:08d}.safetensors"
-    temporary = folder / f".{path.name}.{secrets.token_hex(4)}"
+    path = sidecar_of(folder, sidecar["step"])
+    tensors_path = path.with_suffix(".safetensors")
+    temporary = folder / f".{tensors_path.name}.{secrets.token_hex(4)}"
     try:
-        save_file(tensors, temporary, metadata={"format": "mvit"})
+        try:
+            save_file(tensors, temporary, metadata={"format": "mvit"})
+        except OSError:
+            raise
+        except Exception as error:  # safetensors raises its own type for a full disk
+            raise OSError(str(error).splitlines()[0]) from error
         with temporary.open("rb") as file:
             digest = _sha(file)
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(tensors_path)
         fsync_folder(folder)
     finally:
         temporary.unlink(missing_ok=True)
-    write_json(path.with_suffix(".json"), {"step": step, **meta, "sha256": digest})
-    for tag in tags:
-        write_json(folder / f"{tag}.json", {"file": path.stem})
-    _prune(folder, keep_last)
-    return path
+    write_json(path, {**sidecar, "sha256": digest})
 
 
 def _sha(file: Any) -> str:
@@ -66,12 +65,62 @@ def _sha(file: Any) -> str:
     return digest.hexdigest()
 
 
-def _prune(folder: Path, keep_last: int) -> None:
-    kept = {read_json(folder / f"{tag}.json")["file"] for tag in ("last", "best") if (folder / f"{tag}.json").exists()}
-    kept |= {file.stem for file in sorted(folder.glob("step-*.json"))[-keep_last:]}
-    for file in (*folder.glob("step-*"), *folder.glob(".step-*")):  # a kill leaves temporary ones
+def prune(folder: Path, *, keep_last: int, keep_best: int) -> None:
+    """Throw away all but the newest and the best checkpoints, and what a kill left half written."""
+    kept = {read_json(path)["file"] for tag in ("last", "best") if (path := folder / f"{tag}.json").exists()}
+    sidecars = sorted(folder.glob("step-*.json"))
+    kept |= {path.stem for path in sidecars[-keep_last:]}
+    scores = {path.stem: score for path in sidecars if (score := read_json(path).get("score")) is not None}
+    kept |= set(sorted(scores, key=lambda stem: (-scores[stem], stem))[:keep_best])
+    for file in (*folder.glob("step-*"), *folder.glob(".step-*")):
         if file.stem not in kept:
             file.unlink()
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest checkpoint that is whole, and one line for each newer one that is not."""
+
+    path: Path
+    tensors: dict[str, np.ndarray]
+    sidecar: dict[str, Any]
+    damaged: tuple[str, ...]
+
+
+def newest(folder: Path) -> Newest | None:
+    """Where to continue; None for a run without a checkpoint. Raises `CheckpointError` when all are damaged."""
+    damaged: list[str] = []
+    for path in sorted(folder.glob("step-*.json"), reverse=True):
+        try:
+            tensors = read(path.with_suffix(".safetensors"))
+            return Newest(path.with_suffix(".safetensors"), tensors, read_json(path), tuple(damaged))
+        except (CheckpointError, OSError, ValueError, KeyError) as error:
+            damaged.append(str(error).splitlines()[0])
+    if damaged:
+        raise CheckpointError(f"no checkpoint of {folder} is whole: {damaged[0]}")
+    return None
+
+
+def snapshot(cells: list[nn.Cell]) -> dict[str, np.ndarray]:
+    """Every parameter of the cells by name, copied from the device; synchronises."""
+    found = {parameter.name: parameter for cell in cells for parameter in cell.get_parameters()}
+    return {name: np.array(parameter.asnumpy()) for name, parameter in found.items()}
+
+
+def restore(cells: list[nn.Cell], tensors: dict[str, np.ndarray], *, rank: int, source: Path) -> None:
+    """Set every parameter of the cells, bit for bit; a worker's own statistics stand under its rank."""
+    for parameter in {p.name: p for cell in cells for p in cell.get_parameters()}.values():
+        value = tensors.get(of_rank(rank, parameter.name), tensors.get(parameter.name))
+        if value is None:
+            raise CheckpointError(f"{source} lacks {parameter.name}; it is of another configuration")
+        if value.shape != parameter.shape:
+            raise CheckpointError(f"{source}: {parameter.name} has shape {value.shape}, not {parameter.shape}")
+        parameter.set_data(ms.Tensor(value))
+
+
+def of_rank(rank: int, name: str) -> str:
+    """The name under which a checkpoint holds a tensor of a worker other than rank 0."""
+    return f"rank{rank}.{name}" if rank else name
 
 
 def find(path: Path) -> Path:
@@ -99,12 +148,6 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # safetensors raises its own type, which it does not export
         raise CheckpointError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def state(cells: list[nn.Cell]) -> dict[str, np.ndarray]:
-    """Every parameter of the cells by name; copies from the device, so it synchronises."""
-    found = {parameter.name: parameter for cell in cells for parameter in cell.get_parameters()}
-    return {name: parameter.asnumpy() for name, parameter in found.items()}
 
 
 def weights_of(path: Path, which: Literal["best", "raw", "ema"]) -> dict[str, np.ndarray]:

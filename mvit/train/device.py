@@ -10,7 +10,7 @@ from typing import Literal
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
-from mindspore.communication import init
+from mindspore.communication import get_rank, init
 
 from mvit.config import Precision
 
@@ -56,6 +56,19 @@ class Workers:
         if self._sum is None:
             return vector
         return self._sum(ms.Tensor(vector)).asnumpy()  # synchronises
+
+    def gather(self, arrays: list[np.ndarray]) -> list[list[np.ndarray]]:
+        """The float32 arrays of every worker, by rank; every worker must call this."""
+        if self._sum is None:
+            return [arrays]
+        flat = np.concatenate([array.ravel() for array in arrays])
+        table = np.zeros((self.world_size, flat.size), np.float32)
+        table[get_rank()] = flat
+        # A sum with zeros is exact, and the one collective that a CPU has for float32 of any size.
+        rows = self.sum(table.ravel()).reshape(self.world_size, -1)
+        ends = np.cumsum([array.size for array in arrays])[:-1]
+        shapes = [array.shape for array in arrays]
+        return [[p.reshape(s) for p, s in zip(np.split(row, ends), shapes, strict=True)] for row in rows]
 
     def average(self, parameters: list[ms.Parameter]) -> None:
         """Give each parameter the mean of its values on all workers: BatchNorm's running statistics differ."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import mindspore as ms
@@ -21,10 +22,13 @@ from mvit.train.data.source import open_sources
 from mvit.train.evaluate import EvaluateStep, Evaluation, evaluate
 from mvit.train.images import Normalise
 from mvit.train.optim import make_optimizer
+from mvit.train.progress import Progress
 from mvit.train.run_step import RunStep, blank_batch, compile_graph, tensors
 from mvit.train.status import Status
 from mvit.train.step import Ema, Gradients, Scale, Update
+from mvit.train.stop import Stop, Stopped
 from mvit.train.watch import NonFinite, Throughput, Window, must_be_finite
+from mvit.train.writer import Writer
 
 WARM_STEPS = 3
 """Steps whose time is left out of the throughput: kernels search for their thread count, caches fill."""
@@ -79,6 +83,13 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
     evaluate_step = EvaluateStep(net, normalise=normalise, num_classes=plan.num_classes)
     kept = [cell for cell in (net, optimizer, ema, scale) if cell is not None]
 
+    begun = checkpoint.newest(folder.checkpoints)
+    at = Progress()
+    if begun is not None:
+        checkpoint.restore(kept, begun.tensors, rank=rank, source=begun.path)
+        at = Progress(**begun.sidecar["progress"])
+        journal.event("resumed", step=at.step, damaged=list(begun.damaged))
+
     status.stage("compile")
     compiled = _compile(step, evaluate_step, plan, journal)
     compile_eval_s = compiled["evaluate"]
@@ -87,14 +98,28 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
     journal.metrics(times, step=0, epoch=0)
 
     status.stage("step")
-    window = Window()
+    writer = Writer(
+        folder.checkpoints,
+        keep_last=recipe.keep_last,
+        keep_best=recipe.keep_best,
+        report=lambda number, reason: journal.event("checkpoint_failed", step=number, reason=reason),
+    )
+    stop = Stop(folder, rank=rank, world_size=plan.world_size)
+    window = Window(at.window, last=at.last_loss)
     throughput = Throughput()
-    best: dict[str, float] = {"best/val_acc1": -1.0, "best/epoch": 0}
-    final: dict[str, float] = {}
-    last_step = 0
-    for epoch in range(1, recipe.epochs + 1):
-        slices = sampler.epoch_slices(plan.buckets, seed=config.seed, epoch=epoch)
-        slices = slices[: plan.last_step - last_step]
+    warm_until = at.step + WARM_STEPS
+
+    def save() -> None:
+        """A checkpoint of this moment; every worker must call this."""
+        at.window, at.last_loss = window.values(), window.last
+        others = {} if at.averaged else _statistics_of_others(workers, _statistics(kept))
+        if rank == 0:
+            sidecar = {"step": at.step, "progress": asdict(at), "conventions": _conventions(config, plan)}
+            writer.save({**checkpoint.snapshot(kept), **others}, sidecar)
+
+    for epoch in range(at.epoch(plan.steps_per_epoch), recipe.epochs + 1):
+        begins, ends = (epoch - 1) * plan.steps_per_epoch, min(epoch * plan.steps_per_epoch, plan.last_step)
+        slices = sampler.epoch_slices(plan.buckets, seed=config.seed, epoch=epoch)[at.step - begins : ends - begins]
         parts = _parts(config, plan, slices, rank=rank, epoch=epoch)
         with closing(loader.train(train_source, parts, epoch=epoch)) as batches:
             throughput.start(waited_s=loader.waited_s)
@@ -104,87 +129,81 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
                 lr = learning_rate(
                     config.schedule,
                     peak=plan.peak_lr,
-                    step=last_step,
+                    step=at.step,
                     steps_per_epoch=plan.steps_per_epoch,
                     total_steps=plan.total_steps,
                 )
-                draws = [_draws(config, step=last_step, part=p, size=bucket.image_size) for p in _my_parts(plan, rank)]
+                draws = [_draws(config, step=at.step, part=p, size=bucket.image_size) for p in _my_parts(plan, rank)]
                 loss_sum, norm = step(batches, draws, lr=lr, decay=config.optimizer.weight_decay)
-                last_step += 1
-                window.add(last_step, loss_sum, count=bucket.global_batch_size)
-                if last_step == 1:
-                    loss_sum.asnumpy()  # synchronises
-                    first_step_s = time.perf_counter() - began
-                    journal.metrics({"perf/first_step_s": first_step_s}, step=1, epoch=epoch)
-                if last_step == WARM_STEPS:
-                    loss_sum.asnumpy()  # synchronises
+                at.advance()
+                window.add(at.step, loss_sum, count=bucket.global_batch_size)
+                if at.first_step_s is None:
+                    window.synchronise()
+                    at.first_step_s = time.perf_counter() - began
+                    journal.metrics({"perf/first_step_s": at.first_step_s}, step=1, epoch=epoch)
+                if at.step == warm_until:
+                    window.synchronise()
                     throughput.start(waited_s=loader.waited_s)
-                elif last_step > WARM_STEPS:
+                elif at.step > warm_until:
                     throughput.add(bucket.global_batch_size)
-                if last_step % recipe.log_every_steps == 0 or last_step == plan.last_step:
+                if at.step % recipe.log_every_steps == 0 or at.step == plan.last_step:
                     logged = {"train/loss": window.close(), "train/lr": lr}
-                    logged |= _stability(norm, scale, step=last_step)
-                    must_be_finite(logged, step=last_step)
-                    journal.metrics(logged, step=last_step, epoch=epoch)
-                status.step(last_step)
-            loss_sum.asnumpy()  # synchronises, so that the epoch's time is that of its steps
+                    logged |= _stability(norm, scale, step=at.step)
+                    must_be_finite(logged, step=at.step)
+                    journal.metrics(logged, step=at.step, epoch=epoch)
+                status.step(at.step)
+                if stop.due(at.step):
+                    break
+                if recipe.checkpoint_every_steps and at.step % recipe.checkpoint_every_steps == 0 and at.step < ends:
+                    save()
+            window.synchronise()  # so that the epoch's time is that of its steps
             throughput.stop(waited_s=loader.waited_s)
 
-        ends = last_step == plan.last_step
-        if epoch % recipe.eval_every_epochs and not ends:
-            continue
-        status.stage("evaluate")
-        workers.average(_statistics(kept))
-        found = _evaluate(evaluate_step, plan, config, loader, val_source, rank=rank, workers=workers)
-        must_be_finite(found.metrics(), step=last_step)
-        scores, best_of = found.metrics(), "raw"
-        if ema is not None:
-            with device.swapped(ema.parameters, ema.averages):
-                of_ema = _evaluate(evaluate_step, plan, config, loader, val_source, rank=rank, workers=workers)
-            scores |= of_ema.metrics(prefix="val/ema_")
-            if of_ema.acc1 > found.acc1:
-                found, best_of = of_ema, "ema"
-        improved = found.acc1 > best["best/val_acc1"]
-        if improved:
-            best = {"best/val_acc1": found.acc1, "best/epoch": epoch}
-        final = {**scores, **best, **throughput.metrics(), "perf/peak_rss_mb": device.peak_rss_mb()}
-        journal.metrics(final, step=last_step, epoch=epoch)
-        if rank == 0:
-            checkpoint.save(
-                folder.checkpoints,
-                tensors=checkpoint.state(kept),
-                step=last_step,
-                meta={
-                    "epoch": epoch,
-                    "metrics": scores,
-                    "best_of": best_of,
-                    "conventions": _conventions(config, plan),
-                },
-                tags=["last", "best"] if improved else ["last"],
-                keep_last=recipe.keep_last,
-            )
+        is_last = at.step == plan.last_step
+        evaluates = not at.evaluated and at.step == ends and (is_last or epoch % recipe.eval_every_epochs == 0)
+        if evaluates and not at.averaged:
+            workers.average(_statistics(kept))
+            at.averaged = True
+        if evaluates or stop.due(at.step):
+            save()
+        if stop.due(at.step):
+            writer.close()
+            raise Stopped(f"stopped after step {at.step}")
+        if evaluates:
+            status.stage("evaluate")
+            found = _evaluate(evaluate_step, plan, config, loader, val_source, rank=rank, workers=workers)
+            must_be_finite(found.metrics(), step=at.step)
+            scores, best_of = found.metrics(), "raw"
+            if ema is not None:
+                with device.swapped(ema.parameters, ema.averages):
+                    of_ema = _evaluate(evaluate_step, plan, config, loader, val_source, rank=rank, workers=workers)
+                scores |= of_ema.metrics(prefix="val/ema_")
+                if of_ema.acc1 > found.acc1:
+                    found, best_of = of_ema, "ema"
+            improved = found.acc1 > at.best["best/val_acc1"]
             if improved:
-                _write_confusion(folder, found)
-        if ends:
+                at.best = {"best/val_acc1": found.acc1, "best/epoch": epoch}
+            at.final = {**scores, **at.best, **throughput.metrics(), "perf/peak_rss_mb": device.peak_rss_mb()}
+            at.evaluated = True
+            journal.metrics(at.final, step=at.step, epoch=epoch)
+            if rank == 0:
+                about = {"progress": asdict(at), "epoch": epoch, "metrics": scores, "best_of": best_of}
+                writer.judge(at.step, {**about, "score": found.acc1}, is_best=improved)
+                if improved:
+                    _write_confusion(folder, found)
+            status.stage("step")
+        if is_last:
             break
-        status.stage("step")
 
+    writer.close()
     # Every graph of the plan but the evaluation's; one more would have been compiled in the middle of a measurement.
     assert step.compiled() == len(plan.graphs) - 1, f"{step.compiled()} graphs, planned {len(plan.graphs) - 1}"
     loader.close()
     journal.close()
     if rank == 0:
-        result = {**final, **times, "perf/first_step_s": first_step_s, "train/loss": window.last}
-        write_json(
-            folder.result,
-            {
-                "task": "train",
-                "steps": last_step,
-                "metrics": result,
-                "graphs": compiled,
-                "compiled": step.compiled(),
-            },
-        )
+        metrics = {**at.final, **times, "perf/first_step_s": at.first_step_s, "train/loss": window.last}
+        result = {"task": "train", "steps": at.step, "metrics": metrics, "graphs": compiled}
+        write_json(folder.result, {**result, "compiled": step.compiled()})
 
 
 def evaluate_only(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, status: Status) -> None:
@@ -264,6 +283,16 @@ def _statistics(cells: list) -> list[ms.Parameter]:
     """BatchNorm's running statistics, and their averages."""
     found = {p.name: p for cell in cells for p in cell.get_parameters()}
     return [p for name, p in found.items() if name.endswith(("moving_mean", "moving_variance"))]
+
+
+def _statistics_of_others(workers: device.Workers, statistics: list[ms.Parameter]) -> dict[str, np.ndarray]:
+    """The other workers' running statistics, which differ until they are averaged, by the names a checkpoint has."""
+    return {
+        checkpoint.of_rank(rank, parameter.name): value
+        for rank, values in enumerate(workers.gather([p.asnumpy() for p in statistics]))
+        for parameter, value in zip(statistics, values, strict=True)
+        if rank > 0
+    }
 
 
 def _evaluate(

@@ -1,10 +1,14 @@
 """What is watched while steps run: losses that must be finite, and the time that steps take."""
 
 import time
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
+
+from mvit.train.stop import IN_FLIGHT
 
 
 class NonFinite(Exception):
@@ -18,20 +22,37 @@ def must_be_finite(metrics: dict[str, float], *, step: int) -> None:
         raise NonFinite(f"{', '.join(bad)} not finite at step {step}; lower optimizer.lr, or clip")
 
 
-@dataclass
 class Window:
-    """The losses since the last journal line, still on the device."""
+    """The losses since the last journal line, most of them still on the device."""
 
-    losses: list[tuple[int, ms.Tensor, int]] = field(default_factory=list)
-    last: float = float("nan")
+    def __init__(self, losses: Sequence[tuple[int, float, int]] = (), *, last: float | None = None) -> None:
+        self.losses: list[tuple[int, ms.Tensor | float, int]] = [(step, value, count) for step, value, count in losses]
+        self.last = last
+        self._in_flight: deque[ms.Tensor] = deque()
 
     def add(self, step: int, loss_sum: ms.Tensor, *, count: int) -> None:
-        """The sum of the losses of a step's `count` images."""
+        """The sum of the losses of a step's `count` images. Waits for a step IN_FLIGHT before it."""
         self.losses.append((step, loss_sum, count))
+        self._in_flight.append(loss_sum)
+        if len(self._in_flight) > IN_FLIGHT:
+            self._in_flight.popleft().asnumpy()  # synchronises
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        while self._in_flight:
+            self._in_flight.popleft().asnumpy()
+
+    def values(self) -> list[tuple[int, float, int]]:
+        """The losses as numbers; waits for the device."""
+        self.losses = [
+            (step, float(loss.asnumpy()) if isinstance(loss, ms.Tensor) else loss, count)  # synchronises
+            for step, loss, count in self.losses
+        ]
+        return [(step, float(loss), count) for step, loss, count in self.losses]
 
     def close(self) -> float:
         """Mean loss of an image of the window; raises `NonFinite` naming the steps."""
-        sums = [(step, float(loss.asnumpy()), count) for step, loss, count in self.losses]  # synchronises
+        sums = self.values()
         self.losses.clear()
         bad = [step for step, value, _ in sums if not np.isfinite(value)]
         if bad:

@@ -7,6 +7,7 @@ from pathlib import Path
 from mvit.process import die_with_parent
 from mvit.rundir import RunDir, RunDirError, read_run
 from mvit.train.status import Status
+from mvit.train.stop import Stopped
 
 
 def main(folder: RunDir) -> None:
@@ -29,6 +30,9 @@ def main(folder: RunDir) -> None:
                 loop.train(config, plan, folder, rank=rank, status=status)
             case "evaluate":
                 loop.evaluate_only(config, plan, folder, rank=rank, status=status)
+    except Stopped:
+        status.stage("stopped")
+        return
     except BaseException as error:
         status.failed(error)
         raise

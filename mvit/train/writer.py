@@ -1,0 +1,75 @@
+"""Checkpoints written beside the training: a step waits for the snapshot, not for the disk."""
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvit.rundir import read_json, write_json
+from mvit.train import checkpoint
+
+
+@dataclass(frozen=True)
+class _Save:
+    tensors: dict[str, np.ndarray]
+    sidecar: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """What an evaluation adds to the checkpoint of its step."""
+
+    step: int
+    fields: dict[str, Any]
+    is_best: bool
+
+
+class Writer:
+    """A thread that writes, judges and prunes, in the order asked.
+
+    A disk that is full or read-only costs the checkpoint, not the run: `report(step, reason)` is called instead.
+    """
+
+    def __init__(self, folder: Path, *, keep_last: int, keep_best: int, report: Callable[[int, str], None]) -> None:
+        self.folder, self.keep_last, self.keep_best, self.report = folder, keep_last, keep_best, report
+        # One waits while one is written: a slow disk holds the training up rather than filling the memory.
+        self.jobs: queue.Queue[_Save | _Judge | None] = queue.Queue(maxsize=1)
+        self.thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
+        self.thread.start()
+
+    def save(self, tensors: dict[str, np.ndarray], sidecar: dict[str, Any]) -> None:
+        """Write the checkpoint of sidecar["step"] and make it the last one; the tensors are not to change any more."""
+        self.jobs.put(_Save(tensors, sidecar))
+
+    def judge(self, step: int, fields: dict[str, Any], *, is_best: bool) -> None:
+        """Add the result of an evaluation, `score` among the fields, to the checkpoint of its step."""
+        self.jobs.put(_Judge(step, fields, is_best))
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self.jobs.put(None)
+        self.thread.join()
+
+    def _work(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            try:
+                match job:
+                    case _Save():
+                        checkpoint.write(self.folder, job.tensors, job.sidecar)
+                        self._point("last", job.sidecar["step"])
+                    case _Judge():
+                        path = checkpoint.sidecar_of(self.folder, job.step)
+                        write_json(path, {**read_json(path), **job.fields})
+                        if job.is_best:
+                            self._point("best", job.step)
+                checkpoint.prune(self.folder, keep_last=self.keep_last, keep_best=self.keep_best)
+            except (OSError, ValueError) as error:  # a sidecar that is not there was not written before
+                step = job.sidecar["step"] if isinstance(job, _Save) else job.step
+                self.report(step, getattr(error, "strerror", None) or str(error))
+
+    def _point(self, tag: str, step: int) -> None:
+        write_json(self.folder / f"{tag}.json", {"file": checkpoint.sidecar_of(self.folder, step).stem})

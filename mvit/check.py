@@ -36,7 +36,8 @@ from mvit.config import (
     variants,
     world_size,
 )
-from mvit.models.spec import parameter_shapes
+from mvit.models.spec import STATISTICS, parameter_shapes
+from mvit.schedule import scaled_lr
 
 MAX_SHOWN = 300
 """Characters of a wrong value that are repeated: a path fits."""
@@ -179,15 +180,28 @@ def _mix(augment: AugmentConfig) -> Iterator[Problem]:
         yield Problem("augment.mix.cutmix_share", mix.cutmix_share, rule, "use 1, or set augment.mix.mixup_alpha=0.2")
 
 
+def asked_batches(train: TrainConfig) -> list[tuple[str, int]]:
+    """Path and size of every global batch that is trained on."""
+    buckets = enumerate(train.buckets)
+    asked = [(f"train.buckets.{index}.global_batch_size", bucket.global_batch_size) for index, bucket in buckets]
+    return asked or [("train.global_batch_size", train.global_batch_size)]
+
+
+def _mixed_alone(
+    augment: AugmentConfig, train: TrainConfig, topology: CpuTopology | AscendTopology
+) -> Iterator[Problem]:
+    parts = world_size(topology) * topology.accumulation
+    for path, batch in asked_batches(train):
+        if augment.mix and batch // parts == 1:
+            rule = f"leaves one image to each of {parts} parts, and none to mix it with"
+            yield Problem(path, batch, rule, f"use {2 * parts} or more, or augment.mix=null")
+
+
 def _split(train: TrainConfig, topology: CpuTopology | AscendTopology) -> Iterator[Problem]:
     parts = world_size(topology) * topology.accumulation
-    asked = [("train.global_batch_size", train.global_batch_size)]
-    asked += [
-        (f"train.buckets.{i}.global_batch_size", bucket.global_batch_size) for i, bucket in enumerate(train.buckets)
-    ]
     over = f"{world_size(topology)} device{'s' if world_size(topology) > 1 else ''}"
     over += f" x {topology.accumulation} micro-batches" if topology.accumulation > 1 else ""
-    for path, batch in asked[-len(train.buckets) :] if train.buckets else asked:
+    for path, batch in asked_batches(train):
         if batch % parts:
             yield Problem(path, batch, f"does not split over {over}", f"use {_multiples(batch, parts)}")
 
@@ -204,7 +218,8 @@ def _clip(train: TrainConfig) -> Iterator[Problem]:
 
 
 def _frozen(train: TrainConfig, model: ModelConfig) -> Iterator[Problem]:
-    names = list(parameter_shapes(model, num_classes=model.num_classes or 2))
+    shapes = parameter_shapes(model, num_classes=model.num_classes or 2)
+    names = [name for name in shapes if not name.endswith(STATISTICS)]  # which are not trained anyway
     for pattern in train.freeze:
         if not fnmatch.filter(names, pattern):
             remedy = f"use the pattern of a parameter, as stem.* or {names[-1]}"
@@ -241,12 +256,14 @@ def _milestones(schedule: Schedule, train: TrainConfig) -> Iterator[Problem]:
         yield Problem("schedule.milestones", found, rule, "use for example [30.0, 60.0] of 90")
 
 
-def _end_lr(schedule: Schedule, optimizer: Optimizer) -> Iterator[Problem]:
+def _end_lr(schedule: Schedule, optimizer: Optimizer, train: TrainConfig) -> Iterator[Problem]:
+    peak = scaled_lr(optimizer, global_batch_size=train.global_batch_size)
+    said = "optimizer.lr" if optimizer.lr_batch_size is None else "optimizer.lr scaled to the global batch,"
     for name in ("final_lr", "warmup_from", "initial_lr"):
         value = getattr(schedule, name, 0.0)
-        if value > optimizer.lr:
-            rule = f"is above the peak, optimizer.lr={optimizer.lr:g}"
-            yield Problem(f"schedule.{name}", value, rule, f"use {optimizer.lr:g} or less")
+        if value > peak:
+            rule = f"is above the peak, {said}{'=' if said.endswith('lr') else ' '}{peak:g}"
+            yield Problem(f"schedule.{name}", value, rule, f"use {peak:g} or less")
 
 
 def _no_password(tracking: MlflowTracking | NoTracking) -> Iterator[Problem]:
@@ -262,6 +279,7 @@ RULES: list[Rule] = [
     (("data",), _normalisation),
     (("augment",), _ranges),
     (("augment",), _mix),
+    (("augment", "train", "topology"), _mixed_alone),
     (("train", "topology"), _split),
     (("train",), _buckets),
     (("train",), _clip),
@@ -270,7 +288,7 @@ RULES: list[Rule] = [
     (("precision", "topology"), _device_precision),
     (("schedule", "train"), _warmup),
     (("schedule", "train"), _milestones),
-    (("schedule", "optimizer"), _end_lr),
+    (("schedule", "optimizer", "train"), _end_lr),
     (("tracking",), _no_password),
 ]
 

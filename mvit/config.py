@@ -304,7 +304,10 @@ class TrainConfig(Frozen):
     max_steps: Annotated[int, Field(ge=1)] | None = Field(
         description="Stop after this many steps, the schedule being that of all epochs; null does not."
     )
-    global_batch_size: int = Field(ge=1, description="Images of one update, over all devices.")
+    global_batch_size: int = Field(
+        ge=1,
+        description="Images of one update, over all devices; with buckets, what lr_batch_size refers to.",
+    )
     buckets: Annotated[tuple[BucketConfig, ...], Field(strict=False)] = Field(
         description="Multi-scale training (section 3.2 of the paper): shapes of which each step has one; [] has none."
     )
@@ -332,20 +335,23 @@ class TrainConfig(Frozen):
     )
 
 
+class CheckpointConfig(Frozen):
+    checkpoint: str = Field(min_length=1, description="A .safetensors file of mvit, or a run folder (its best).")
+    weights: Literal["best", "raw", "ema"] = Field(
+        description="Which of a checkpoint's weights; best takes those that were better when it was written."
+    )
+
+
 class RandomInit(Frozen):
     """Initial weights drawn from the seed."""
 
     kind: Literal["random"]
 
 
-class WeightsInit(Frozen):
+class WeightsInit(CheckpointConfig):
     """Fine-tuning: initial weights from a checkpoint; the head is new where the number of classes differs."""
 
     kind: Literal["weights"]
-    checkpoint: str = Field(min_length=1, description="A .safetensors file of mvit, or a run folder (its best).")
-    weights: Literal["best", "raw", "ema"] = Field(
-        description="Which of a checkpoint's weights; best takes those that were better when it was written."
-    )
 
 
 class Fp32Precision(Frozen):
@@ -358,14 +364,14 @@ class FixedLossScale(Frozen):
     """A constant factor on the loss."""
 
     kind: Literal["fixed"]
-    value: float = Field(ge=1.0, description="Factor on the loss, divided out of the gradients.")
+    value: float = Field(ge=1.0, le=2.0**60, description="Factor on the loss, divided out of the gradients.")
 
 
 class DynamicLossScale(Frozen):
     """A factor on the loss that is divided after an overflow and multiplied after enough steps without one."""
 
     kind: Literal["dynamic"]
-    initial: float = Field(ge=1.0, description="First factor on the loss.")
+    initial: float = Field(ge=1.0, le=2.0**60, description="First factor on the loss.")
     factor: float = Field(gt=1.0, description="What the scale is divided and multiplied by.")
     growth_steps: int = Field(ge=1, description="Steps without overflow after which the scale grows.")
 
@@ -417,7 +423,7 @@ class AscendTopology(TopologyConfig):
     cards_per_node: int = Field(ge=1, le=64, description="Cards of one machine, one process each.")
     bind_core: bool = Field(description="msrun binds each process to its own processors.")
     jit_level: Literal["O0", "O1", "O2"] = Field(description="MindSpore's compilation level; O2 is whole-graph.")
-    sink: bool = Field(description="Feed the device through MindSpore's data queue.")
+    sink: bool = Field(description="Feed the device through MindSpore's data queue: planned, not carried out yet.")
 
 
 class MlflowTracking(Frozen):
@@ -442,14 +448,10 @@ class TrainTask(Frozen):
     kind: Literal["train"]
 
 
-class EvaluateTask(Frozen):
+class EvaluateTask(CheckpointConfig):
     """Evaluate a checkpoint or imported weights on the validation images."""
 
     kind: Literal["evaluate"]
-    checkpoint: str = Field(min_length=1, description="A .safetensors file of mvit, or a run folder (its best).")
-    weights: Literal["best", "raw", "ema"] = Field(
-        description="Which of a checkpoint's weights; best takes those that were better when it was written."
-    )
 
 
 Data = Annotated[

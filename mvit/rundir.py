@@ -140,6 +140,14 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def checkpoint_file(path: Path) -> Path | None:
+    """The file of a checkpoint: itself, or the best of a run folder, if it has one."""
+    if not path.is_dir():
+        return path
+    best = path / "checkpoints" / "best.json"
+    return best.with_name(f"{read_json(best)['file']}.safetensors") if best.exists() else None
+
+
 def write_run(folder: RunDir, config: RunConfig, plan: LaunchPlan) -> None:
     """Freeze what the workers shall do."""
     content = {"schema": SCHEMA, "config": config.model_dump(mode="json"), "plan": plan.model_dump(mode="json")}

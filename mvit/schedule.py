@@ -55,15 +55,15 @@ def learning_rate(schedule: Schedule, *, peak: float, step: int, steps_per_epoch
 
 
 def _one_cycle(schedule: OneCycleSchedule, *, peak: float, step: int, total_steps: int) -> float:
-    rising = round(schedule.rising * total_steps)
-    if step < rising:
-        return _half_cosine(schedule.initial_lr, peak, step / rising)
-    return _half_cosine(peak, schedule.final_lr, _share(step, begin=rising, end=total_steps - 1))
+    top = max(0.0, schedule.rising * total_steps - 1.0)  # where the peak is, between two steps perhaps
+    if step < top:
+        return _half_cosine(schedule.initial_lr, peak, step / top)
+    return _half_cosine(peak, schedule.final_lr, _share(step, begin=top, end=total_steps - 1))
 
 
-def _share(step: int, *, begin: int, end: int) -> float:
+def _share(step: int, *, begin: float, end: int) -> float:
     """How far `step` is from `begin` to `end`, within 0 and 1."""
-    return min(1.0, max(0, step - begin) / max(1, end - begin))
+    return min(1.0, max(0.0, step - begin) / (end - begin)) if end > begin else 1.0
 
 
 def _half_cosine(first: float, last: float, share: float) -> float:

@@ -16,6 +16,7 @@ NEEDED = {
     "cifar10": ["data.root=/cifar"],
     "cifar100": ["data.root=/cifar"],
     "evaluate": ["task.checkpoint=x.safetensors"],
+    "step": ["schedule.milestones=[3.0,4.0]"],
     "weights": ["init.checkpoint=x.safetensors"],
 }
 
@@ -95,6 +96,26 @@ def test_each_problem_names_path_value_rule_and_remedy(override, line):
 )
 def test_a_global_batch_that_does_not_split_names_the_nearest_ones(overrides, remedy):
     assert problems(*overrides) == [f"train.global_batch_size: {remedy}"]
+
+
+def test_ends_of_a_schedule_are_held_against_the_scaled_rate():
+    scaled = ("++optimizer.lr_batch_size=1024", "++schedule.final_lr=2e-4")
+    assert problems(*scaled) == [
+        "schedule.final_lr: 0.0002 is above the peak, optimizer.lr scaled to the global batch, 6.25e-05;"
+        " use 6.25e-05 or less"
+    ]
+    assert problems("++optimizer.lr_batch_size=8", "++schedule.final_lr=4e-3") == []
+
+
+def test_freezing_all_that_is_trained_is_refused():
+    patterns = "['*.weight','*.bias','*.gamma','*.beta']"
+    assert problems(f"++train.freeze={patterns}")[0].endswith("leaves nothing to train; leave out head.*")
+    assert "matches no parameter" in problems("++train.freeze=['*.moving_mean']")[0]
+
+
+def test_a_part_of_one_image_cannot_be_mixed():
+    (line,) = problems("augment=mixup_cutmix", "topology=cpu_2", "++train.global_batch_size=2")
+    assert line.startswith("train.global_batch_size: 2 leaves one image to each of 2 parts, and none to mix it with")
 
 
 def test_an_unknown_key_does_not_hide_what_else_is_wrong_in_its_section():

@@ -41,7 +41,8 @@ def value_at(raw, path: str):
 @pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_composes_is_legal_and_says_why_it_is_made(name):
     text = (FOLDER / f"{name}.yaml").read_text()
-    for part in ("question", "command", "cost", "expected"):
+    published = name.startswith(("reproduce", "cvnets", "mindcv"))
+    for part in ("question", "command", "cost", "expected", *(["source"] if published else [])):
         assert re.search(rf"^# {part}: +\S", text, re.MULTILINE), f"no {part}"
     assert f"experiment={name}" in text
     assert parse(composed(f"experiment={name}"))
@@ -59,16 +60,24 @@ def test_a_recipe_has_every_published_value(name):
             wrong.append(f"{path}: {found}, published {key} = {published}")
     assert not wrong
     said = {path for _, _, path, _ in RECIPES[name]["values"]}
-    recipe = {path for path in flat(raw) if path.split(".")[0] in ("optimizer", "schedule", "augment", "precision")}
-    unsaid = {path for path in recipe if path not in said and path.rpartition(".")[0] not in said}
-    if name.startswith("reproduce"):
-        assert unsaid <= {"augment.crop"}, "values of the recipe that the table does not vouch for"
+    parts = ("model", "data", "augment", "optimizer", "schedule", "train", "precision")
+    unsaid = {
+        path for path in flat(raw) if path.split(".")[0] in parts and not any(path.startswith(one) for one in said)
+    }
+    # What is not of the recipe: where things are, how often one looks, what is kept.
+    assert unsaid <= {
+        *("data.root", "data.train_folder", "data.val_folder", "data.on_unreadable", "data.class_names"),
+        *("train.max_steps", "train.log_every_steps", "train.eval_every_epochs", "train.eval_batch_size"),
+        *("train.checkpoint_every_steps", "train.keep_last", "train.keep_best", "train.max_restarts", "data.workers"),
+    }
     assert config.name == name
 
 
 def test_the_walk_begins_at_mindcvs_recipe_and_ends_at_the_authors():
     def step(name):
         raw = flat(composed("experiment=mindcv_to_cvnets", f"+experiment/mindcv_to_cvnets={name}"))
+        assert raw["name"] == "mindcv_to_cvnets"
+        assert flat(composed(f"experiment=mindcv_to_cvnets/{name}")) == raw, "alone it is the same experiment"
         return {path: value for path, value in raw.items() if path not in ("name", "seed", "train.keep_last")}
 
     def of(name):

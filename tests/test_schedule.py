@@ -40,7 +40,7 @@ def test_rates_rise_to_the_peak_once_and_then_never_rise(kind):
     found = np.array(rates(kind))
     top = int(found.argmax())
     assert found[top] == pytest.approx(PEAK)
-    assert top == (12 if kind == "one_cycle" else 10)
+    assert top == (11 if kind == "one_cycle" else 10)
     assert (np.diff(found[: top + 1]) > 0).all()
     assert (np.diff(found[top:]) <= 0).all()
     assert (found >= 0).all()
@@ -104,11 +104,16 @@ def test_a_polynomial_falls_with_its_power():
     assert rates("polynomial", power=1.0)[25] == pytest.approx(1.25)
 
 
-def test_one_cycle_goes_from_its_initial_rate_over_the_peak_to_its_final_rate():
-    found = rates("one_cycle")
-    assert (found[0], found[12], found[-1]) == pytest.approx((0.1, 2.0, 0.01))
-    assert found[6] == pytest.approx(1.05)
-    assert found[21] == pytest.approx(0.01 + 1.99 * (1 + math.cos(math.pi * 9 / 27)) / 2)
+@pytest.mark.parametrize("rising", [0.3, 0.25, 0.999])
+def test_one_cycle_is_the_two_phase_curve_of_pytorch(rising):
+    total, (low, high, end) = 40, (0.1, PEAK, 0.01)
+    top, last = rising * total - 1, total - 1  # the ends of its phases, as OneCycleLR has them
+    expected = []
+    for step in range(total):
+        first = step <= top
+        begin, finish, share = (low, high, step / top) if first else (high, end, (step - top) / (last - top))
+        expected.append(finish + (begin - finish) / 2 * (1 + math.cos(math.pi * share)))
+    np.testing.assert_allclose(rates("one_cycle", rising=rising), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)

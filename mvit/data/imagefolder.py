@@ -85,9 +85,11 @@ def class_names(data: Folders, classes: Sequence[str]) -> list[str]:
         remedy = "give a file of lines: folder name"
         raise DatasetError(Problem("data.class_names", str(path), rule, remedy)) from error
     known: dict[str, str] = {}
-    for line in lines:
-        folder, _, rest = line.strip().partition(" ")
-        known[folder] = rest.partition(",")[0].strip() or folder
+    longest_first = sorted(classes, key=len, reverse=True)  # a folder's name may hold spaces
+    for line in (f"{line.strip()} " for line in lines):
+        folder = next((name for name in longest_first if line.startswith((f"{name} ", f"{name}\t"))), None)
+        if folder is not None:
+            known[folder] = line[len(folder) :].partition(",")[0].strip() or folder
     if missing := [name for name in classes if name not in known]:
         rule = f"has no line for the class folders {_first(missing)}"
         raise DatasetError(Problem("data.class_names", str(path), rule, "add lines: folder name"))

@@ -16,12 +16,19 @@ from mvit.rundir import read_json, write_json
 DECODABLE = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 """What Pillow is asked to read, whatever the file is called; it could read more."""
 
+SLICE = 256
+"""Images of one task: a task for each of a million would take gigabytes."""
+
 
 def unreadable(root: Path, paths: Sequence[str], *, threads: int) -> list[str]:
     """The paths whose image does not decode to its end, in order."""
+    slices = [paths[first : first + SLICE] for first in range(0, len(paths), SLICE)]
+
+    def broken_of(some: Sequence[str]) -> list[str]:
+        return [path for path in some if is_broken(root / path)]
+
     with ThreadPoolExecutor(threads) as pool:
-        broken = pool.map(lambda path: is_broken(root / path), paths, chunksize=64)
-        return [path for path, bad in zip(paths, broken, strict=True) if bad]
+        return [path for broken in pool.map(broken_of, slices) for path in broken]
 
 
 def unreadable_cached(

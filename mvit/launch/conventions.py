@@ -14,7 +14,7 @@ from safetensors import safe_open
 from mvit.check import Problem
 from mvit.config import Data, EvaluateTask, Init, ModelConfig, RandomInit, Task, TrainTask, WeightsInit
 from mvit.models import spec
-from mvit.rundir import read_json
+from mvit.rundir import checkpoint_file, read_json
 
 OF_DATA = ("mean", "std", "channel_order", "eval_crop_fraction")
 OF_DATA_TO_START = ("mean", "std", "channel_order")
@@ -26,7 +26,7 @@ def conventions_of(path: Path) -> dict[str, Any]:
     from mvit.models.weights import WeightsError, load_metadata  # NumPy and safetensors, for this task alone
 
     try:
-        path = _file(path)
+        path = checkpoint_file(path) or path
         sidecar = path.with_suffix(".json")
         return read_json(sidecar)["conventions"] if sidecar.exists() else load_metadata(path)
     except (OSError, ValueError, KeyError, TypeError, WeightsError):
@@ -48,28 +48,46 @@ def same_conventions(key: str, section: Task | Init, data: Data, model: ModelCon
 
 def same_classes(task: Task, *, found: int) -> Iterator[Problem]:
     """Where the data has another number of classes than the weights to evaluate."""
-    theirs = _said(task).get("num_classes")
-    if isinstance(task, EvaluateTask) and theirs not in (None, found):
+    if not isinstance(task, EvaluateTask):
+        return
+    path = checkpoint_file(Path(task.checkpoint))
+    shapes = (_shapes(path) if path else None) or {}
+    theirs = shapes["head.bias"][0] if "head.bias" in shapes else _said(task).get("num_classes")
+    if theirs not in (None, found):
         rule = f"has {theirs} classes, the data has {found}"
         yield Problem("task.checkpoint", task.checkpoint, rule, "choose the data it was trained on")
 
 
-def fits_network(init: Init, model: ModelConfig) -> Iterator[Problem]:
-    """Where the network is another than that of the weights to start from; a head of other classes is made new."""
-    if not isinstance(init, WeightsInit) or not Path(init.checkpoint).exists():
+def fits_network(key: str, section: Task | Init, model: ModelConfig) -> Iterator[Problem]:
+    """Where a file cannot be read, or holds other weights than are asked for, or those of another network.
+
+    A head of other classes is made new where training starts from it.
+    """
+    if isinstance(section, (TrainTask, RandomInit)) or not Path(section.checkpoint).exists():
         return
-    theirs = _shapes(Path(init.checkpoint))
-    ours = spec.parameter_shapes(model, num_classes=model.num_classes or 1)
-    wrong = [name for name, shape in ours.items() if not name.startswith("head.") and theirs.get(name) != shape]
-    if theirs and wrong:
+    path, given = checkpoint_file(Path(section.checkpoint)), f"{key}.checkpoint"
+    if path is None or not path.exists():
+        remedy = "name a run that has evaluated once, or a .safetensors file"
+        yield Problem(given, section.checkpoint, "is no run folder with a best checkpoint", remedy)
+        return
+    theirs = _shapes(path)
+    if theirs is None:
+        yield Problem(given, section.checkpoint, "cannot be read: it is torn, or no .safetensors", "name another one")
+        return
+    if section.weights == "ema" and not any(name.startswith("ema.") for name in theirs):
+        yield Problem(f"{key}.weights", "ema", f"is not in {section.checkpoint}", f"use {key}.weights=raw")
+    ours = spec.parameter_shapes(model, num_classes=theirs.get("head.bias", (1,))[0])
+    wrong = [name for name, shape in ours.items() if theirs.get(name) != shape]
+    if wrong:
         rule = f"is of another network than model={model.name}: {wrong[0]}"
         rule += f" has shape {theirs[wrong[0]]}, not {ours[wrong[0]]}" if wrong[0] in theirs else " is missing"
-        yield Problem("init.checkpoint", init.checkpoint, rule, "choose the model that it was trained with")
+        yield Problem(given, section.checkpoint, rule, "choose the model that it was trained with")
 
 
 def starts_from(init: WeightsInit, *, num_classes: int) -> str:
     """Where the weights come from, and whether the head is new, in words."""
-    theirs = _shapes(Path(init.checkpoint)).get("head.bias", (num_classes,))[0]
+    path = checkpoint_file(Path(init.checkpoint))
+    theirs = ((_shapes(path) if path else None) or {}).get("head.bias", (num_classes,))[0]
     kept = "" if theirs == num_classes else f", new head ({theirs} classes there, {num_classes} here)"
     return f"{init.checkpoint}{kept}"
 
@@ -80,21 +98,13 @@ def _said(section: Task | Init) -> dict[str, Any]:
     return conventions_of(Path(section.checkpoint))
 
 
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of a file's tensors by name, from its header alone; empty if it cannot be read."""
+def _shapes(path: Path) -> dict[str, tuple[int, ...]] | None:
+    """Shapes of a file's tensors by name, from its header alone; None if it cannot be read."""
     try:
-        with cast(Any, safe_open)(_file(path), framework="numpy") as file:  # it carries no types
+        with cast(Any, safe_open)(path, framework="numpy") as file:  # it carries no types
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
-    except Exception:  # noqa: BLE001  safetensors raises its own type; loading will say what is wrong
-        return {}
-
-
-def _file(path: Path) -> Path:
-    """The file of a checkpoint: itself, or the best of a run folder."""
-    if not path.is_dir():
-        return path
-    best = path / "checkpoints" / "best.json"
-    return best.with_name(f"{read_json(best)['file']}.safetensors")
+    except Exception:  # noqa: BLE001  safetensors raises its own type
+        return None
 
 
 def _same(ours: Any, theirs: Any) -> bool:

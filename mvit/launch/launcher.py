@@ -89,9 +89,10 @@ def _readable(config: RunConfig, facts: DatasetFacts) -> DatasetFacts:
         return facts
     classes, train, val = scan(data)
     root = Path(data.root)
+    trains = config.task.kind == "train"
     broken = unreadable_cached(
         root,
-        (train, val),
+        (train, val) if trains else (val,),
         folder=CHECKOUT / config.runs_dir / ".readable",
         threads=data.workers,
         before=lambda count: console.say(f"mvit: reading {count} images once, to find unreadable ones"),
@@ -99,7 +100,7 @@ def _readable(config: RunConfig, facts: DatasetFacts) -> DatasetFacts:
     if broken and data.on_unreadable == "refuse":
         remedy = "remove or repair it, or set data.on_unreadable=skip"
         raise ConfigError(*(Problem("data.root", str(root / path), "is no readable image", remedy) for path in broken))
-    if lost := emptied(train, broken, classes):
+    if trains and (lost := emptied(train, broken, classes)):
         remedy = "repair its images, or remove the class"
         raise ConfigError(*(Problem("data.root", name, "is a class without a readable image", remedy) for name in lost))
     of_train = len(frozenset(broken) & frozenset(train.paths))

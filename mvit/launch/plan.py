@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mvit.check import ConfigError, Problem, Rule
+from mvit.check import ConfigError, Problem, Rule, asked_batches
 from mvit.config import (
     AscendTopology,
     Bf16Precision,
@@ -114,9 +114,6 @@ def host_rules(host: Host) -> list[Rule]:
         if not path.exists():
             remedy = "name a .safetensors file or the folder of a finished run"
             yield Problem(given, section.checkpoint, "does not exist", remedy)
-        elif path.is_dir() and not (path / "checkpoints" / "best.json").exists():
-            remedy = "name a run that has evaluated once, or a .safetensors file"
-            yield Problem(given, section.checkpoint, "is no run folder with a best checkpoint", remedy)
         elif path.is_file() and path.suffix != ".safetensors":
             remedy = "import it with: python -m mvit weights SRC OUT"
             yield Problem(given, section.checkpoint, "is no .safetensors file", remedy)
@@ -127,7 +124,8 @@ def host_rules(host: Host) -> list[Rule]:
         (("init",), partial(checkpoint, "init")),
         (("task", "data", "model"), partial(same_conventions, "task")),
         (("init", "data", "model"), partial(same_conventions, "init")),
-        (("init", "model"), fits_network),
+        (("task", "model"), partial(fits_network, "task")),
+        (("init", "model"), partial(fits_network, "init")),
     ]
 
 
@@ -140,15 +138,21 @@ def data_rules(facts: DatasetFacts) -> list[Rule]:
             rule = f"is not the number of classes of {data.kind}, {found}"
             yield Problem("model.num_classes", model.num_classes, rule, f"use {found}, or null")
 
-    def batch(train: TrainConfig) -> Iterator[Problem]:
-        asked = [(f"train.buckets.{i}.global_batch_size", b.global_batch_size) for i, b in enumerate(train.buckets)]
-        for path, size in asked or [("train.global_batch_size", train.global_batch_size)]:
+    def batch(train: TrainConfig, task: Task) -> Iterator[Problem]:
+        if task.kind != "train":
+            return
+        asked = asked_batches(train)
+        for path, size in asked:
             if size > facts.num_train:
                 rule = f"is more than the {facts.num_train} training images"
                 yield Problem(path, size, rule, f"use {facts.num_train} or less")
+        together = sum(size for _, size in asked)
+        if len(asked) > 1 and max(size for _, size in asked) <= facts.num_train < together:
+            rule = f"are more than the {facts.num_train} training images together: a size would never have its turn"
+            yield Problem("train.buckets", together, rule, "use smaller batches or fewer sizes")
 
-    def warmup(schedule: Schedule, train: TrainConfig, data: Data) -> Iterator[Problem]:
-        if schedule.kind == "one_cycle" or schedule.warmup_unit == "epochs":
+    def warmup(schedule: Schedule, train: TrainConfig, data: Data, task: Task) -> Iterator[Problem]:
+        if task.kind != "train" or schedule.kind == "one_cycle" or schedule.warmup_unit == "epochs":
             return
         buckets = _buckets(train, data.image_size, parts=1, facts=facts)
         steps = train.epochs * sum(bucket.steps_per_epoch for bucket in buckets)
@@ -167,8 +171,8 @@ def data_rules(facts: DatasetFacts) -> list[Rule]:
         (("data",), validation),
         (("task",), weights),
         (("model", "data"), classes),
-        (("train",), batch),
-        (("schedule", "train", "data"), warmup),
+        (("train", "task"), batch),
+        (("schedule", "train", "data", "task"), warmup),
     ]
 
 

@@ -22,8 +22,9 @@ def result_row(config: RunConfig, plan: LaunchPlan, result: dict[str, Any], fold
 
     size = config.data.image_size
     train_batches = "/".join(str(bucket.per_device_batch_size) for bucket in plan.buckets)
-    ema = metrics.get("val/ema_acc1", -1.0) > metrics.get("val/acc1", -1.0)
-    accuracy = "val/ema_acc" if ema else "val/acc"
+    better = metrics.get("val/ema_acc1", -1.0) > metrics.get("val/acc1", -1.0)
+    accuracy = "val/ema_acc" if better else "val/acc"
+    ema = better or result.get("weights") == "ema"
     return {
         "model name": config.model.name,
         "params(M)": f"{plan.parameters / 1e6:.2f}",
@@ -82,6 +83,15 @@ def _from(found: list[float]) -> str:
     return f"from {len(found)} past run{'s' if len(found) > 1 else ''}"
 
 
+def _alike(one: RunConfig, other: RunConfig) -> bool:
+    """Whether two runs compile the same graphs, as far as the shapes of batches do not tell."""
+    if any(getattr(one, part) != getattr(other, part) for part in ("model", "topology", "precision")):
+        return False
+    mixed = [config.augment.mix is not None for config in (one, other)]
+    trains = [(c.optimizer.kind, c.train.freeze, c.train.ema_momentum is None) for c in (one, other)]
+    return mixed[0] == mixed[1] and trains[0] == trains[1]
+
+
 def past_runs(config: RunConfig, plan: LaunchPlan, runs: Path) -> PastRuns:
     """The last finished runs below `runs` that are like this one."""
     found: list[dict[str, Any]] = []
@@ -89,6 +99,6 @@ def past_runs(config: RunConfig, plan: LaunchPlan, runs: Path) -> PastRuns:
         with suppress(RunDirError, OSError, ValueError, KeyError):
             past, past_plan = read_run(RunDir(file.parent))
             result = read_json(file)
-            if past.model == config.model and past.topology == config.topology and past_plan.graphs == plan.graphs:
+            if _alike(past, config) and past_plan.graphs == plan.graphs:
                 found.append({"metrics": result["metrics"], "graphs": result["graphs"]})
     return PastRuns(asked=config.task.kind == "train", steps=plan.last_step, results=tuple(found))

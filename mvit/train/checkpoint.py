@@ -17,8 +17,8 @@ import numpy as np
 from mindspore import nn
 from safetensors.numpy import load_file, save_file
 
-from mvit.config import WeightsInit
-from mvit.rundir import fsync_folder, read_json, write_json
+from mvit.config import CheckpointConfig
+from mvit.rundir import checkpoint_file, fsync_folder, read_json, write_json
 
 HEAD = ("head.weight", "head.bias")
 """What the number of classes shapes."""
@@ -123,16 +123,6 @@ def of_rank(rank: int, name: str) -> str:
     return f"rank{rank}.{name}" if rank else name
 
 
-def find(path: Path) -> Path:
-    """The file of a checkpoint: itself, or the best of a run folder."""
-    if path.is_dir():
-        best = path / "checkpoints" / "best.json"
-        if not best.exists():
-            raise CheckpointError(f"{path} has no best checkpoint")
-        return best.with_name(read_json(best)["file"] + ".safetensors")
-    return path
-
-
 def read(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a file; a sidecar's sha256 is checked where there is one (imported weights have none)."""
     sidecar = path.with_suffix(".json")
@@ -150,41 +140,44 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise CheckpointError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def weights_of(path: Path, which: Literal["best", "raw", "ema"]) -> dict[str, np.ndarray]:
-    """The network's own tensors of a file: the raw ones or their averages; `best` is what its sidecar says."""
-    tensors = read(path)
-    sidecar = path.with_suffix(".json")
-    if which == "best":
-        which = read_json(sidecar).get("best_of", "raw") if sidecar.exists() else "raw"
-    averages = {name.removeprefix("ema."): value for name, value in tensors.items() if name.startswith("ema.")}
-    if which == "raw":
-        return tensors
-    if not averages:
-        raise CheckpointError(f"{path} holds no averaged weights; ask for the raw ones")
-    return averages
-
-
 @dataclass(frozen=True)
-class Started:
-    """Where initial weights came from, and the parameters that keep their random ones."""
+class Weights:
+    """The network's own tensors of a file, and which they are."""
 
     source: Path
-    weights: str
-    new: tuple[str, ...]
+    which: Literal["raw", "ema"]
+    tensors: dict[str, np.ndarray]
 
 
-def initialise(net: nn.Cell, init: WeightsInit) -> Started:
-    """Start from a checkpoint; a head of another number of classes stays as it was drawn."""
-    source = find(Path(init.checkpoint))
-    tensors = weights_of(source, init.weights)
+def weights_of(asked: CheckpointConfig) -> Weights:
+    """The weights of a file or a run folder: the raw ones or their averages; `best` is what the sidecar says."""
+    path = checkpoint_file(Path(asked.checkpoint))
+    if path is None:
+        raise CheckpointError(f"{asked.checkpoint} has no best checkpoint")
+    tensors = read(path)
+    sidecar = path.with_suffix(".json")
+    which = asked.weights
+    if which == "best":
+        which = read_json(sidecar).get("best_of", "raw") if sidecar.exists() else "raw"
+    if which == "raw":
+        return Weights(path, "raw", tensors)
+    averages = {name.removeprefix("ema."): value for name, value in tensors.items() if name.startswith("ema.")}
+    if not averages:
+        raise CheckpointError(f"{path} holds no averaged weights; ask for the raw ones")
+    return Weights(path, "ema", averages)
+
+
+def initialise(net: nn.Cell, weights: Weights) -> tuple[str, ...]:
+    """Start from weights; names the parameters that stay as they were drawn: a head of other classes."""
+    tensors = weights.tensors
     new = tuple(
         name
         for name, parameter in net.parameters_dict().items()
         if name in HEAD and name in tensors and tensors[name].shape != parameter.shape
     )
     drawn = {name: net.parameters_dict()[name].asnumpy() for name in new}
-    load(net, {**tensors, **drawn}, source=source)
-    return Started(source, init.weights, new)
+    load(net, {**tensors, **drawn}, source=weights.source)
+    return new
 
 
 def load(net: nn.Cell, tensors: dict[str, np.ndarray], *, source: Path) -> None:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -30,8 +29,6 @@ from mvit.train.stop import Stop, Stopped
 from mvit.train.watch import NonFinite, Throughput, Window, must_be_finite
 from mvit.train.writer import Writer
 
-WARM_STEPS = 3
-"""Steps whose time is left out of the throughput: kernels search for their thread count, caches fill."""
 MOST_DROPPED = 100
 """Updates in a row that may overflow: a dynamic loss scale has long found its place by then."""
 
@@ -61,8 +58,9 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
     net = MobileViT(config.model, num_classes=plan.num_classes)
     device.cast_network(net, config.precision)
     if isinstance(config.init, WeightsInit):
-        started = checkpoint.initialise(net, config.init)
-        journal.event("initialised", source=str(started.source), weights=started.weights, new=list(started.new))
+        weights = checkpoint.weights_of(config.init)
+        new = checkpoint.initialise(net, weights)
+        journal.event("initialised", source=str(weights.source), weights=weights.which, new=list(new))
     device.freeze(net, recipe.freeze)
     normalise = Normalise(config.data)
     scale = Scale(config.precision.loss_scale) if config.precision.kind == "fp16" else None
@@ -106,8 +104,7 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
     )
     stop = Stop(folder, rank=rank, world_size=plan.world_size)
     window = Window(at.window, last=at.last_loss)
-    throughput = Throughput()
-    warm_until = at.step + WARM_STEPS
+    throughput = Throughput(synchronise=window.synchronise, waited_s=lambda: loader.waited_s)
 
     def save() -> None:
         """A checkpoint of this moment; every worker must call this."""
@@ -122,7 +119,7 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
         slices = sampler.epoch_slices(plan.buckets, seed=config.seed, epoch=epoch)[at.step - begins : ends - begins]
         parts = _parts(config, plan, slices, rank=rank, epoch=epoch)
         with closing(loader.train(train_source, parts, epoch=epoch)) as batches:
-            throughput.start(waited_s=loader.waited_s)
+            throughput.start()
             for slice_ in slices:
                 began = time.perf_counter()
                 bucket = plan.buckets[slice_.bucket]
@@ -134,18 +131,14 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
                     total_steps=plan.total_steps,
                 )
                 draws = [_draws(config, step=at.step, part=p, size=bucket.image_size) for p in _my_parts(plan, rank)]
-                loss_sum, norm = step(batches, draws, lr=lr, decay=config.optimizer.weight_decay)
-                at.advance()
-                window.add(at.step, loss_sum, count=bucket.global_batch_size)
+                with throughput.step(bucket.global_batch_size, shape=slice_.bucket):
+                    loss_sum, norm = step(batches, draws, lr=lr, decay=config.optimizer.weight_decay)
+                    at.advance()
+                    window.add(at.step, loss_sum, count=bucket.global_batch_size)
                 if at.first_step_s is None:
                     window.synchronise()
                     at.first_step_s = time.perf_counter() - began
                     journal.metrics({"perf/first_step_s": at.first_step_s}, step=1, epoch=epoch)
-                if at.step == warm_until:
-                    window.synchronise()
-                    throughput.start(waited_s=loader.waited_s)
-                elif at.step > warm_until:
-                    throughput.add(bucket.global_batch_size)
                 if at.step % recipe.log_every_steps == 0 or at.step == plan.last_step:
                     logged = {"train/loss": window.close(), "train/lr": lr}
                     logged |= _stability(norm, scale, step=at.step)
@@ -156,8 +149,7 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
                     break
                 if recipe.checkpoint_every_steps and at.step % recipe.checkpoint_every_steps == 0 and at.step < ends:
                     save()
-            window.synchronise()  # so that the epoch's time is that of its steps
-            throughput.stop(waited_s=loader.waited_s)
+            throughput.stop()
 
         is_last = at.step == plan.last_step
         evaluates = not at.evaluated and at.step == ends and (is_last or epoch % recipe.eval_every_epochs == 0)
@@ -172,7 +164,6 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
         if evaluates:
             status.stage("evaluate")
             found = _evaluate(evaluate_step, plan, config, loader, val_source, rank=rank, workers=workers)
-            must_be_finite(found.metrics(), step=at.step)
             scores, best_of = found.metrics(), "raw"
             if ema is not None:
                 with device.swapped(ema.parameters, ema.averages):
@@ -180,6 +171,7 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
                 scores |= of_ema.metrics(prefix="val/ema_")
                 if of_ema.acc1 > found.acc1:
                     found, best_of = of_ema, "ema"
+            must_be_finite(scores, step=at.step)
             improved = found.acc1 > at.best["best/val_acc1"]
             if improved:
                 at.best = {"best/val_acc1": found.acc1, "best/epoch": epoch}
@@ -216,8 +208,8 @@ def evaluate_only(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: 
     status.stage("build")
     net = MobileViT(config.model, num_classes=plan.num_classes)
     device.cast_network(net, config.precision)
-    path = checkpoint.find(Path(config.task.checkpoint))
-    checkpoint.load(net, checkpoint.weights_of(path, config.task.weights), source=path)
+    weights = checkpoint.weights_of(config.task)
+    checkpoint.load(net, weights.tensors, source=weights.source)
     step = EvaluateStep(net, normalise=Normalise(config.data), num_classes=plan.num_classes)
     status.stage("compile")
     compiled = {"evaluate": _compile_evaluation(step, plan)}
@@ -233,7 +225,7 @@ def evaluate_only(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: 
         _write_confusion(folder, found)
         counts = {"correct1": found.correct1, "correct5": found.correct5, "count": found.count}
         result = {"task": "evaluate", "steps": 0, "metrics": metrics, "counts": counts, "graphs": compiled}
-        write_json(folder.result, result)
+        write_json(folder.result, {**result, "weights": weights.which})
 
 
 def _my_parts(plan: LaunchPlan, rank: int) -> range:

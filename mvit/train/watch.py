@@ -1,14 +1,17 @@
 """What is watched while steps run: losses that must be finite, and the time that steps take."""
 
 import time
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 
 import mindspore as ms
 import numpy as np
 
 from mvit.train.stop import IN_FLIGHT
+
+WARM_STEPS = 3
+"""Steps of each shape whose time is left out of the throughput."""
 
 
 class NonFinite(Exception):
@@ -45,7 +48,7 @@ class Window:
     def values(self) -> list[tuple[int, float, int]]:
         """The losses as numbers; waits for the device."""
         self.losses = [
-            (step, float(loss.asnumpy()) if isinstance(loss, ms.Tensor) else loss, count)  # synchronises
+            (step, loss if isinstance(loss, float) else float(loss.asnumpy()), count)  # synchronises
             for step, loss, count in self.losses
         ]
         return [(step, float(loss), count) for step, loss, count in self.losses]
@@ -62,31 +65,47 @@ class Window:
         return self.last
 
 
-@dataclass
 class Throughput:
-    """Time of the steps in steady state: no compilation, no first steps, no evaluation."""
+    """Time of the steps in steady state: no compilation, no evaluation, no first steps of any shape."""
 
-    steps: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    waiting_s: float = 0.0
-    _began: float = 0.0
-    _waited: float = 0.0
-    _counted: int = 0
+    def __init__(self, *, synchronise: Callable[[], None], waited_s: Callable[[], float]) -> None:
+        self.synchronise, self.waited_s = synchronise, waited_s
+        self.steps = self.images = 0
+        self.seconds = self.waiting_s = 0.0
+        self._seen: Counter[int] = Counter()
+        self._steady = self._images = 0  # since the clock was started
+        self._began = self._waited = 0.0
 
-    def start(self, *, waited_s: float) -> None:
-        self._began, self._waited, self._counted = time.perf_counter(), waited_s, self.steps
+    def start(self) -> None:
+        """Start the clock; the device must be idle."""
+        self._began, self._waited = time.perf_counter(), self.waited_s()
 
-    def add(self, images: int) -> None:
-        """One step of so many images, over all devices."""
-        self.steps += 1
-        self.images += images
+    @contextmanager
+    def step(self, images: int, *, shape: int) -> Generator[None]:
+        """One step of so many images, over all devices, through the graph of a shape.
 
-    def stop(self, *, waited_s: float) -> None:
-        """The device must have been synchronised."""
-        if self.steps > self._counted:
+        The clock stands during the first WARM_STEPS of a shape: kernels search for their thread count, caches fill.
+        """
+        warm = self._seen[shape] < WARM_STEPS
+        self._seen[shape] += 1
+        if warm:
+            self.stop()
+        yield
+        if warm:
+            self.synchronise()
+            self.start()
+        else:
+            self._steady += 1
+            self._images += images
+
+    def stop(self) -> None:
+        """Take the time since the start, once the device has done its work."""
+        self.synchronise()
+        if self._steady:
             self.seconds += time.perf_counter() - self._began
-            self.waiting_s += waited_s - self._waited
+            self.waiting_s += self.waited_s() - self._waited
+            self.steps, self.images = self.steps + self._steady, self.images + self._images
+            self._steady = self._images = 0
 
     def metrics(self) -> dict[str, float]:
         """Empty for a run of too few steps to have a steady state."""

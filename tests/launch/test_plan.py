@@ -170,3 +170,18 @@ def test_a_warm_up_in_steps_that_is_longer_than_the_training_is_refused(raw, con
         "schedule.warmup: 221.0 is longer than the 220 steps of training; use 220 or less, or raise train.epochs"
     ]
     assert found(data_rules(facts), raw, "schedule.warmup_unit=steps", "schedule.warmup=220") == []
+
+
+def test_buckets_that_never_all_fit_into_an_epoch_are_refused(raw, configured):
+    facts = dataset.look(configured().data)
+    buckets = "++train.buckets=[{image_size: 64, global_batch_size: 800}, {image_size: 96, global_batch_size: 700}]"
+    assert found(data_rules(facts), raw, buckets) == [
+        "train.buckets: 1500 are more than the 1437 training images together: a size would never have its turn;"
+        " use smaller batches or fewer sizes"
+    ]
+
+
+def test_an_evaluation_is_not_judged_by_the_recipe_of_training(raw, configured):
+    facts = dataset.look(configured().data)
+    asked = ("task=evaluate", "task.checkpoint=x", "train.global_batch_size=2048")
+    assert found(data_rules(facts), raw, *asked, "schedule.warmup_unit=steps", "schedule.warmup=9999") == []

@@ -326,13 +326,3 @@ def test_an_overflow_on_one_of_two_workers_drops_the_update_on_both(tmp_path):
         assert one["dropped"] == 1.0
         assert one["moved"]
     assert said[0]["weights"] == said[1]["weights"]
-
-
-def test_a_loss_that_is_not_finite_names_its_steps(mindspore):
-    from mvit.train.watch import NonFinite, Window
-
-    window = Window()
-    for step, value in enumerate((1.0, float("nan"), float("inf")), 1):
-        window.add(step, mindspore.Tensor(value, mindspore.float32), count=2)
-    with pytest.raises(NonFinite, match="not finite at steps 2 to 3; lower optimizer.lr"):
-        window.close()

@@ -48,7 +48,7 @@ class Window:
     def values(self) -> list[tuple[int, float, int]]:
         """The losses as numbers; waits for the device."""
         self.losses = [
-            (step, loss if isinstance(loss, float) else float(loss.asnumpy()), count)  # synchronises
+            (step, loss if isinstance(loss, (int, float)) else float(loss.asnumpy()), count)  # synchronises
             for step, loss, count in self.losses
         ]
         return [(step, float(loss), count) for step, loss, count in self.losses]

@@ -38,7 +38,7 @@ def launch(tmp_path_factory):
         ("reproduce_xx_small", BATCH),
         ("reproduce_x_small", (*BATCH, *TINY[:2])),
         ("reproduce_small", (*BATCH, *TINY[:2])),
-        ("cvnets_xx_small", TWO_SIZES),
+        ("cvnets_xx_small", (*TWO_SIZES, *TINY[:2])),
         ("cvnets_x_small", (*TWO_SIZES, *TINY[:2])),
         ("cvnets_small", (*TWO_SIZES, *TINY[:2])),
     ],

@@ -133,11 +133,11 @@ class ImageFolder:
     """Image files."""
 
     def __init__(self, root: str, split: Split) -> None:
-        self.root, self.paths = Path(root), split.paths
+        self.root, self.paths = root, split.paths
         self.labels = np.asarray(split.labels, np.int32)
 
     def sample(self, index: int) -> File:
-        return File(str(self.root / self.paths[index]))
+        return File(f"{self.root}/{self.paths[index]}")  # joined as text: a Path for each image costs 25 us
 
 
 class MindRecord:

@@ -17,6 +17,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from mvit import rundir
 from mvit.check import ConfigError, Problem, nearest
+from mvit.credentials import hidden
 from mvit.launch import console
 from mvit.launch.launcher import launch
 from mvit.launch.plan import CHECKOUT
@@ -99,7 +100,7 @@ def _reported(act: Callable[[], int]) -> int:
     except ConfigError as error:
         console.complain(str(problem) for problem in error.problems)
     except rundir.RunDirError as error:
-        console.complain([str(error)])
+        console.complain([hidden(str(error))])
     except MissingConfigException as error:
         console.complain([_missing_option(error)])
     except InterpolationResolutionError as error:
@@ -110,7 +111,7 @@ def _reported(act: Callable[[], int]) -> int:
 
 
 def _missing_option(error: MissingConfigException) -> str:
-    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    group, _, option = hidden(error.missing_cfg_file or "").rpartition("/")
     options = [name for name in error.options or [] if name != "README"]
     if not group or not options:
         return _first_line(error).removeprefix("In 'config': ")
@@ -118,7 +119,7 @@ def _missing_option(error: MissingConfigException) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return hidden(str(error).strip().splitlines()[0])
 
 
 if __name__ == "__main__":

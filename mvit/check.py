@@ -36,6 +36,7 @@ from mvit.config import (
     variants,
     world_size,
 )
+from mvit.credentials import hidden
 from mvit.models.spec import STATISTICS, parameter_shapes
 from mvit.schedule import scaled_lr
 
@@ -54,7 +55,7 @@ class Problem:
 
     def __str__(self) -> str:
         value = "" if self.value is None else f"{_short(self.value)} "
-        return f"{self.path}: {value}{self.rule}; {self.remedy}"
+        return hidden(f"{self.path}: {value}{self.rule}; {self.remedy}")
 
 
 class ConfigError(Exception):
@@ -305,7 +306,7 @@ def _multiples(value: int, parts: int) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else str(value)
+    text = hidden(repr(value) if isinstance(value, str) else str(value))  # before a password may be cut in two
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 

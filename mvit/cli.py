@@ -46,13 +46,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     synthetic.add_argument("--format", choices=("jpeg", "png"), default="jpeg")
     synthetic.add_argument("--overwrite", action="store_true", help="replace OUT if it was generated")
 
+    again = commands.add_parser("resume", help="continue a run, or a sweep's unfinished trials, from their folder")
+    again.add_argument("run", type=Path, metavar="RUN", help="a run folder, or that of a sweep")
+    again.add_argument("overrides", nargs="*", metavar="key=value", help="refused where they change it, but for --fork")
+    again.add_argument("--fork", action="store_true", help="a new run beside it, from its newest checkpoint")
+
     ui = commands.add_parser("ui", help="MLflow's server on this project's store")
     ui.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     ui.add_argument("--port", type=int, default=5000)
 
+    replay = commands.add_parser("sync", help="send run folders to a tracking store; what is there is not sent again")
+    replay.add_argument("path", type=Path, metavar="PATH", help="a run folder, or a folder above several")
+    replay.add_argument("--uri", help="the store (default: the one of each run); passwords: MLFLOW_TRACKING_PASSWORD")
+    replay.add_argument("--experiment", metavar="NAME", help="the experiment there (default: the one of each run)")
+
     commands.add_parser("docs", help="print docs/configuration.md, made from the fields of the configuration")
 
-    asked = parser.parse_args(arguments)
+    asked, rest = parser.parse_known_args(arguments)
+    if asked.command == "resume" and not any(argument.startswith("-") for argument in rest):
+        asked.overrides += rest  # argparse loses what stands behind --fork
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     match asked.command:
         case "weights":
             return _weights(asked.source, asked.out, overwrite=asked.overwrite)
@@ -69,11 +83,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         case "synthetic":
             return _synthetic(asked)
+        case "resume":
+            from mvit.launch.resume import resume
+
+            return resume(asked.run, asked.overrides, fork=asked.fork)
+        case "sync":
+            from mvit.launch.sync import sync
+
+            try:
+                return sync(asked.path, uri=asked.uri, experiment=asked.experiment)
+            except KeyboardInterrupt:
+                return 130
         case "ui":
             from mvit.config import MlflowTracking
             from mvit.launch.plan import CHECKOUT
             from mvit.launch.server import serve
-            from mvit.launch.tracking import store_uri
+            from mvit.launch.store import store_uri
 
             tracking = MlflowTracking(kind="mlflow", uri=None, experiment="mvit")
             return serve(store_uri(tracking, CHECKOUT), host=asked.host, port=asked.port)

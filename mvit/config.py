@@ -426,6 +426,16 @@ class AscendTopology(TopologyConfig):
     sink: bool = Field(description="Feed the device through MindSpore's data queue: planned, not carried out yet.")
 
 
+class LimitsConfig(Frozen):
+    """Seconds a worker may be in a stage without getting on; a run past them is ended, naming stage and rank."""
+
+    join_s: float = Field(gt=0.0, description="From the start of the processes until they have found each other.")
+    data_s: float = Field(gt=0.0, description="Opening the data and building the network.")
+    compile_s: float = Field(gt=0.0, description="Compiling all graphs.")
+    step_s: float = Field(gt=0.0, description="One training step, checkpoints included.")
+    evaluate_s: float = Field(gt=0.0, description="One whole evaluation.")
+
+
 class MlflowTracking(Frozen):
     """Mirror runs to MLflow."""
 
@@ -486,6 +496,7 @@ class RunConfig(Frozen):
     train: TrainConfig
     precision: Precision
     topology: Topology
+    limits: LimitsConfig
     tracking: Tracking
     task: Task
 

@@ -42,11 +42,8 @@ class GraphPlan(Frozen):
 
 
 class LaunchPlan(Frozen):
-    """One launch, derived from a `RunConfig` and facts about the host."""
+    """One launch, derived from a `RunConfig` and facts about the host; the same for each of its attempts."""
 
-    argv: Strings
-    env: dict[str, str]
-    """What is added to the environment of the workers."""
     world_size: int
     nodes: int
     device: Literal["CPU", "Ascend"]

@@ -29,6 +29,17 @@ def process_start(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether the process is stopped, by SIGSTOP or a debugger."""
+    try:
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+            in "Tt"
+        )
+    except OSError:
+        return False
+
+
 def new_mark(token: str) -> str:
     """The mark of a launch by this process."""
     return f"{os.getpid()}:{process_start(os.getpid())}:{token}"

@@ -5,12 +5,15 @@ runs/<name>/<time>-<id>/
     provenance.json     what code, versions and host made the run; code.patch beside it
     metrics.jsonl       the journal, a line per entry, written by rank 0
     status/<rank>.json  stage, step, heartbeat and error of each process
-    logs/               a file per process
+    logs/attempt-<n>/   a file per process
     checkpoints/        see `train/checkpoint.py`
     confusion.json      class by class counts of the best evaluation
     result.json         final and best numbers, written last
     tracking.json       where the run is mirrored
     stop.json, stop_at.json   between parent and workers, while a run is stopped
+    launcher.json       the process that looks after the run
+    error.json          the first cause of a failure
+    end.json            how the run ended, and whether its mirror knows; written by the parent
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from typing import Any
 from mvit.config import RunConfig
 from mvit.plan import LaunchPlan
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class RunDirError(Exception):
@@ -89,6 +92,21 @@ class RunDir:
     def stop_at(self) -> Path:
         """Rank 0's answer: the step after which all of them do."""
         return self.path / "stop_at.json"
+
+    @property
+    def launcher(self) -> Path:
+        return self.path / "launcher.json"
+
+    @property
+    def error(self) -> Path:
+        return self.path / "error.json"
+
+    @property
+    def end(self) -> Path:
+        return self.path / "end.json"
+
+    def attempt_logs(self, attempt: int) -> Path:
+        return self.logs / f"attempt-{attempt}"
 
     @property
     def tracking(self) -> Path:
@@ -166,8 +184,11 @@ def read_run(folder: RunDir) -> tuple[RunConfig, LaunchPlan]:
         raise RunDirError(f"{folder.run} has schema {schema}, this mvit reads {SCHEMA}; use the commit that made it")
     if digest != _digest(content):
         raise RunDirError(f"{folder.run} was changed after the run was made (sha256 differs); start a new run instead")
-    config = RunConfig.model_validate_json(json.dumps(content["config"]))
-    return config, LaunchPlan.model_validate_json(json.dumps(content["plan"]))
+    try:
+        config = RunConfig.model_validate_json(json.dumps(content["config"]))
+        return config, LaunchPlan.model_validate_json(json.dumps(content["plan"]))
+    except (KeyError, ValueError) as error:  # whole and unchanged, so written by another version
+        raise RunDirError(f"{folder.run} holds what this mvit does not know; use the commit that made it") from error
 
 
 def _digest(content: Any) -> str:

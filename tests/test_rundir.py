@@ -15,7 +15,7 @@ from tests.launch.test_plan import HOST
 def frozen(tmp_path, configured):
     config = configured()
     folder = rundir.create(tmp_path / "runs" / "a" / rundir.stamp())
-    plan = make_plan(config, host=HOST, facts=dataset.look(config.data), folder=folder.path)
+    plan = make_plan(config, host=HOST, facts=dataset.look(config.data))
     rundir.write_run(folder, config, plan)
     return folder, config, plan
 

@@ -46,8 +46,8 @@ def test_hydra_is_imported_by_the_launcher_alone():
     assert users("hydra", "omegaconf") <= {"launch.py", "mvit/models/weights.py"}
 
 
-def test_mlflow_is_imported_by_tracking_alone():
-    assert users("mlflow") == {"mvit/launch/tracking.py"}
+def test_mlflow_is_imported_by_the_store_and_the_mirror_alone():
+    assert users("mlflow") == {"mvit/launch/store.py", "mvit/launch/mirror.py"}
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,10 @@ class ProgressView:
         self.total = plan.last_step if config.task.kind == "train" else 0
         self.reader = JournalReader(folder.journal)
         self.latest: dict[str, float] = {}
+        for entry in self.reader.entries():  # of a resumed run: known, and said before
+            self.latest.update(entry.get("metrics", {}))
         self.stage = ""
+        self.stopping = False
         self.spoken = self.since = time.monotonic()
         columns = (
             TextColumn("{task.description}"),
@@ -78,6 +81,9 @@ class ProgressView:
             self.bar.stop()
 
     def __call__(self, folder: RunDir) -> None:
+        if folder.stop.exists() and not self.stopping:
+            say("mvit: stopping, after a checkpoint of the current step; once more stops at once")
+        self.stopping = folder.stop.exists()
         for entry in self.reader.entries():
             self._take(entry)
         workers = [status for status in statuses(folder) if status["rank"] >= 0]
@@ -104,6 +110,10 @@ class ProgressView:
         match entry.get("event"):
             case "compiled":
                 say(f"  compiled {entry['graph']} in {entry['seconds']:.1f} s")
+            case "resumed":
+                say(f"  resumed after step {entry['step']}")
+                for line in entry["damaged"]:
+                    say(f"  skipped: {line}")
             case "initialised":
                 new = f", new: {', '.join(entry['new'])}" if entry["new"] else ""
                 say(f"  {entry['weights']} weights of {entry['source']}{new}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,7 @@ from mvit.launch.conventions import fits_network, same_classes, same_conventions
 from mvit.launch.result import PastRuns
 from mvit.models import spec
 from mvit.plan import BucketPlan, DatasetFacts, GraphPlan, LaunchPlan
+from mvit.rundir import RunDir
 from mvit.schedule import scaled_lr
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -52,7 +54,7 @@ class Host:
     cpu_count: int
     ascend_cards: int
     port: int
-    """A port nobody listens on, for msrun's scheduler."""
+    """For msrun's scheduler: tried first, where somebody listens on it another one is taken."""
     node_rank: int
     master_addr: str
 
@@ -65,7 +67,7 @@ def this_host() -> Host:
         pythonpath=os.environ.get("PYTHONPATH", ""),
         cpu_count=len(os.sched_getaffinity(0)),
         ascend_cards=sum(path.name.removeprefix("davinci").isdigit() for path in Path("/dev").glob("davinci*")),
-        port=_number("MVIT_MASTER_PORT") or _free_port(),
+        port=_number("MVIT_MASTER_PORT") or free_port(),
         node_rank=_number("MVIT_NODE_RANK"),
         master_addr=os.environ.get("MVIT_MASTER_ADDR", "127.0.0.1"),
     )
@@ -78,16 +80,23 @@ def _number(variable: str) -> int:
     return int(text)
 
 
-def _free_port() -> int:
-    """A free port from 20000 up: CPU workers themselves listen from 8118 up."""
-    for port in range(20000 + os.getpid() % 10000, 60000):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+def free_port() -> int:
+    """A free port from 20000 up: CPU workers themselves listen from 8118 up. Drawn, as others search too."""
+    begin = 20000 + secrets.randbelow(10000)
+    for port in range(begin, 60000):
+        if is_free(port):
             return port
-    raise RuntimeError("no free port from 20000 to 60000")
+    raise RuntimeError(f"no free port from {begin} to 60000")
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on the port, at this moment."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def host_rules(host: Host) -> list[Rule]:
@@ -176,7 +185,33 @@ def data_rules(facts: DatasetFacts) -> list[Rule]:
     ]
 
 
-def make_plan(config: RunConfig, *, host: Host, facts: DatasetFacts, folder: Path) -> LaunchPlan:
+@dataclass(frozen=True)
+class Command:
+    """What one attempt starts; the next one has its own log folder and port."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    """What is added to the environment of the workers."""
+    logs: Path
+    workers: int
+    port: int | None
+    """Where msrun's scheduler listens; None without msrun."""
+
+
+def make_command(config: RunConfig, *, host: Host, folder: RunDir, attempt: int) -> Command:
+    """The command of an attempt of a run, counted from 1, on this machine."""
+    topology, logs = config.topology, folder.attempt_logs(attempt)
+    world = world_size(topology)
+    return Command(
+        argv=_argv(topology, host=host, folder=folder.path, logs=logs, join_s=config.limits.join_s),
+        env=_environment(topology, host=host, logs=logs),
+        logs=logs,
+        workers=world,
+        port=host.port if world > 1 else None,
+    )
+
+
+def make_plan(config: RunConfig, *, host: Host, facts: DatasetFacts) -> LaunchPlan:
     """The plan; `config`, `host` and `facts` have passed their rules."""
     topology = config.topology
     world = world_size(topology)
@@ -185,8 +220,6 @@ def make_plan(config: RunConfig, *, host: Host, facts: DatasetFacts, folder: Pat
     total_steps = steps_per_epoch * config.train.epochs
     num_classes = len(facts.class_names)
     return LaunchPlan(
-        argv=_argv(topology, host=host, folder=folder),
-        env=_environment(topology, host=host, folder=folder),
         world_size=world,
         nodes=topology.nodes if topology.kind == "ascend" else 1,
         device="CPU" if topology.kind == "cpu" else "Ascend",
@@ -247,7 +280,9 @@ def _graphs(config: RunConfig, buckets: Sequence[BucketPlan]) -> tuple[GraphPlan
     return (*graphs, evaluation)
 
 
-def _argv(topology: CpuTopology | AscendTopology, *, host: Host, folder: Path) -> tuple[str, ...]:
+def _argv(
+    topology: CpuTopology | AscendTopology, *, host: Host, folder: Path, logs: Path, join_s: float
+) -> tuple[str, ...]:
     """The command of this machine.
 
     World size 1 needs no msrun. Under msrun the word `python` is found on PATH, whose first entry `_environment` makes
@@ -266,23 +301,23 @@ def _argv(topology: CpuTopology | AscendTopology, *, host: Host, folder: Path) -
         *(("--node_rank", str(host.node_rank)) if nodes > 1 else ()),
         *("--master_addr", host.master_addr),
         *("--master_port", str(host.port)),
-        *("--log_dir", str(folder / "logs")),
+        *("--log_dir", str(logs)),
         "--join=True",  # otherwise msrun returns 0 at once
-        *("--cluster_time_out", "300"),
+        *("--cluster_time_out", str(math.ceil(join_s) + 60)),  # after our own limit, which says who is missing
         # Names a rank that does not exist, so that msrun starts no `tail -f`, which would outlive it.
         *("--tail_worker_log", str(world)),
         *("python", "-m", WORKER, str(folder)),
     )
 
 
-def _environment(topology: CpuTopology | AscendTopology, *, host: Host, folder: Path) -> dict[str, str]:
+def _environment(topology: CpuTopology | AscendTopology, *, host: Host, logs: Path) -> dict[str, str]:
     environment = {
         "PATH": os.pathsep.join((str(Path(host.python).parent), host.path)),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(CHECKOUT), host.pythonpath))),  # CANN's own stand there
         "PYTHONUNBUFFERED": "1",
         "GLOG_v": "3",  # MindSpore's errors without its warnings
         "MS_EXCEPTION_DISPLAY_LEVEL": "1",
-        "MS_OM_PATH": str(folder / "logs"),  # where a failed compile leaves its graph
+        "MS_OM_PATH": str(logs),  # where a failed compile leaves its graph
     }
     if topology.kind == "cpu" and topology.onednn_max_isa != "default":
         environment["ONEDNN_MAX_CPU_ISA"] = topology.onednn_max_isa

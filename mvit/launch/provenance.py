@@ -6,7 +6,6 @@ import getpass
 import importlib.metadata
 import os
 import platform
-import re
 import shlex
 import socket
 import subprocess
@@ -18,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mvit.credentials import hidden, without_environment
+
 PACKAGES = ("mindspore", "hydra-core", "omegaconf", "mlflow", "numpy", "pydantic", "scikit-learn")
 PATCH_LIMIT = 5_000_000
 """Bytes of the uncommitted patch that are kept."""
@@ -26,16 +27,12 @@ HOOK_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """What a repository without a commit is compared with."""
 
-# A password may hold `/` and `@`, a user name neither: everything up to the last @ of the word goes.
-_USERINFO = re.compile(r"(?<=://)(?:[^\s/:@]*:\S*|[^\s/:@]*)@")
-_QUERY = re.compile(r"(?i)([?&][\w-]*(?:password|passwd|token|secret|key)=)[^&\s]+")
-
 
 def collect(checkout: Path, *, argv: list[str], dataset_fingerprint: str) -> tuple[dict[str, Any], str]:
     """Content of provenance.json, and the uncommitted changes as a patch, empty where there are none.
 
     Without git or a repository the fields of git are null, and `git_problem` says why. The environment is never
-    written.
+    written, and where its secrets stand in the command or the patch, *** stands for them.
     """
     git, patch = _git(checkout)
     content = {
@@ -51,16 +48,11 @@ def collect(checkout: Path, *, argv: list[str], dataset_fingerprint: str) -> tup
         "processors_usable": len(os.sched_getaffinity(0)),
         "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
         "ascend_devices": sorted(path.name for path in Path("/dev").glob("davinci[0-9]*")),
-        "command": shlex.join(redacted(argument) for argument in argv),
+        "command": shlex.join(hidden(argument) for argument in argv),
         "dataset_fingerprint": dataset_fingerprint,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    return content, patch
-
-
-def redacted(text: str) -> str:
-    """The text without `user:password@` in URLs and without secrets in their query."""
-    return _QUERY.sub(r"\1***", _USERINFO.sub("", text))
+    return content, without_environment(patch)
 
 
 def user() -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mvit.launch.plan import CHECKOUT
-from mvit.launch.tracking import TrackingError, database_of, prepare, shown
+from mvit.launch.store import TrackingError, database_of, prepare, shown
 
 POLL_S = 0.2
 GRACE_S = 5.0

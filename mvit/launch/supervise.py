@@ -1,8 +1,10 @@
-"""The processes of a run: start, watch, stop; and what became of it.
+"""The processes of one attempt of a run: start, watch, stop; and what became of it.
 
 Outcome.status  FINISHED  exit code 0 and result.json
-                KILLED    someone stopped it (SIGINT, SIGTERM)
+                KILLED    someone stopped it (SIGINT, SIGTERM, SIGHUP)
                 FAILED    anything else, with the first cause from the workers' own status files
+
+To stop is a ladder: ask for a checkpoint, SIGTERM, SIGKILL. A second signal goes to its end at once.
 """
 
 from __future__ import annotations
@@ -12,38 +14,28 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mvit.plan import LaunchPlan
+from mvit.config import LimitsConfig
+from mvit.launch.failure import Failure, Kind, kernel_kills, kind_of
+from mvit.launch.patience import Patience
+from mvit.launch.plan import Command, is_free
 from mvit.process import MARK, marked, new_mark, process_start
-from mvit.rundir import RunDir, read_json
+from mvit.rundir import RunDir, read_json, write_json
 
 POLL_S = 0.2
+STOP_S = 4.0
+"""From the wish to stop to SIGTERM: a checkpoint of the current step is written meanwhile."""
+LEAVE_S = 0.5
+"""From the last word of all workers to SIGTERM: under msrun they wait for each other for seconds."""
+TERM_S = 1.5
+"""Between SIGTERM and SIGKILL."""
 GRACE_S = 3.0
-"""Between SIGTERM and SIGKILL, and between the first failure of a worker and the end of all."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The first cause."""
-
-    rank: int | None
-    stage: str
-    message: str
-    where: str | None
-    log: Path | None
-
-    def lines(self) -> Iterator[str]:
-        """One block for a person."""
-        place = f" at {self.where}" if self.where else ""
-        rank = "" if self.rank is None else f"rank {self.rank}, "
-        yield f"failed ({rank}{self.stage}){place}: {self.message}"
-        if self.log is not None:
-            yield f"log: {self.log}"
+"""Between the first failure of a worker and the end of all, and after SIGKILL."""
 
 
 @dataclass(frozen=True)
@@ -58,49 +50,84 @@ class Outcome:
 Watcher = Callable[[RunDir], None]
 
 
-def run(plan: LaunchPlan, folder: RunDir, *, watch: Watcher, stop: list[int]) -> Outcome:
-    """Run the plan's command to its end, or until `stop` holds a signal. Leaves no process behind.
+def run(command: Command, folder: RunDir, *, limits: LimitsConfig, watch: Watcher, stop: list[int]) -> Outcome:
+    """Run the command to its end, or until `stop` holds a signal. Leaves no process behind.
 
     `watch` is called several times a second.
     """
-    mark = new_mark(secrets.token_hex(4))
-    with (folder.logs / "launch.log").open("ab") as log:
+    _forget(folder)
+    command.logs.mkdir(parents=True, exist_ok=True)
+    if command.port is not None and not is_free(command.port):  # msrun would find out after its time limit
+        return Outcome("FAILED", 1, Failure("port", None, "start", f"port {command.port} is taken"))
+    mark, kills = new_mark(secrets.token_hex(4)), kernel_kills()
+    with (command.logs / "launch.log").open("ab") as log:
         try:
             process = subprocess.Popen(
-                plan.argv,
-                env={**os.environ, **plan.env, MARK: mark},
+                command.argv,
+                env={**os.environ, **command.env, MARK: mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the workers in order
             )
         except OSError as error:
-            failure = Failure(None, "start", f"cannot start {plan.argv[0]}: {error.strerror}", None, None)
-            return Outcome("FAILED", 1, failure)
+            message = f"cannot start {command.argv[0]}: {error.strerror}"
+            return Outcome("FAILED", 1, Failure("config", None, "start", message))
         failed_at: float | None = None
-        lost: dict[str, Any] | None = None
+        cause: Failure | None = None
+        patience = Patience(limits, workers=command.workers, now=time.monotonic())
         try:
             while process.poll() is None and not stop:
                 time.sleep(POLL_S)
                 watch(folder)
                 if failed_at is None:
                     workers = statuses(folder)
-                    lost = next((status for status in workers if _is_lost(status)), None)
-                    if lost or any(status["error"] for status in workers):
+                    cause = _lost(workers, command) or patience.look(workers, now=time.monotonic())
+                    if cause or any(status["error"] for status in workers):
                         failed_at = time.monotonic()
                 # msrun would wait for its scheduler for most of a minute after a worker has failed.
-                if failed_at is not None and time.monotonic() - failed_at > GRACE_S:
+                if failed_at is not None and (
+                    time.monotonic() - failed_at > GRACE_S or (cause and cause.kind == "hang")
+                ):
                     break
+            if stop and failed_at is None:
+                _ask(process, folder, watch=watch, stop=stop)
         finally:
-            _end(process, mark)
+            _end(process, mark, stop=stop)
         watch(folder)
-    return _outcome(process.returncode, plan, folder, stopped_by=stop[0] if stop else None, lost=lost)
+    code = process.returncode
+    if code == 0 and folder.result.exists():
+        return Outcome("FINISHED", 0)
+    if stop:
+        return Outcome("KILLED", 128 + stop[0])
+    cause = cause or _first_cause(code, command, folder)
+    if cause.kind == "killed" and kernel_kills() > kills:
+        cause = replace(cause, kind="oom", message=f"{cause.message}: the kernel killed it for want of memory")
+    if cause.log is None:
+        cause = replace(cause, log=_log(command, cause.rank))
+    return Outcome("FAILED", 1, cause)
 
 
-def _is_lost(status: dict[str, Any]) -> bool:
+def _forget(folder: RunDir) -> None:
+    """Take away what an earlier attempt left between parent and workers: it would look like one that is dead."""
+    left = (folder.stop, folder.stop_at, folder.result, folder.error, *folder.status.glob("*.json"))
+    for path in left:
+        path.unlink(missing_ok=True)
+
+
+def _lost(workers: list[dict[str, Any]], command: Command) -> Failure | None:
     """A process that is gone without having said why: killed, for instance for want of memory."""
-    ended = status["stage"] in ("done", "failed") or status["rank"] < 0  # the scheduler never says that it is done
-    return not ended and process_start(status["pid"]) != status["started"]
+    if command.workers == 1:  # alone, its signal is the exit code
+        return None
+    for status in workers:
+        ended = status["stage"] in ("done", "failed", "stopped")
+        if not ended and process_start(status["pid"]) != status["started"]:
+            if status["rank"] >= 0:
+                return Failure("killed", status["rank"], status["stage"], "the process is gone without a word")
+            # The scheduler never says that it is done: it ends when all workers have.
+            if any(worker["stage"] not in ("done", "stopped") for worker in workers if worker["rank"] >= 0):
+                return Failure("killed", None, "scheduler", "msrun's scheduler is gone without a word")
+    return None
 
 
 @contextmanager
@@ -127,12 +154,32 @@ def statuses(folder: RunDir) -> list[dict[str, Any]]:
     return sorted(found, key=lambda status: status["rank"])
 
 
-def _end(process: subprocess.Popen[bytes], mark: str) -> None:
+def _ask(process: subprocess.Popen[bytes], folder: RunDir, *, watch: Watcher, stop: list[int]) -> None:
+    """Ask for a checkpoint of the current step, and wait until the workers have written it and are gone."""
+    with suppress(OSError):  # on a full disk there is no checkpoint to wait for, and nobody who would hear of it
+        write_json(folder.stop, {"signal": stop[0]})
+    deadline = time.monotonic() + STOP_S
+    last_word = float("inf")
+    while process.poll() is None and len(stop) == 1 and time.monotonic() < deadline:
+        workers = [s for s in statuses(folder) if s["rank"] >= 0 and process_start(s["pid"]) == s["started"]]
+        stages = {status["stage"] for status in workers}
+        if stages == {"stopped"}:  # all is written: they may leave by themselves, and need not
+            last_word = min(last_word, time.monotonic())
+            deadline = min(deadline, last_word + LEAVE_S)
+        elif not stages & {"step", "evaluate"}:  # before the first step there is nothing to save
+            return
+        time.sleep(POLL_S / 4)
+        watch(folder)
+
+
+def _end(process: subprocess.Popen[bytes], mark: str, *, stop: list[int]) -> None:
     """SIGTERM, then SIGKILL, to every process of the launch that still exists."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + GRACE_S
+    for number, grace_s in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, GRACE_S)):
+        deadline = time.monotonic() + grace_s
         asked: set[int] = set()
         while (left := _alive(process, mark)) and time.monotonic() < deadline:
+            if number == signal.SIGTERM and len(stop) > 1:
+                break
             for pid in left - asked:  # what was started in the meantime is asked too
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
@@ -147,39 +194,33 @@ def _alive(process: subprocess.Popen[bytes], mark: str) -> set[int]:
     return marked(mark)
 
 
-def _outcome(
-    returncode: int | None, plan: LaunchPlan, folder: RunDir, *, stopped_by: int | None, lost: dict[str, Any] | None
-) -> Outcome:
-    if returncode == 0 and folder.result.exists():
-        return Outcome("FINISHED", 0)
-    if stopped_by is not None:
-        return Outcome("KILLED", 128 + stopped_by)
-    if lost and plan.world_size > 1:  # alone, its signal is the exit code
-        rank = None if lost["rank"] < 0 else lost["rank"]
-        message = "the process is gone without a word; was it killed, for want of memory?"
-        return Outcome("FAILED", 1, Failure(rank, lost["stage"], message, None, _log(plan, folder, rank)))
-    return Outcome("FAILED", 1, _first_cause(returncode, plan, folder))
-
-
-def _first_cause(returncode: int | None, plan: LaunchPlan, folder: RunDir) -> Failure:
+def _first_cause(returncode: int | None, command: Command, folder: RunDir) -> Failure:
     workers = statuses(folder)
     failed = sorted((s for s in workers if s["error"]), key=lambda s: s["error"]["time"])
     if failed:
-        first, error = failed[0], failed[0]["error"]
+        error, rank = failed[0]["error"], failed[0]["rank"]
+        log = _log(command, rank)
+        kind = kind_of(error["type"], error["message"], stage=error["stage"], log=log)
         message = f"{error['type']}: {error['message']}"
-        return Failure(first["rank"], error["stage"], message, error["where"], _log(plan, folder, first["rank"]))
+        if kind == "port" and command.port is not None:
+            message = f"msrun's scheduler cannot listen on port {command.port}"
+        return Failure(kind, None if rank < 0 else rank, error["stage"], message, error["where"], log)
+    kind: Kind = "code"
     if returncode is None:
         message = "cannot be ended"
     elif returncode < 0:
         message = f"ended by signal {-returncode} ({signal.Signals(-returncode).name})"
+        kind = "killed" if -returncode in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP) else "code"
     elif returncode == 0:
         message = "ended with exit code 0 but wrote no result"
     else:
         message = f"ended with exit code {returncode}"
+    if command.workers > 1:
+        message = f"msrun {message}"
     rank = workers[-1]["rank"] if len(workers) == 1 else None
-    return Failure(rank, workers[-1]["stage"] if workers else "start", message, None, _log(plan, folder, rank))
+    return Failure(kind, rank, workers[-1]["stage"] if workers else "start", message)
 
 
-def _log(plan: LaunchPlan, folder: RunDir, rank: int | None) -> Path:
-    worker = folder.logs / f"worker_{rank}.log"  # msrun's name
-    return worker if plan.world_size > 1 and worker.exists() else folder.logs / "launch.log"
+def _log(command: Command, rank: int | None) -> Path:
+    worker = command.logs / ("scheduler.log" if rank == -1 else f"worker_{rank}.log")  # msrun's names
+    return worker if command.workers > 1 and worker.exists() else command.logs / "launch.log"

@@ -8,8 +8,9 @@ from pathlib import Path
 from mvit.config import MlflowTracking, RunConfig
 from mvit.launch import console
 from mvit.launch.plan import CHECKOUT
+from mvit.launch.store import problem_of, store_uri
 from mvit.launch.supervise import Outcome
-from mvit.launch.tracking import close_sweep, open_sweep, problem_of, store_uri
+from mvit.launch.tracking import close_sweep, open_sweep
 
 
 @dataclass

@@ -1,14 +1,24 @@
 """MLflow stores and run folders for the tests of the parent."""
 
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from mvit import rundir
 from mvit.config import MlflowTracking
-from mvit.launch import tracking
+from mvit.data import dataset
+from mvit.launch import provenance, tracking
+from mvit.launch.plan import CHECKOUT, make_plan, this_host
+from mvit.launch.store import prepare
 from mvit.launch.tracking import Tracker
 from mvit.rundir import Journal, RunDir
 
@@ -17,7 +27,7 @@ from mvit.rundir import Journal, RunDir
 def empty_store(tmp_path_factory) -> Path:
     """A SQLite store without an experiment; making one takes seconds, copying it nothing."""
     database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    tracking.prepare(f"sqlite:///{database}")
+    prepare(f"sqlite:///{database}")
     return database
 
 
@@ -63,3 +73,85 @@ def tracker(folder, monkeypatch) -> Callable[..., Tracker]:
         )
 
     return make
+
+
+@pytest.fixture
+def run_folder(configured, tmp_path) -> Callable[..., RunDir]:
+    """Makes run folders as the launcher does, below `runs/x`."""
+
+    def make(name: str, *overrides: str, argv: tuple[str, ...] = ("launch.py",)) -> RunDir:
+        made = rundir.create(tmp_path / "runs" / "x" / name)
+        config = configured(*overrides)
+        facts = dataset.look(config.data)
+        rundir.write_run(made, config, make_plan(config, host=this_host(), facts=facts))
+        made_of, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint=facts.fingerprint)
+        rundir.write_json(made.provenance, made_of)
+        if patch:
+            made.patch.write_text(patch, encoding="utf-8", errors="surrogateescape")
+        return made
+
+    return make
+
+
+@pytest.fixture
+def mirrored(monkeypatch) -> Callable[[RunDir, str], Tracker]:
+    """Starts what mirrors a run folder, as the launcher does."""
+    monkeypatch.setattr(tracking, "FLUSH_EVERY_S", 0.1)
+
+    def start(folder: RunDir, uri: str, *, parent_run_id: str | None = None) -> Tracker:
+        params, tags = tracking.of_folder(folder)
+        where = MlflowTracking(kind="mlflow", uri=None, experiment="mvit")
+        started = Tracker(folder, tracking=where, uri=uri, params=params, tags=tags, parent_run_id=parent_run_id)
+        started.start()
+        return started
+
+    return start
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+SERVE = "import sys; from mvit.launch.server import serve; sys.exit(serve(sys.argv[1], port=int(sys.argv[2])))"
+
+
+class Served:
+    """The server of a store, which can be started again and again on one port."""
+
+    def __init__(self, store: str, port: int) -> None:
+        self.command = [sys.executable, "-c", SERVE, store, str(port)]
+        self.address = f"127.0.0.1:{port}"
+        self.uri = f"http://{self.address}"
+        self.process: subprocess.Popen[str] | None = None
+        self.said = ""
+
+    def up(self) -> None:
+        self.process = subprocess.Popen(
+            self.command, cwd=CHECKOUT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        deadline = time.monotonic() + 90
+        while not self._answers():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def down(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            self.said += self.process.communicate(timeout=30)[0]
+            self.process = None
+
+    def _answers(self) -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=20) as answer:
+            return answer.read() == b"OK"
+        return False
+
+
+@pytest.fixture
+def served(store, closed_port) -> Iterator[Served]:
+    server = Served(store, closed_port)
+    yield server
+    server.down()

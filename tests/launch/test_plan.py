@@ -5,7 +5,8 @@ import pytest
 
 from mvit.check import judge
 from mvit.data import dataset
-from mvit.launch.plan import CHECKOUT, Host, data_rules, host_rules, make_plan
+from mvit.launch.plan import CHECKOUT, Host, data_rules, host_rules, make_command, make_plan
+from mvit.rundir import RunDir
 
 FOLDER = Path("/runs/x")
 HOST = Host(
@@ -25,30 +26,39 @@ IMAGENET = ("train=imagenet", "data=synthetic", "data.num_train=1281167", "data.
 def planned(configured):
     def make(*overrides, host=HOST):
         config = configured(*overrides)
-        return make_plan(config, host=host, facts=dataset.look(config.data), folder=FOLDER)
+        return make_plan(config, host=host, facts=dataset.look(config.data))
 
     return make
 
 
-def test_one_worker_needs_no_msrun(planned):
-    assert planned().argv == ("/env/bin/python", "-m", "mvit.train.worker", "/runs/x")
+@pytest.fixture
+def commanded(configured):
+    def make(*overrides, host=HOST):
+        return make_command(configured(*overrides), host=host, folder=RunDir(FOLDER), attempt=1)
+
+    return make
 
 
-def test_two_workers_run_under_msrun(planned):
+def test_one_worker_needs_no_msrun(commanded):
+    assert commanded().argv == ("/env/bin/python", "-m", "mvit.train.worker", "/runs/x")
+
+
+def test_two_workers_run_under_msrun(planned, commanded):
     plan = planned("topology=cpu_2")
-    assert " ".join(plan.argv) == (
-        "msrun --worker_num 2 --local_worker_num 2 --master_addr 127.0.0.1 --master_port 23456 --log_dir /runs/x/logs"
-        " --join=True --cluster_time_out 300 --tail_worker_log 2 python -m mvit.train.worker /runs/x"
+    assert " ".join(commanded("topology=cpu_2").argv) == (
+        "msrun --worker_num 2 --local_worker_num 2 --master_addr 127.0.0.1 --master_port 23456"
+        " --log_dir /runs/x/logs/attempt-1 --join=True --cluster_time_out 360 --tail_worker_log 2"
+        " python -m mvit.train.worker /runs/x"
     )
     assert plan.buckets[0].per_device_batch_size == 16
     assert plan.threads == 1
 
 
-def test_eight_cards_are_planned_as_the_published_command_has_them(planned):
+def test_eight_cards_are_planned_as_the_published_command_has_them(planned, commanded):
     plan = planned("topology=ascend_8", *IMAGENET, "data.image_size=256")
-    assert " ".join(plan.argv) == (
+    assert " ".join(commanded("topology=ascend_8").argv) == (
         "msrun --bind_core=True --worker_num 8 --local_worker_num 8 --master_addr 127.0.0.1 --master_port 23456"
-        " --log_dir /runs/x/logs --join=True --cluster_time_out 300 --tail_worker_log 8"
+        " --log_dir /runs/x/logs/attempt-1 --join=True --cluster_time_out 360 --tail_worker_log 8"
         " python -m mvit.train.worker /runs/x"
     )
     assert (plan.device, plan.jit_level, plan.sink, plan.world_size) == ("Ascend", "O2", True, 8)
@@ -58,35 +68,35 @@ def test_eight_cards_are_planned_as_the_published_command_has_them(planned):
     assert plan.parameters == 1_272_024
 
 
-def test_one_card_needs_no_msrun(planned):
+def test_one_card_needs_no_msrun(planned, commanded):
     plan = planned("topology=ascend_1")
-    assert plan.argv == ("/env/bin/python", "-m", "mvit.train.worker", "/runs/x")
+    assert commanded("topology=ascend_1").argv == ("/env/bin/python", "-m", "mvit.train.worker", "/runs/x")
     assert (plan.device, plan.jit_level, plan.sink) == ("Ascend", "O2", True)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_two_machines_differ_in_their_rank_alone(planned, rank):
+def test_two_machines_differ_in_their_rank_alone(planned, commanded, rank):
     host = replace(HOST, node_rank=rank, master_addr="10.0.0.1")
     plan = planned("topology=ascend_2x8", *IMAGENET, host=host)
-    assert " ".join(plan.argv) == (
+    assert " ".join(commanded("topology=ascend_2x8", host=host).argv) == (
         f"msrun --bind_core=True --worker_num 16 --local_worker_num 8 --node_rank {rank} --master_addr 10.0.0.1"
-        " --master_port 23456 --log_dir /runs/x/logs --join=True --cluster_time_out 300 --tail_worker_log 16"
+        " --master_port 23456 --log_dir /runs/x/logs/attempt-1 --join=True --cluster_time_out 360 --tail_worker_log 16"
         " python -m mvit.train.worker /runs/x"
     )
     assert (plan.world_size, plan.nodes, plan.buckets[0].per_device_batch_size) == (16, 2, 32)
 
 
-def test_the_environment_of_a_worker_is_exact(planned):
+def test_the_environment_of_a_worker_is_exact(commanded):
     common = {
         "PATH": "/env/bin:/usr/bin",
         "PYTHONPATH": f"{CHECKOUT}:/cann/python",
         "PYTHONUNBUFFERED": "1",
         "GLOG_v": "3",
         "MS_EXCEPTION_DISPLAY_LEVEL": "1",
-        "MS_OM_PATH": "/runs/x/logs",
+        "MS_OM_PATH": "/runs/x/logs/attempt-1",
     }
-    assert planned("topology=cpu_2").env == {**common, "ONEDNN_MAX_CPU_ISA": "AVX2"}
-    assert planned("topology=ascend_8").env == common
+    assert commanded("topology=cpu_2").env == {**common, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    assert commanded("topology=ascend_8").env == common
 
 
 def test_micro_batches_and_workers_cut_a_global_batch_alike(planned):

@@ -3,20 +3,23 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mvit import rundir
-from mvit.data import dataset
-from mvit.launch import supervise
-from mvit.launch.plan import make_plan
+from mvit.config import LimitsConfig
+from mvit.launch import patience, supervise
+from mvit.launch.failure import kernel_kills, kind_of
+from mvit.launch.patience import Patience
+from mvit.launch.plan import Command, free_port
 from mvit.process import MARK, marked, process_start
-from tests.launch.test_plan import HOST
 
 SAY = """
 import json, os, subprocess, sys, time
@@ -24,7 +27,7 @@ from pathlib import Path
 folder = Path(sys.argv[1])
 def status(rank, pid, stage="step", error=None):
     started = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    content = {"rank": rank, "pid": pid, "started": started, "stage": stage, "step": 3, "error": error, "time": 0}
+    content = {"rank": rank, "pid": pid, "started": started, "stage": stage, "step": 3, "error": error, "time": 1.0}
     (folder / "status" / f"{rank}.json").write_text(json.dumps(content))
 def error(message, at):
     return {"type": "ValueError", "message": message, "where": "mvit/x.py:1", "stage": "step", "time": at}
@@ -32,17 +35,15 @@ def error(message, at):
 
 
 @pytest.fixture
-def plan_of(tmp_path, configured):
-    """A run folder, and a plan whose command is a Python program that gets the folder as its argument."""
+def program_of(tmp_path):
+    """The command of a Python program that gets a run folder as its argument, and the folder."""
 
     def make(program):
-        config = configured()
         folder = rundir.create(tmp_path / "run")
         script = tmp_path / "program.py"
         script.write_text(SAY + program)
-        plan = make_plan(config, host=HOST, facts=dataset.look(config.data), folder=folder.path)
         argv = (sys.executable, str(script), str(folder.path))
-        return plan.model_copy(update={"argv": argv, "env": {}}), folder
+        return Command(argv, {}, logs=folder.attempt_logs(1), workers=1, port=None), folder
 
     return make
 
@@ -54,62 +55,66 @@ def cause(outcome):
 
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch):
-    monkeypatch.setattr(supervise, "GRACE_S", 0.3)
+    for name in ("GRACE_S", "TERM_S"):
+        monkeypatch.setattr(supervise, name, 0.3)
     monkeypatch.setattr(supervise, "POLL_S", 0.05)
 
 
-def supervised(plan, folder):
+LIMITS = LimitsConfig(join_s=60.0, data_s=60.0, compile_s=60.0, step_s=60.0, evaluate_s=60.0)
+
+
+def supervised(command, folder, *, limits=LIMITS):
     with supervise.stopping() as stop:
-        return supervise.run(plan, folder, watch=lambda _: None, stop=stop)
+        return supervise.run(command, folder, limits=limits, watch=lambda _: None, stop=stop)
 
 
-def test_finished_means_exit_code_0_and_a_result(plan_of):
-    assert supervised(*plan_of("(folder / 'result.json').write_text('{}')")).status == "FINISHED"
+def test_finished_means_exit_code_0_and_a_result(program_of):
+    assert supervised(*program_of("(folder / 'result.json').write_text('{}')")).status == "FINISHED"
 
 
-def test_exit_code_0_without_a_result_is_a_failure(plan_of):
-    outcome = supervised(*plan_of(""))
+def test_exit_code_0_without_a_result_is_a_failure(program_of):
+    outcome = supervised(*program_of(""))
     assert (outcome.status, outcome.exit_code) == ("FAILED", 1)
     assert cause(outcome).message == "ended with exit code 0 but wrote no result"
 
 
-def test_a_result_does_not_excuse_an_exit_code(plan_of):
-    outcome = supervised(*plan_of("(folder / 'result.json').write_text('{}'); sys.exit(3)"))
+def test_a_result_does_not_excuse_an_exit_code(program_of):
+    outcome = supervised(*program_of("(folder / 'result.json').write_text('{}'); sys.exit(3)"))
     assert cause(outcome).message == "ended with exit code 3"
 
 
-def test_a_signal_is_named(plan_of):
-    outcome = supervised(*plan_of("os.kill(os.getpid(), 9)"))
+def test_a_signal_is_named(program_of):
+    outcome = supervised(*program_of("os.kill(os.getpid(), 9)"))
     assert cause(outcome).message == "ended by signal 9 (SIGKILL)"
 
 
-def test_a_command_that_cannot_be_started_is_a_failure(plan_of):
-    plan, folder = plan_of("")
-    outcome = supervised(plan.model_copy(update={"argv": ("/nowhere/msrun",)}), folder)
+def test_a_command_that_cannot_be_started_is_a_failure(program_of):
+    command, folder = program_of("")
+    outcome = supervised(replace(command, argv=("/nowhere/msrun",)), folder)
     assert cause(outcome).message == "cannot start /nowhere/msrun: No such file or directory"
 
 
-def test_the_first_cause_is_the_earliest_error_not_the_lowest_rank(plan_of):
+def test_the_first_cause_is_the_earliest_error_not_the_lowest_rank(program_of):
     program = """
 status(0, os.getpid(), "failed", error("came second", 2.0))
 status(1, os.getpid(), "failed", error("came first", 1.0))
 sys.exit(1)
 """
-    outcome = supervised(*plan_of(program))
+    outcome = supervised(*program_of(program))
     assert cause(outcome).rank == 1
-    assert next(cause(outcome).lines()) == "failed (rank 1, step) at mvit/x.py:1: ValueError: came first"
+    assert next(cause(outcome).lines()) == "failed (rank 1, step, code) at mvit/x.py:1: ValueError: came first"
 
 
-def test_an_msrun_that_waits_after_a_failed_worker_is_ended_with_its_children(plan_of):
+def test_an_msrun_that_waits_after_a_failed_worker_is_ended_with_its_children(program_of):
     program = """
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 (folder / "child").write_text(str(child.pid))
 status(1, os.getpid(), "failed", error("broken", 1.0))
 time.sleep(600)
 """
-    plan, folder = plan_of(program)
+    command, folder = program_of(program)
     began = time.monotonic()
-    outcome = supervised(plan, folder)
+    outcome = supervised(command, folder)
     took = time.monotonic() - began
     print(f"from a worker's failure to the parent's end: {took:.1f} s")
     assert cause(outcome).message == "ValueError: broken"
@@ -117,7 +122,7 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_to_the_parent_stops_every_process(plan_of, number, code):
+def test_a_signal_to_the_parent_stops_every_process(program_of, number, code):
     program = """
 import signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -126,7 +131,7 @@ child = subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=Tru
 (folder / "child").write_text(str(child.pid))
 time.sleep(600)
 """
-    plan, folder = plan_of(program)
+    command, folder = program_of(program)
 
     def stop():
         while not (folder.path / "child").exists():
@@ -135,21 +140,188 @@ time.sleep(600)
 
     before = signal.getsignal(number)
     threading.Thread(target=stop).start()
-    outcome = supervised(plan, folder)
+    outcome = supervised(command, folder)
     assert (outcome.status, outcome.exit_code) == ("KILLED", code)
     assert process_start(int((folder.path / "child").read_text())) is None
     assert signal.getsignal(number) == before
 
 
-def test_a_watcher_that_breaks_leaves_no_process(plan_of):
-    plan, folder = plan_of("(folder / 'child').write_text(str(os.getpid())); time.sleep(600)")
+SAVES = """
+while not (folder / "stop.json").exists():
+    time.sleep(0.02)
+time.sleep(float({seconds}))
+(folder / "checkpoints" / "step-00000004.json").write_text("whole")
+status(0, os.getpid(), "stopped")
+"""
+
+
+def signalled(command, folder, *signals, ready="status/0.json"):
+    """Supervise it, with signals to ourselves once it is ready, and half a second apart; the outcome and seconds."""
+    at = []
+
+    def send():
+        while not (folder.path / ready).exists():
+            time.sleep(0.02)
+        for number in signals:
+            at.append(time.monotonic())
+            os.kill(os.getpid(), number)
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    outcome = supervised(command, folder)
+    took = time.monotonic() - at[0]
+    thread.join()
+    return outcome, took
+
+
+def test_a_first_signal_asks_for_a_checkpoint(program_of):
+    command, folder = program_of("status(0, os.getpid())" + SAVES.format(seconds=0.3))
+    outcome, took = signalled(command, folder, signal.SIGTERM)
+    print(f"from SIGTERM to the end: {took:.1f} s")
+    assert (outcome.status, outcome.exit_code) == ("KILLED", 143)
+    assert (folder.checkpoints / "step-00000004.json").exists()
+    assert took < 2
+
+
+def test_a_second_signal_waits_for_nothing(program_of):
+    command, folder = program_of("status(0, os.getpid())" + SAVES.format(seconds=30))
+    outcome, took = signalled(command, folder, signal.SIGINT, signal.SIGINT)
+    print(f"from the first to the end, the second after 0.5 s: {took:.1f} s")
+    assert (outcome.status, outcome.exit_code) == ("KILLED", 130)
+    assert took < 1.5
+
+
+def test_who_never_writes_its_checkpoint_is_killed_in_time(program_of, monkeypatch):
+    monkeypatch.undo()
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); status(0, os.getpid()); time.sleep(600)"
+    outcome, took = signalled(*program_of(stubborn), signal.SIGINT)
+    print(f"from Ctrl-C to the end of who ignores it: {took:.1f} s")
+    assert outcome.status == "KILLED"
+    assert 4 < took < 8
+
+
+def test_before_the_first_step_there_is_nothing_to_wait_for(program_of):
+    outcome, took = signalled(*program_of("status(0, os.getpid(), 'compile'); time.sleep(600)"), signal.SIGINT)
+    assert outcome.status == "KILLED"
+    assert took < 1.5
+
+
+def test_what_an_earlier_attempt_left_does_not_count(program_of):
+    command, folder = program_of("(folder / 'result.json').write_text('{}')")
+    for name in ("stop.json", "stop_at.json", "status/1.json"):
+        (folder.path / name).write_text('{"rank": 1, "pid": 1, "started": 0, "stage": "step", "step": 9, "error": {}}')
+    assert supervised(replace(command, workers=2), folder).status == "FINISHED"
+    assert not folder.stop.exists()
+
+
+def test_a_taken_port_is_seen_before_the_start(program_of):
+    command, folder = program_of("")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        outcome = supervised(replace(command, port=port), folder)
+    assert (cause(outcome).kind, cause(outcome).message) == ("port", f"port {port} is taken")
+
+
+def test_a_port_that_is_lost_to_somebody_else_is_read_from_the_schedulers_log(program_of):
+    program = """
+failure = {"type": "RuntimeError", "message": "cluster", "where": None, "stage": "join", "time": 1.0}
+(folder / "logs/attempt-1/scheduler.log").write_text("[ERROR] Failed to init the tcp server.")
+status(-1, os.getpid(), "failed", failure)
+time.sleep(600)
+"""
+    command, folder = program_of(program)
+    free = free_port()
+    outcome = supervised(replace(command, port=free, workers=2), folder)
+    assert (cause(outcome).kind, cause(outcome).rank) == ("port", None)
+    assert cause(outcome).message == f"msrun's scheduler cannot listen on port {free}"
+
+
+def test_a_stage_that_takes_too_long_is_named_with_the_rank_that_is_behind(program_of):
+    program = """
+status(0, os.getpid(), "step")
+status(1, os.getpid(), "compile")
+time.sleep(600)
+"""
+    command, folder = program_of(program)
+    outcome = supervised(replace(command, workers=2), folder, limits=replace_limits(compile_s=0.5))
+    assert (cause(outcome).kind, cause(outcome).rank, cause(outcome).stage) == ("hang", 1, "compile")
+    assert cause(outcome).message.startswith("rank 1 in compile for ")
+    assert cause(outcome).message.endswith(" s, over limits.compile_s=0.5")
+
+
+def test_workers_that_never_begin_are_named(program_of):
+    command, folder = program_of("time.sleep(600)")
+    outcome = supervised(replace(command, workers=2), folder, limits=replace_limits(join_s=0.5))
+    assert cause(outcome).message.startswith("ranks 0, 1 in join for ")
+
+
+def replace_limits(**limits):
+    return LIMITS.model_copy(update=limits)
+
+
+def test_a_worker_that_is_stopped_is_given_up(program_of, monkeypatch):
+    monkeypatch.setattr(patience, "STALE_S", 0.5)
+    program = """
+import signal
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+status(0, os.getpid()); status(1, child.pid)
+os.kill(child.pid, signal.SIGSTOP)
+time.sleep(600)
+"""
+    command, folder = program_of(program)
+    outcome = supervised(replace(command, workers=2), folder)
+    assert (cause(outcome).kind, cause(outcome).rank) == ("hang", 1)
+    assert "the process is stopped" in cause(outcome).message
+
+
+def test_who_waits_for_another_one_is_not_late():
+    def status(rank, stage, step, at):
+        return {"rank": rank, "stage": stage, "step": step, "time": at, "pid": os.getpid()}
+
+    watched = Patience(replace_limits(step_s=10.0, evaluate_s=100.0), workers=2, now=0.0)
+    for at in range(60):
+        after = "step" if at > 5 else "evaluate"
+        assert watched.look([status(0, after, 8, at), status(1, "evaluate", 8, at)], now=float(at)) is None
+    failure = watched.look([status(0, "step", 8, 101), status(1, "evaluate", 8, 101)], now=101.0)
+    assert failure is not None
+    assert (failure.rank, failure.stage) == (1, "evaluate")
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "stage", "kind"),
+    [
+        ("UnreadableImage", "x.jpg cannot be decoded", "step", "data"),
+        ("NonFinite", "the loss is not finite at step 3", "step", "nan"),
+        ("CheckpointError", "no checkpoint is whole", "build", "checkpoint"),
+        ("MemoryError", "", "step", "oom"),
+        ("RuntimeError", "Out of memory: 3 GiB", "compile", "oom"),
+        ("RuntimeError", "Address already in use", "join", "port"),
+        ("RuntimeError", "Failed to initialize distributed job cluster", "join", "comm"),
+        ("RuntimeError", "AllReduce timed out", "step", "comm"),
+        ("TypeError", "For 'MatMul', the shapes differ", "compile", "compile"),
+        ("ValueError", "broken", "step", "code"),
+    ],
+)
+def test_a_failure_has_a_class(error, message, stage, kind):
+    assert kind_of(error, message, stage=stage) == kind
+
+
+def test_a_kill_is_of_the_class_killed(program_of):
+    assert cause(supervised(*program_of("os.kill(os.getpid(), 9)"))).kind == "killed"
+    assert isinstance(kernel_kills(), int)
+
+
+def test_a_watcher_that_breaks_leaves_no_process(program_of):
+    command, folder = program_of("(folder / 'child').write_text(str(os.getpid())); time.sleep(600)")
 
     def watch(_):
         if (folder.path / "child").exists():
             raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space"):
-        supervise.run(plan, folder, watch=watch, stop=[])
+        supervise.run(command, folder, limits=LIMITS, watch=watch, stop=[])
     assert process_start(int((folder.path / "child").read_text())) is None
 
 
@@ -175,6 +347,7 @@ def test_a_worker_that_is_killed_is_named(tmp_path):
     assert parent.returncode == 1
     assert "mvit: failed (rank 1, " in err
     assert "gone without a word" in err
+    assert "continue with: python -m mvit resume" in err
     assert [process_start(pid) for pid in found] == [None] * len(found)
 
 

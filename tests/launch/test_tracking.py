@@ -16,17 +16,16 @@ import pytest
 from mvit import rundir
 from mvit.config import MlflowTracking
 from mvit.launch import server
-from mvit.launch.tracking import (
+from mvit.launch.store import (
     TrackingError,
     artifact_root,
-    close_sweep,
     connect,
     database_of,
-    open_sweep,
     problem_of,
     shown,
     store_uri,
 )
+from mvit.launch.tracking import close_sweep, open_sweep
 from mvit.rundir import read_json
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -55,13 +54,6 @@ def wait_for(condition, timeout_s: float = 30.0) -> None:
 
 def points_in(folder) -> int:
     return read_json(folder.tracking)["points"] if folder.tracking.exists() else -1
-
-
-@pytest.fixture
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def python(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -143,6 +135,7 @@ def test_points_are_mirrored_exactly_once_while_the_journal_grows(folder, journa
         "run_id": run.info.run_id,
         "offset": folder.journal.stat().st_size,
         "points": 1503,
+        "artifacts": {},
     }
     assert run.info.run_name == "grows"
     assert run.data.params == {"optimizer.lr": "0.1"}
@@ -336,9 +329,10 @@ def test_a_store_that_is_down_costs_one_line_and_seconds(capfd, folder, journal,
     said = mirror.finish("FAILED", artifacts=[folder.journal], tags={"error": "x"})
     assert time.monotonic() - begun < 25
     where = store_down.replace("me:s3cret@", "")
-    assert said == f"MLflow: not mirrored (connection refused at {where}); the run folder keeps everything"
+    assert said == f"MLflow: not mirrored (connection refused at {where}); later: python -m mvit sync {folder.path}"
     assert mirror.run_url_hint() is None
-    assert not folder.tracking.exists()
+    unsent = {"experiment_id": None, "run_id": None, "offset": 0, "points": 0, "artifacts": {}}
+    assert read_json(folder.tracking) == {"store": where, "experiment": "mvit", **unsent}
 
     said = problem_of(lambda: open_sweep(tmp_path / "s", tracking=TRACKING, uri=store_down, name="s", tags={}))
     assert said == f"MLflow: connection refused at {where}"

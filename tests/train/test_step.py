@@ -304,14 +304,14 @@ open(sys.argv[1] + f"/{rank}.json", "w").write(json.dumps(said))
 
 
 def test_an_overflow_on_one_of_two_workers_drops_the_update_on_both(tmp_path):
-    from mvit.launch.plan import _free_port
+    from mvit.launch.plan import free_port
 
     script = tmp_path / "injected.py"
     script.write_text(INJECTED)
     python = Path(sys.executable).parent
     env = {**os.environ, "PATH": f"{python}:{os.environ['PATH']}", "PYTHONPATH": str(CHECKOUT), "GLOG_v": "3"}
     command = ["msrun", "--worker_num", "2", "--local_worker_num", "2", "--master_addr", "127.0.0.1"]
-    command += ["--master_port", str(_free_port()), "--log_dir", str(tmp_path / "logs"), "--join=True"]
+    command += ["--master_port", str(free_port()), "--log_dir", str(tmp_path / "logs"), "--join=True"]
     command += ["--tail_worker_log", "2", "python", str(script), str(tmp_path)]
     done = subprocess.run(
         [f"{python}/{command[0]}", *command[1:]], env=env, capture_output=True, text=True, timeout=200

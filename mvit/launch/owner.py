@@ -1,0 +1,112 @@
+"""Who looks after a run: launcher.json, and whether that process still lives.
+
+end.json says how the run ended. A run with a launcher that is dead and without an end is an orphan.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+from mvit.launch.supervise import statuses
+from mvit.process import process_start
+from mvit.rundir import RunDir, RunDirError, read_json, write_json
+
+ELSEWHERE_S = 120.0
+"""A run of another machine counts as alive while its workers have written in so many seconds."""
+
+
+def claim(folder: RunDir) -> None:
+    """Make this process the run's launcher; raises `RunDirError` while another one, or a worker of it, lives."""
+    with _locked(folder.path):
+        if reason := alive(folder):
+            raise RunDirError(f"{folder.path} is still running: {reason}; stop it first")
+        write_json(folder.launcher, {**_myself(), "time": time.time()})
+        folder.end.unlink(missing_ok=True)
+
+
+def alive(folder: RunDir) -> str | None:
+    """Which process of the run lives, in words."""
+    owner = known(folder.launcher)
+    if owner and owner.get("host") != socket.gethostname():
+        fresh = [s for s in statuses(folder) if time.time() - s["time"] < ELSEWHERE_S]
+        return f"on {owner.get('host')}" if fresh and not known(folder.end) else None
+    if owner and owner.get("boot") != _boot():
+        return None  # pids and start times begin anew with the machine
+    if owner and owner["pid"] != os.getpid() and lives(folder) and not known(folder.end):
+        return f"its launcher is process {owner['pid']}"
+    workers = [status for status in statuses(folder) if process_start(status["pid"]) == status["started"]]
+    return f"process {workers[0]['pid']} of it has not ended" if workers else None
+
+
+def lives(folder: RunDir) -> bool:
+    """Whether the run's launcher is a live process of this machine; it may be busy with another trial."""
+    owner = known(folder.launcher)
+    mine = owner and owner.get("host") == socket.gethostname() and owner.get("boot") == _boot()
+    return bool(mine and owner and process_start(owner["pid"]) == owner["started"])
+
+
+def is_orphan(folder: RunDir) -> bool:
+    """Whether the run was this machine's, has no end, and nobody left who could record one."""
+    owner = known(folder.launcher)
+    if not owner or owner.get("host") != socket.gethostname() or folder.end.exists():
+        return False
+    return not lives(folder) and alive(folder) is None
+
+
+def has_finished(folder: RunDir) -> bool:
+    """Whether the workers came to their end, as they say themselves: of a run whose launcher could not say it."""
+    workers = [status for status in statuses(folder) if status["rank"] >= 0]
+    return folder.result.exists() and bool(workers) and all(status["stage"] == "done" for status in workers)
+
+
+def record_end(folder: RunDir, status: str, *, exit_code: int | None, error: Mapping[str, Any] | None) -> None:
+    """Say how the run ended, before its mirror is told."""
+    content = {"status": status, "exit_code": exit_code, "error": error, "time": time.time(), "mirrored": None}
+    with suppress(OSError):  # a full disk: the next launch will find an orphan
+        write_json(folder.end, content)
+
+
+def record_mirrored(folder: RunDir, *, mirrored: bool) -> None:
+    """Say whether MLflow knows the end, too."""
+    content = known(folder.end)
+    if content:
+        with suppress(OSError):
+            write_json(folder.end, {**content, "mirrored": mirrored})
+
+
+def known(path: Path) -> dict[str, Any] | None:
+    """What the file says; None for one that is missing or torn."""
+    with suppress(OSError, ValueError):
+        content = read_json(path)
+        return cast(dict[str, Any], content) if isinstance(content, dict) else None
+    return None
+
+
+def _myself() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"pid": pid, "started": process_start(pid), "host": socket.gethostname(), "boot": _boot()}
+
+
+def _boot() -> str:
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""
+
+
+@contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    """One process at a time; the lock ends with the process, and is no file that stays."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)

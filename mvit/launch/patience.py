@@ -1,0 +1,102 @@
+"""How long each worker has been where it is, and who holds up the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mvit.config import LimitsConfig
+from mvit.launch.failure import Failure
+from mvit.process import is_stopped
+
+STALE_S = 60.0
+"""Without a heartbeat, a process that was stopped is given up."""
+LEAVE_S = 60.0
+"""From the last word of all workers to the end of their launch."""
+ORDER = ("start", "join", "data", "build", "compile", "step", "evaluate")
+"""Stages as a worker passes them; evaluation and step alternate."""
+
+
+@dataclass
+class _Seen:
+    place: tuple[str, int]
+    place_since: float
+    beat: float
+    beat_since: float
+    pid: int
+    rounds: int = 0
+    """Evaluations since the last step."""
+
+
+class Patience:
+    """Watches the stages of one attempt; times are the parent's own, which no clock that is set can move."""
+
+    def __init__(self, limits: LimitsConfig, *, workers: int, now: float) -> None:
+        self._limits = {
+            "start": limits.join_s,
+            "join": limits.join_s,
+            "data": limits.data_s,
+            "build": limits.data_s,
+            "compile": limits.compile_s,
+            "step": limits.step_s,
+            "evaluate": limits.evaluate_s,
+        }
+        self._seen = {rank: _Seen(("start", 0), now, 0.0, now, 0) for rank in range(workers)}
+
+    def look(self, statuses: list[dict[str, Any]], *, now: float) -> Failure | None:
+        """What hangs, once a limit is passed."""
+        for status in statuses:
+            seen = self._seen.get(status["rank"])
+            if seen is None:  # the scheduler, which waits for ever
+                continue
+            # A join begins with the first process, not with the last one that finds its way into it.
+            place = ("start" if status["stage"] == "join" else status["stage"], status["step"])
+            if place != seen.place:
+                back = place == ("step", seen.place[1]) and seen.place[0] == "evaluate"
+                seen.rounds = 0 if place[1] != seen.place[1] else seen.rounds + back
+                seen.place, seen.place_since = place, now
+            if status["time"] != seen.beat:
+                seen.beat, seen.beat_since = status["time"], now
+            seen.pid = status["pid"]
+        return self._stopped(now) or self._late(now) or self._staying(now)
+
+    def _stopped(self, now: float) -> Failure | None:
+        # Not every process without a heartbeat: MindSpore may hold the interpreter's lock for a whole compilation.
+        for rank, seen in self._seen.items():
+            if seen.place[0] in self._limits and now - seen.beat_since > STALE_S and is_stopped(seen.pid):
+                message = f"the process is stopped, without a heartbeat for {now - seen.beat_since:.0f} s"
+                return Failure("hang", rank, _named(seen.place[0]), message)
+        return None
+
+    def _late(self, now: float) -> Failure | None:
+        """Only who is behind can be late: the others wait for it, which is not their fault."""
+        least = min(_progress(seen) for seen in self._seen.values())
+        behind = {rank: seen for rank, seen in self._seen.items() if _progress(seen) == least}
+        first = min(behind.values(), key=lambda seen: seen.place_since)
+        stage, step = first.place
+        limit, waited = self._limits.get(stage, float("inf")), now - first.place_since
+        if waited <= limit:
+            return None
+        ranks = f"rank{'s' if len(behind) > 1 else ''} {', '.join(map(str, behind))}"
+        done = f" {step + 1}" if stage == "step" else ""
+        message = f"{ranks} in {_named(stage)}{done} for {waited:.0f} s, over limits.{_key(stage)}={limit:g}"
+        return Failure("hang", next(iter(behind)) if len(behind) == 1 else None, _named(stage), message)
+
+    def _staying(self, now: float) -> Failure | None:
+        if any(s.place[0] in self._limits or now - s.place_since <= LEAVE_S for s in self._seen.values()):
+            return None
+        return Failure("hang", None, "end", f"all workers are done, their launch is not, for {LEAVE_S:g} s")
+
+
+def _progress(seen: _Seen) -> tuple[int, int, int]:
+    """Further is more."""
+    stage, step = seen.place
+    return (step, seen.rounds, ORDER.index(stage)) if stage in ORDER else (1 << 60, 0, 0)
+
+
+def _named(stage: str) -> str:
+    return "join" if stage == "start" else stage
+
+
+def _key(stage: str) -> str:
+    return {"start": "join_s", "build": "data_s"}.get(stage, f"{stage}_s")

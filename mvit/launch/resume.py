@@ -1,0 +1,229 @@
+"""Runs that go on: from their folder and its newest checkpoint, as they were made, or as a fork that is changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from mvit import rundir
+from mvit.check import ConfigError, Problem
+from mvit.config import MlflowTracking, RunConfig
+from mvit.launch import checkpoints, console, course, owner, provenance
+from mvit.launch.checkpoints import Checkpoint
+from mvit.launch.launcher import begin, checked, readable
+from mvit.launch.mirror import record_at
+from mvit.launch.plan import CHECKOUT, make_plan, this_host
+from mvit.launch.store import problem_of, store_uri
+from mvit.launch.tracking import close_sweep
+from mvit.rundir import RunDir, RunDirError, read_json, read_run
+
+
+def resume(path: Path, overrides: Sequence[str], *, fork: bool) -> int:
+    """Continue a run, every unfinished trial of a sweep, or a changed copy of a run; returns the exit code."""
+    try:
+        path = path.resolve()
+        trials = _trials(path)
+        if fork:
+            if trials:
+                raise RunDirError(f"{path} is the folder of a sweep; fork one of its trials")
+            argv = ["mvit", "resume", str(path), *overrides, "--fork"]
+            return _fork(RunDir(path), overrides, argv=argv)
+        return _resume_sweep(path, trials, overrides) if trials else _resume(RunDir(path), overrides)
+    except ConfigError as error:
+        console.complain(str(problem) for problem in error.problems)
+    except RunDirError as error:
+        console.complain([str(error)])
+    except KeyboardInterrupt:  # before or after the run itself, which ends its own processes
+        return 130
+    return 2
+
+
+def _trials(path: Path) -> list[RunDir]:
+    """The runs of a sweep's folder; none for a run's own folder."""
+    return [] if (path / "run.json").exists() else [RunDir(file.parent) for file in sorted(path.glob("*/run.json"))]
+
+
+def _resume(folder: RunDir, overrides: Sequence[str]) -> int:
+    config, plan = read_run(folder)
+    if changed := _changed(_plain(config), _overridden(_plain(config), overrides)):
+        raise ConfigError(*changed)
+    if is_finished(folder):
+        raise RunDirError(f"{folder.path} is FINISHED; --fork continues it as a new run, with train.epochs=... say")
+    host = this_host()
+    _, facts = checked(_plain(config), host)
+    if facts.fingerprint != plan.dataset.fingerprint:
+        raise RunDirError(f"{folder.path}: its data has changed since the run was made; start a new run")
+    owner.claim(folder)
+    console.say(
+        f"mvit: {config.name} in {course.shown(folder.path)}, resumed {_place(checkpoints.newest_step(folder))}"
+    )
+    _compare_code(folder)
+    return course.follow(config, plan, folder, host=host, parent_run_id=_parent_run(folder)).outcome.exit_code
+
+
+def is_finished(folder: RunDir) -> bool:
+    """Whether the run has come to its end."""
+    end = owner.known(folder.end)
+    return end.get("status") == "FINISHED" if end else owner.has_finished(folder)
+
+
+def _place(step: int | None) -> str:
+    return "from the beginning: it has no checkpoint" if step is None else f"after step {step}"
+
+
+def _resume_sweep(path: Path, trials: list[RunDir], overrides: Sequence[str]) -> int:
+    """One trial after the other; one that cannot be resumed leaves the others their turn."""
+    for trial in trials:
+        if owner.lives(trial):  # with its end recorded, it is busy with the next one
+            raise RunDirError(f"{path} is still running; stop it first")
+    codes = [0]
+    for trial in trials:
+        if is_finished(trial):
+            continue
+        try:
+            codes.append(_resume(trial, overrides))
+        except (ConfigError, RunDirError) as error:
+            console.complain(str(error).splitlines())
+            codes.append(2)
+        if codes[-1] >= 128:
+            break
+    ends = [(owner.known(trial.end) or {}).get("status", "FAILED") for trial in trials]
+    status = "KILLED" if codes[-1] >= 128 else "FINISHED" if set(ends) == {"FINISHED"} else "FAILED"
+    counts = ", ".join(f"{ends.count(kind)} {kind}" for kind in sorted(set(ends)))
+    console.say(f"mvit: sweep {status}, {course.shown(path)}: {counts}")
+    _close_sweep(path, trials, status=status)
+    return max(codes)
+
+
+def _close_sweep(path: Path, trials: list[RunDir], *, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+    """Give the sweep's run in MLflow, where it has one, its new status."""
+    tracking = read_run(trials[0])[0].tracking
+    if record_at(path / "tracking.json") is None or not isinstance(tracking, MlflowTracking):
+        return
+    found: list[float] = []
+    for trial in trials:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found.append(float(read_json(trial.result)["metrics"]["best/val_acc1"]))
+    summary = {"best/val_acc1": max(found)} if found else {}
+    uri = store_uri(tracking, CHECKOUT)
+    problem = problem_of(lambda: close_sweep(path, uri=uri, status=status, summary=summary))
+    if problem:
+        console.complain([problem])
+
+
+def _parent_run(folder: RunDir) -> str | None:
+    """The MLflow run of the sweep that a trial belongs to."""
+    above = folder.path.parent
+    record = None if (above / "run.json").exists() else record_at(above / "tracking.json")
+    return record["run_id"] if record else None
+
+
+def _fork(origin: RunDir, overrides: Sequence[str], *, argv: Sequence[str]) -> int:
+    """A new run beside its origin, which begins with a copy of the newest checkpoint."""
+    config, _ = read_run(origin)
+    if reason := owner.alive(origin):
+        raise RunDirError(f"{origin.path} is still running: {reason}; stop it first")
+    newest = checkpoints.newest_whole(origin)
+    if newest is None:
+        raise RunDirError(f"{origin.path} has no checkpoint to begin with; launch a new run instead")
+    host = this_host()
+    changed, facts = checked(_overridden(_plain(config), overrides), host)
+    facts = readable(changed, facts)
+    plan = make_plan(changed, host=host, facts=facts)
+    if newest.step > plan.last_step or (newest.step == plan.last_step and _is_evaluated(newest)):
+        rule = f"ends after step {plan.last_step}, and the checkpoint is of step {newest.step}"
+        raise ConfigError(Problem("train.epochs", changed.train.epochs, rule, "raise it, or train.max_steps"))
+    about = {"forked_from": {"folder": str(origin.path), "step": newest.step, "run_sha256": _sha(origin)}}
+    folder = begin(origin.path.parent / rundir.stamp(), changed, plan, argv=argv, about=about)
+    _inherit(origin, folder, newest)
+    for problem in _changed(_plain(config), _plain(changed)):
+        console.say(f"  {problem.path}: {problem.value}")
+    console.say(f"  continues {course.shown(origin.path)} after step {newest.step}")
+    tags = {"mvit.forked_from": origin.path.name}
+    ended = course.follow(changed, plan, folder, host=host, parent_run_id=_parent_run(origin), tags=tags)
+    return ended.outcome.exit_code
+
+
+def _inherit(origin: RunDir, folder: RunDir, newest: Checkpoint) -> None:
+    """The newest checkpoint, and the best one with its confusion matrix, until there is a better one."""
+    checkpoints.give(newest, folder)
+    rundir.write_json(folder.checkpoints / "last.json", {"file": newest.sidecar.stem})
+    best = checkpoints.best_whole(origin)
+    if best is not None:
+        if best != newest:
+            checkpoints.give(best, folder)
+        rundir.write_json(folder.checkpoints / "best.json", {"file": best.sidecar.stem})
+        if origin.confusion.exists():
+            shutil.copy2(origin.confusion, folder.confusion)
+
+
+def _is_evaluated(checkpoint: Checkpoint) -> bool:
+    return bool(read_json(checkpoint.sidecar).get("progress", {}).get("evaluated"))
+
+
+def _sha(folder: RunDir) -> str:
+    return str(read_json(folder.run)["sha256"])
+
+
+def _compare_code(folder: RunDir) -> None:
+    """Say so where the code is not that of the run's beginning: its numbers are then of both."""
+    made_of = owner.known(folder.provenance) or {}
+    now, patch = provenance.collect(CHECKOUT, argv=[], dataset_fingerprint="")
+    before = folder.patch.read_text(encoding="utf-8", errors="surrogateescape") if folder.patch.exists() else ""
+    if (made_of.get("commit"), before) != (now.get("commit"), patch):
+        commit = str(made_of.get("commit") or "no commit")[:10]
+        console.say(f"mvit: the code has changed since the run was made, at {commit}")
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json")
+
+
+def _overridden(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy with `key=value` set; raises `ConfigError`. Groups are chosen at the launch, not here."""
+    raw = json.loads(json.dumps(raw))
+    problems: list[Problem] = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        *inner, last = key.lstrip("+").split(".")
+        place: Any = raw
+        for part in inner:
+            place = cast(dict[str, Any], place).get(part) if isinstance(place, dict) else None
+        if not equals or not isinstance(place, dict) or last not in place:
+            remedy = "set one of run.json's, as optimizer.lr=1e-3"
+            problems.append(Problem(override, None, "sets no value of the run", remedy))
+            continue
+        section = cast(dict[str, Any], place)
+        if isinstance(section[last], dict):
+            problems.append(Problem(override, None, "chooses a group", "set its single values, as optimizer.lr=1e-3"))
+            continue
+        section[last] = text if isinstance(section[last], str) else _value(text)
+    if problems:
+        raise ConfigError(*problems)
+    return raw
+
+
+def _value(text: str) -> Any:
+    """Numbers, true, false, null and lists of them; all else is text."""
+    with suppress(ValueError):
+        return json.loads(text)
+    if text.startswith("[") and text.endswith("]"):
+        return [_value(part.strip()) for part in text[1:-1].split(",")]
+    return text
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[Problem]:
+    """The paths that differ."""
+    found: list[Problem] = []
+    for key, value in after.items():
+        old, path = before.get(key), f"{prefix}{key}"
+        if isinstance(value, dict) and isinstance(old, dict):
+            found += _changed(cast(dict[str, Any], old), cast(dict[str, Any], value), f"{path}.")
+        elif value != old:
+            rule = f"is not what the run was made with, {old}"
+            found.append(Problem(path, value, rule, "leave it out, or continue as a new run with --fork"))
+    return found

@@ -137,7 +137,7 @@ def loader(candidate: Candidate, data: Data) -> Iterator[Stream]:
 
     @contextmanager
     def stream() -> Iterator[Iterator[int]]:
-        with closing(made.train(train, parts(), epoch=1)) as batches:  # type: ignore[type-var]  (a generator)
+        with closing(made.train(train, parts(), epoch=1)) as batches:
             yield (len(batch.images) for batch in batches)
 
     try:

@@ -106,7 +106,10 @@ def _reported(act: Callable[[], int]) -> int:
     except InterpolationResolutionError as error:
         console.complain([f"{error.full_key}: cannot be resolved: {_first_line(error)}"])
     except (HydraException, OmegaConfBaseException) as error:
-        console.complain([_first_line(error)])
+        said = _first_line(error).replace("++", "", 1)
+        if said.startswith("LexerNoViableAlt"):  # the name of a class of the parser
+            said = f"{said.partition(': ')[2]}: has a character that must be quoted twice; write \"key='value'\""
+        console.complain([said])
     return 2
 
 

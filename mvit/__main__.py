@@ -4,4 +4,8 @@ import sys
 
 from mvit.cli import main
 
-sys.exit(main())
+try:
+    sys.exit(main())
+except KeyboardInterrupt:
+    print("mvit: stopped", file=sys.stderr)
+    sys.exit(130)

@@ -74,9 +74,9 @@ class SyntheticData(ImagesConfig):
     """Seeded noise with a class-dependent pattern: any shape and count, nothing to download."""
 
     kind: Literal["synthetic"]
-    classes: int = Field(ge=1, description="Number of classes.")
-    num_train: int = Field(ge=1, description="Training images.")
-    num_val: int = Field(ge=1, description="Validation images.")
+    classes: int = Field(ge=1, le=1_000_000, description="Number of classes.")
+    num_train: int = Field(ge=1, le=10**9, description="Training images.")
+    num_val: int = Field(ge=1, le=10**9, description="Validation images.")
 
 
 class ImageFolderData(ImagesConfig):

@@ -80,6 +80,8 @@ def _kind(annotation: Any, metadata: list[Any]) -> str:
         return " \\| ".join(f"`{value}`" for value in arguments)
     if origin in (Union, types.UnionType):
         return " or ".join(_kind(argument, []) for argument in arguments)
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return f"list of {_kind(arguments[0], [])}"
     if origin is tuple:
         return f"{len(arguments)} x {_kind(arguments[0], [])}"
     if hasattr(annotation, "__metadata__"):

@@ -59,8 +59,8 @@ class Sweep:
 
     def close(self, *, stopped: bool) -> None:
         """End the parent run, with the worst status of its trials, and print the finished ones."""
-        if self.folder is None:
-            return
+        if self.folder is None or not (self.outcomes or self.refused or stopped):
+            return  # plans alone, for dry_run
         found = [outcome.status for outcome in self.outcomes]
         whole = found and set(found) == {"FINISHED"} and not self.refused
         status = "KILLED" if stopped else "FINISHED" if whole else "FAILED"

@@ -98,6 +98,20 @@ def test_a_wrong_request_is_refused(launch, overrides, lines):
     assert not done.runs.exists()
 
 
+def test_a_value_that_must_be_quoted_is_told_how(launch):
+    refused(
+        launch("data=imagefolder", "data.root=~/images"),
+        "data.root=~/images: has a character that must be quoted twice; write \"key='value'\"",
+    )
+
+
+def test_plans_of_a_sweep_are_no_failure(launch):
+    done = launch("-m", "seed=1,2", "dry_run=true")
+    assert done.code == 0
+    assert "FAILED" not in done.out
+    assert not done.runs.exists()
+
+
 def test_an_unknown_key_in_a_yaml_is_refused(launch):
     experiment = CHECKOUT / "experiments" / "only_for_a_test.yaml"
     experiment.write_text("# @package _global_\noptimizer:\n  lrr: 1\n")

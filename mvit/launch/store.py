@@ -78,7 +78,7 @@ def load() -> None:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # warns of every attempt
-    import mlflow  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    import mlflow  # noqa: F401  # pyright: ignore[reportUnusedImport]  (loading it is the purpose)
 
 
 def connect(uri: str, *, request_timeout_s: int = 10) -> MlflowClient:

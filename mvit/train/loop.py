@@ -57,7 +57,8 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
     ms.set_seed(config.seed)
     net = MobileViT(config.model, num_classes=plan.num_classes)
     device.cast_network(net, config.precision)
-    if isinstance(config.init, WeightsInit):
+    begun = checkpoint.newest(folder.checkpoints)
+    if begun is None and isinstance(config.init, WeightsInit):
         weights = checkpoint.weights_of(config.init)
         new = checkpoint.initialise(net, weights)
         journal.event("initialised", source=str(weights.source), weights=weights.which, new=list(new))
@@ -81,7 +82,6 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
     evaluate_step = EvaluateStep(net, normalise=normalise, num_classes=plan.num_classes)
     kept = [cell for cell in (net, optimizer, ema, scale) if cell is not None]
 
-    begun = checkpoint.newest(folder.checkpoints)
     at = Progress()
     if begun is not None:
         checkpoint.restore(kept, begun.tensors, rank=rank, source=begun.path)

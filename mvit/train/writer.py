@@ -67,7 +67,7 @@ class Writer:
                         if job.is_best:
                             self._point("best", job.step)
                 checkpoint.prune(self.folder, keep_last=self.keep_last, keep_best=self.keep_best)
-            except (OSError, ValueError) as error:  # a sidecar that is not there was not written before
+            except Exception as error:  # noqa: BLE001  a thread that ended would hold the training for ever
                 step = job.sidecar["step"] if isinstance(job, _Save) else job.step
                 self.report(step, getattr(error, "strerror", None) or str(error))
 

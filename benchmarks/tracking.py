@@ -30,13 +30,10 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Literal
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(CHECKOUT))
-
-from mvit import rundir  # noqa: E402
-from mvit.config import MlflowTracking  # noqa: E402
-from mvit.launch.server import serve  # noqa: E402
-from mvit.launch.tracking import Tracker  # noqa: E402
+from mvit import rundir
+from mvit.config import MlflowTracking
+from mvit.launch.server import serve
+from mvit.launch.tracking import Tracker
 
 STEP_S = 0.05
 SLOW_S = 20.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvit.rundir import RunDir, read_json
+from mvit.rundir import RunDir, file_digest, read_json
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,7 @@ class Checkpoint:
     def is_whole(self) -> bool:
         """Whether the tensors are those that the sidecar vouches for; reads all of them."""
         with suppress(OSError, ValueError, KeyError, TypeError):
-            digest = hashlib.sha256()
-            with self.tensors.open("rb") as file:
-                for block in iter(lambda: file.read(1 << 20), b""):
-                    digest.update(block)
-            return digest.hexdigest() == read_json(self.sidecar)["sha256"]
+            return file_digest(self.tensors) == read_json(self.sidecar)["sha256"]
         return False
 
 

@@ -5,7 +5,6 @@ step-00000352.json          step, epoch, metrics, sha256 of the file; written af
 last.json, best.json        {"file": "step-00000352"}
 """
 
-import hashlib
 import os
 import secrets
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from mindspore import nn
 from safetensors.numpy import load_file, save_file
 
 from mvit.config import CheckpointConfig
-from mvit.rundir import checkpoint_file, fsync_folder, read_json, write_json
+from mvit.rundir import checkpoint_file, file_digest, fsync_folder, read_json, write_json
 
 HEAD = ("head.weight", "head.bias")
 """What the number of classes shapes."""
@@ -48,21 +47,14 @@ def write(folder: Path, tensors: dict[str, np.ndarray], sidecar: dict[str, Any])
             raise
         except Exception as error:  # safetensors raises its own type for a full disk
             raise OSError(str(error).splitlines()[0]) from error
+        digest = file_digest(temporary)
         with temporary.open("rb") as file:
-            digest = _sha(file)
             os.fsync(file.fileno())
         temporary.replace(tensors_path)
         fsync_folder(folder)
     finally:
         temporary.unlink(missing_ok=True)
     write_json(path, {**sidecar, "sha256": digest})
-
-
-def _sha(file: Any) -> str:
-    digest = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b""):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def prune(folder: Path, *, keep_last: int, keep_best: int) -> None:
@@ -129,10 +121,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
     if path.parent.name == "checkpoints" and not sidecar.exists():
         raise CheckpointError(f"{path} was not written to its end: it has no {sidecar.name}")
     try:
-        if sidecar.exists():
-            with path.open("rb") as file:
-                if _sha(file) != read_json(sidecar)["sha256"]:
-                    raise CheckpointError(f"{path} is damaged: its sha256 is not that of {sidecar.name}")
+        if sidecar.exists() and file_digest(path) != read_json(sidecar)["sha256"]:
+            raise CheckpointError(f"{path} is damaged: its sha256 is not that of {sidecar.name}")
         return load_file(path)
     except CheckpointError:
         raise

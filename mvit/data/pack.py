@@ -22,6 +22,7 @@ from typing import Literal
 from rich.progress import Progress
 
 from mvit.check import Problem
+from mvit.console import PLAIN_EVERY_S, console, say
 from mvit.data import imagefolder
 from mvit.data.facts import DatasetError
 from mvit.data.imagefolder import Split
@@ -37,7 +38,6 @@ from mvit.data.mindrecord import (
     size_fault,
 )
 from mvit.data.shard_writer import PART, PackError, Part, Unreadable, write
-from mvit.launch.console import PLAIN_EVERY_S, console, say
 from mvit.rundir import write_json
 
 SHARD_BYTES = 1 << 30
@@ -151,7 +151,7 @@ def pack(
         size = sum(shard.bytes for shard in done.shards) / 1e9
         count = sum(shard.count for shard in done.shards)
         say(f"mvit: {count} images in {len(done.shards)} shards, {size:.2f} GB; each read back: count and sha256 right")
-        say(f"  python launch.py data=mindrecord data.root={out}")
+        say(f"  python launch.py data=mindrecord {shlex.quote(f'data.root={out}')}")
         return done
 
 
@@ -186,6 +186,8 @@ def _finished(out: Path, wanted: Manifest, *, overwrite: bool) -> list[Shard]:
         return []
     same = ("fingerprint", "num_shards", "on_unreadable", "class_names")
     differs = [name for name in same if found and getattr(found, name) != getattr(wanted, name)]
+    if found and not found.shards:  # refused before its first shard: there is nothing to lose
+        return []
     if found and not differs and not overwrite:
         return [shard for shard in found.shards if not any(size_fault(out, f) for f in (shard, shard.db, shard.index))]
     if not overwrite:

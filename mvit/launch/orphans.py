@@ -6,7 +6,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from mvit.launch import console, owner
+from mvit import console
+from mvit.launch import owner
 from mvit.launch.failure import Failure
 from mvit.launch.supervise import statuses
 from mvit.launch.tracking import close_dead

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mvit import console
 from mvit.config import MlflowTracking, RunConfig
-from mvit.launch import console
 from mvit.launch.plan import CHECKOUT
 from mvit.launch.store import problem_of, store_uri
 from mvit.launch.supervise import Outcome

@@ -255,6 +255,7 @@ def test_unreadable_images_are_refused_by_name(tmp_path, capsys):
         f"mvit: SRC: '{root}/{path}' is no readable image; remove or repair it, or use --on-unreadable skip"
         for path in ("train/cat/1.jpg", "train/dog/2.jpg")
     ]
+    assert run(root, tmp_path / "out", "--on-unreadable", "skip") == 0
 
 
 def test_unreadable_images_are_left_out_when_asked(tmp_path, capsys):

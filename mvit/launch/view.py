@@ -1,50 +1,18 @@
-"""What a person sees of a run: its head, a progress bar or plain lines, its end."""
+"""A run as a person follows it: a progress bar or plain lines, and a line for each evaluation."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mvit.config import RunConfig
+from mvit.console import PLAIN_EVERY_S, complain, console, say
+from mvit.launch.failure import disk_trouble
 from mvit.launch.supervise import statuses
 from mvit.plan import LaunchPlan
 from mvit.rundir import JournalReader, RunDir
-
-
-class _Console(Console):
-    """Falls silent when its reader is gone (`| head`), where rich would end the process in the middle of a run."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  open until the end
-
-
-console = _Console(highlight=False, soft_wrap=True)
-PLAIN_EVERY_S = 10.0
-
-
-def say(line: str) -> None:
-    """A line to standard output."""
-    console.print(line, markup=False)
-
-
-def complain(lines: Iterable[str]) -> None:
-    """Lines to standard error, nothing else on them: `path: value rule; remedy`."""
-    for line in lines:
-        print(f"mvit: {line}", file=sys.stderr)
-
-
-def pairs(rows: Iterable[tuple[str, str]]) -> None:
-    """What and value, in two columns."""
-    for what, value in rows:
-        console.print(f"  {what:<13} {value}", markup=False)
 
 
 class ProgressView:
@@ -58,6 +26,7 @@ class ProgressView:
             self.latest.update(entry.get("metrics", {}))
         self.stage = ""
         self.stopping = False
+        self.trouble: str | None = None
         self.spoken = self.since = time.monotonic()
         columns = (
             TextColumn("{task.description}"),
@@ -84,6 +53,10 @@ class ProgressView:
         if folder.stop.exists() and not self.stopping:
             say("mvit: stopping, after a checkpoint of the current step; once more stops at once")
         self.stopping = folder.stop.exists()
+        trouble = disk_trouble(folder.path)
+        if trouble and not self.trouble:
+            complain([f"nothing can be written to {folder.path}: {trouble}; the run goes on without"])
+        self.trouble = trouble
         for entry in self.reader.entries():
             self._take(entry)
         workers = [status for status in statuses(folder) if status["rank"] >= 0]
@@ -114,6 +87,10 @@ class ProgressView:
                 say(f"  resumed after step {entry['step']}")
                 for line in entry["damaged"]:
                     say(f"  skipped: {line}")
+            case "checkpoint_failed":
+                complain([f"the checkpoint of step {entry['step']} was not written: {entry['reason']}"])
+            case "not_written":
+                complain([f"{entry['file']} was not written: {entry['reason']}"])
             case "initialised":
                 new = f", new: {', '.join(entry['new'])}" if entry["new"] else ""
                 say(f"  {entry['weights']} weights of {entry['source']}{new}")
@@ -135,12 +112,3 @@ class ProgressView:
             ("img/s", "perf/images_per_s", "{:.0f}"),
         )
         return "  ".join(f"{name} {form.format(self.latest[key])}" for name, key, form in known if key in self.latest)
-
-
-def result_table(rows: list[dict[str, str]]) -> None:
-    """Result rows under the headings of the published table, as Markdown; a row is one line, however wide."""
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * width for width in widths])
-    for line in lines:
-        say("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import hydra
@@ -15,10 +17,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from mvit import rundir
+from mvit import console, rundir
 from mvit.check import ConfigError, Problem, nearest
+from mvit.composed import must_be_sensible
 from mvit.credentials import hidden
-from mvit.launch import console
 from mvit.launch.launcher import launch
 from mvit.launch.plan import CHECKOUT
 from mvit.launch.sweep import Sweep
@@ -53,6 +55,7 @@ def _main(scratch: str) -> int:
             raise Stopped
 
     def compose() -> int:
+        must_be_sensible([CONF, *_other_folders(asked)])
         # Hydra takes -m before or after all overrides, not between them.
         arguments = sorted(map(_checked_by_us, asked[1:]), key=lambda argument: argument not in ("-m", "--multirun"))
         sys.argv = [asked[0], *arguments]
@@ -77,6 +80,13 @@ def _plain(composed: DictConfig) -> dict[str, Any]:
     """Ordinary dicts and lists; past this line there is no DictConfig. A missing value is the text `???`."""
     raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
     return cast(dict[str, Any], raw)
+
+
+def _other_folders(arguments: list[str]) -> list[Path]:
+    """What Hydra's --config-dir names: where else it looks for configuration."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
+    return parser.parse_known_args(arguments)[0].config_dir
 
 
 def _checked_by_us(argument: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 MARK = "MVIT_LAUNCH"
 """`<pid>:<start>` of the launcher, and a random part for each launch."""
 PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def process_start(pid: int) -> int | None:
@@ -65,5 +66,8 @@ def launcher_is_gone() -> bool:
 
 
 def die_with_parent() -> None:
-    """Ask Linux for SIGKILL when the process that started this one ends: msrun leaves its workers behind."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Ask Linux for SIGKILL when the process that started this one ends: msrun leaves its workers behind.
+
+    Also for the moment between fork and exec: it takes no lock, and imports nothing.
+    """
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

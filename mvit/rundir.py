@@ -25,8 +25,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from mvit.config import RunConfig
 from mvit.plan import LaunchPlan
 
 SCHEMA = 2
+LARGEST_JSON = 64 << 20
+"""Bytes of a file that is read as a whole; the confusion matrix of 1000 classes has 13 million."""
 
 
 class RunDirError(Exception):
@@ -129,6 +131,15 @@ def create(path: Path) -> RunDir:
     return RunDir(path)
 
 
+@contextmanager
+def must_be_written(path: Path) -> Generator[None]:
+    """What a run cannot begin without: where the disk refuses, `RunDirError` says so."""
+    try:
+        yield
+    except OSError as error:
+        raise RunDirError(f"{path} cannot be written: {error.strerror}") from error
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write atomically: a reader sees the whole old file or the whole new one, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -164,7 +175,15 @@ def file_digest(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """What a file holds; raises `OSError`, and `ValueError` for one that is torn, nested too deep or too large."""
+    with path.open("rb") as file:
+        data = file.read(LARGEST_JSON + 1)
+    if len(data) > LARGEST_JSON:
+        raise ValueError(f"{path} has more than {LARGEST_JSON >> 20} MiB")
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deep") from error
 
 
 def checkpoint_file(path: Path) -> Path | None:

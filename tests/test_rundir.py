@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,19 @@ def test_concurrent_writers_never_show_half_a_file(tmp_path):
     while any(writer.is_alive() for writer in writers):
         assert len(set(rundir.read_json(path)["mark"])) == 1
     assert [writer.exitcode for writer in writers] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"[" * 200_000, "nested too deep"), (b"{", "Expecting"), (b"\xff", "utf-8")]
+)
+def test_a_file_that_is_no_json_is_a_value_error(tmp_path, content, words):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        rundir.read_json(tmp_path / "x.json")
+
+
+def test_a_huge_file_is_not_read(tmp_path):
+    (tmp_path / "x.json").touch()
+    os.truncate(tmp_path / "x.json", 1 << 40)
+    with pytest.raises(ValueError, match="has more than 64 MiB"):
+        rundir.read_json(tmp_path / "x.json")

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mvit import rundir
+from mvit import console, rundir
 from mvit.config import RunConfig
-from mvit.launch import checkpoints, confusion, console, owner, supervise
+from mvit.launch import checkpoints, confusion, owner, supervise
 from mvit.launch.failure import MAY_NOT_COME_BACK, Failure
 from mvit.launch.plan import CHECKOUT, Host, free_port, is_free, make_command
 from mvit.launch.result import result_row
 from mvit.launch.supervise import Outcome
 from mvit.launch.tracking import Tracker, artifacts_of, failure_tags, of_folder, picture_of, store_uri
+from mvit.launch.view import ProgressView
 from mvit.plan import LaunchPlan
 from mvit.rundir import RunDir
 
@@ -52,7 +53,7 @@ def follow(
         if tracker:
             tracker.start()
         try:
-            with console.ProgressView(config, plan, folder) as view:
+            with ProgressView(config, plan, folder) as view:
                 outcome = _attempts(config, folder, host=host, watch=view, stop=stop)
         finally:
             _record(folder, outcome)
@@ -124,7 +125,7 @@ def _tracker(
 
 
 def _finish_tracking(tracker: Tracker, folder: RunDir, plan: LaunchPlan, outcome: Outcome) -> None:
-    if folder.confusion.exists():
+    if folder.confusion.exists() and outcome.status != "KILLED":  # loading what draws takes seconds
         try:
             counts = rundir.read_json(folder.confusion)["counts"]
             confusion.draw(counts, plan.dataset.class_names, picture_of(folder))

@@ -1,10 +1,12 @@
 """Why an attempt failed: its first cause, and the class that it is of.
 
-config data compile oom nan comm port checkpoint code killed hang
+config data compile oom nan comm port checkpoint disk code killed hang
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,9 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["config", "data", "compile", "oom", "nan", "comm", "port", "checkpoint", "code", "killed", "hang"]
+Kind = Literal[
+    "config", "data", "compile", "oom", "nan", "comm", "port", "checkpoint", "disk", "code", "killed", "hang"
+]
 MAY_NOT_COME_BACK: frozenset[Kind] = frozenset(("comm", "port", "killed", "hang"))
 """What `train.max_restarts` is for; want of memory would come back."""
+
+LEAST_FREE = 1 << 14
+"""Bytes without which a disk is full: a status file and a line of the journal have some hundred."""
 
 _BY_TYPE: dict[str, Kind] = {
     "UnreadableImage": "data",
@@ -30,6 +37,7 @@ _BY_TYPE: dict[str, Kind] = {
     "MemoryError": "oom",
 }
 _MEMORY = re.compile(r"out of memory|cannot allocate memory|bad_alloc|memory not enough|allocat\w* \w* ?memory", re.I)
+_DISK = re.compile(rf"\[Errno ({errno.ENOSPC}|{errno.EROFS}|{errno.EDQUOT})\]")
 _PORT = re.compile(r"address already in use|failed to (init|create) the tcp server|\bbind\b.*\b(fail|error)", re.I)
 _COMM = re.compile(
     r"distributed job cluster|collective|all_?reduce|all_?gather|broadcast|hccl|mccl|"
@@ -69,6 +77,8 @@ def kind_of(error: str, message: str, *, stage: str, log: Path | None = None) ->
     """
     if error in _BY_TYPE:
         return _BY_TYPE[error]
+    if _DISK.search(message):
+        return "disk"
     if _MEMORY.search(message):
         return "oom"
     if _PORT.search(message) or (stage == "join" and log is not None and _PORT.search(_head(log))):
@@ -105,3 +115,14 @@ def _count(file: Path) -> int | None:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return None
+
+
+def disk_trouble(folder: Path) -> str | None:
+    """Why nothing can be written there: the disk is full, or read-only."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError as error:
+        return error.strerror
+    if disk.f_flag & os.ST_RDONLY:
+        return os.strerror(errno.EROFS)
+    return os.strerror(errno.ENOSPC) if disk.f_bavail * disk.f_frsize < LEAST_FREE else None

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mvit import rundir
+from mvit import console, rundir
 from mvit.check import ConfigError, Problem, check, judge
 from mvit.config import ImageFolderData, RunConfig
 from mvit.data.dataset import look
 from mvit.data.facts import DatasetError
 from mvit.data.imagefolder import emptied, scan
 from mvit.data.readable import unreadable_cached
-from mvit.launch import console, course, orphans, owner, provenance
+from mvit.launch import course, orphans, owner, provenance
 from mvit.launch.plan import (
     CHECKOUT,
     Command,
@@ -57,12 +58,17 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str], sweep: Sweep | None) 
 def begin(path: Path, config: RunConfig, plan: LaunchPlan, *, argv: Sequence[str], about: Mapping[str, Any]) -> RunDir:
     """A new run folder that this process owns: what the workers shall do, and what made it; `about` adds to that."""
     folder = rundir.create(path)
-    owner.claim(folder)
-    rundir.write_run(folder, config, plan)
     made_of, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint=plan.dataset.fingerprint)
-    rundir.write_json(folder.provenance, {**made_of, **about})
-    if patch:
-        folder.patch.write_text(patch, encoding="utf-8", errors="surrogateescape")
+    try:
+        with rundir.must_be_written(path):
+            owner.claim(folder)
+            rundir.write_run(folder, config, plan)
+            rundir.write_json(folder.provenance, {**made_of, **about})
+            if patch:
+                folder.patch.write_text(patch, encoding="utf-8", errors="surrogateescape")
+    except rundir.RunDirError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     console.say(f"mvit: {config.name} in {course.shown(path)}")
     return folder
 

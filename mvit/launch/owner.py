@@ -16,16 +16,23 @@ from typing import Any, cast
 
 from mvit.launch.supervise import statuses
 from mvit.process import process_start
-from mvit.rundir import RunDir, RunDirError, read_json, write_json
+from mvit.rundir import RunDir, RunDirError, must_be_written, read_json, write_json
 
 ELSEWHERE_S = 120.0
 """A run of another machine counts as alive while its workers have written in so many seconds."""
+LEAVE_S = 5.0
+"""Longest wait for the workers of a launcher that was killed: within a second or two they see it and end."""
 
 
 def claim(folder: RunDir) -> None:
-    """Make this process the run's launcher; raises `RunDirError` while another one, or a worker of it, lives."""
-    with _locked(folder.path):
-        if reason := alive(folder):
+    """Make this process the run's launcher; raises `RunDirError` while another one, or a worker of it, lives, or
+    where the folder cannot be written.
+    """
+    with must_be_written(folder.path), _locked(folder.path):
+        deadline = time.monotonic() + LEAVE_S
+        while (reason := alive(folder)) and _are_leaving(folder) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if reason:
             raise RunDirError(f"{folder.path} is still running: {reason}; stop it first")
         write_json(folder.launcher, {**_myself(), "time": time.time()})
         folder.end.unlink(missing_ok=True)
@@ -43,6 +50,12 @@ def alive(folder: RunDir) -> str | None:
         return f"its launcher is process {owner['pid']}"
     workers = [status for status in statuses(folder) if process_start(status["pid"]) == status["started"]]
     return f"process {workers[0]['pid']} of it has not ended" if workers else None
+
+
+def _are_leaving(folder: RunDir) -> bool:
+    """Whether only workers are left, of a launcher of this machine."""
+    owner = known(folder.launcher)
+    return bool(owner) and owner.get("host") == socket.gethostname() and not lives(folder)
 
 
 def lives(folder: RunDir) -> bool:

@@ -13,8 +13,6 @@ STALE_S = 60.0
 """Without a heartbeat, a process that was stopped is given up."""
 LEAVE_S = 60.0
 """From the last word of all workers to the end of their launch."""
-ORDER = ("start", "join", "data", "build", "compile", "step", "evaluate")
-"""Stages as a worker passes them; evaluation and step alternate."""
 
 
 @dataclass
@@ -24,8 +22,8 @@ class _Seen:
     beat: float
     beat_since: float
     pid: int
-    rounds: int = 0
-    """Evaluations since the last step."""
+    marks: int = 0
+    """Places that it came by; all workers come by the same ones."""
 
 
 class Patience:
@@ -52,12 +50,10 @@ class Patience:
             # A join begins with the first process, not with the last one that finds its way into it.
             place = ("start" if status["stage"] == "join" else status["stage"], status["step"])
             if place != seen.place:
-                back = place == ("step", seen.place[1]) and seen.place[0] == "evaluate"
-                seen.rounds = 0 if place[1] != seen.place[1] else seen.rounds + back
                 seen.place, seen.place_since = place, now
             if status["time"] != seen.beat:
                 seen.beat, seen.beat_since = status["time"], now
-            seen.pid = status["pid"]
+            seen.pid, seen.marks = status["pid"], status.get("marks", 0)
         return self._stopped(now) or self._late(now) or self._staying(now)
 
     def _stopped(self, now: float) -> Failure | None:
@@ -70,11 +66,14 @@ class Patience:
 
     def _late(self, now: float) -> Failure | None:
         """Only who is behind can be late: the others wait for it, which is not their fault."""
-        least = min(_progress(seen) for seen in self._seen.values())
-        behind = {rank: seen for rank, seen in self._seen.items() if _progress(seen) == least}
+        busy = {rank: seen for rank, seen in self._seen.items() if seen.place[0] in self._limits}
+        if not busy:
+            return None
+        least = min(seen.marks for seen in busy.values())
+        behind = {rank: seen for rank, seen in busy.items() if seen.marks == least}
         first = min(behind.values(), key=lambda seen: seen.place_since)
         stage, step = first.place
-        limit, waited = self._limits.get(stage, float("inf")), now - first.place_since
+        limit, waited = self._limits[stage], now - first.place_since
         if waited <= limit:
             return None
         ranks = f"rank{'s' if len(behind) > 1 else ''} {', '.join(map(str, behind))}"
@@ -86,12 +85,6 @@ class Patience:
         if any(s.place[0] in self._limits or now - s.place_since <= LEAVE_S for s in self._seen.values()):
             return None
         return Failure("hang", None, "end", f"all workers are done, their launch is not, for {LEAVE_S:g} s")
-
-
-def _progress(seen: _Seen) -> tuple[int, int, int]:
-    """Further is more."""
-    stage, step = seen.place
-    return (step, seen.rounds, ORDER.index(stage)) if stage in ORDER else (1 << 60, 0, 0)
 
 
 def _named(stage: str) -> str:

@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from mvit import rundir
-from mvit.check import ConfigError, Problem
+from mvit import console, rundir
+from mvit.check import ConfigError, Problem, parse
 from mvit.config import MlflowTracking, RunConfig
-from mvit.launch import checkpoints, console, course, owner, provenance
+from mvit.launch import checkpoints, course, owner, provenance
 from mvit.launch.checkpoints import Checkpoint
 from mvit.launch.launcher import begin, checked, readable
 from mvit.launch.mirror import record_at
@@ -20,6 +20,9 @@ from mvit.launch.plan import CHECKOUT, make_plan, this_host
 from mvit.launch.store import problem_of, store_uri
 from mvit.launch.tracking import close_sweep
 from mvit.rundir import RunDir, RunDirError, read_json, read_run
+
+MAY_CHANGE = ("limits.", "train.max_restarts")
+"""What only the launcher reads: another value gives the same run."""
 
 
 def resume(path: Path, overrides: Sequence[str], *, fork: bool) -> int:
@@ -48,8 +51,10 @@ def _trials(path: Path) -> list[RunDir]:
 
 
 def _resume(folder: RunDir, overrides: Sequence[str]) -> int:
-    config, plan = read_run(folder)
-    if changed := _changed(_plain(config), _overridden(_plain(config), overrides)):
+    made, plan = read_run(folder)
+    config = parse(_overridden(_plain(made), overrides))
+    changed = _changed(_plain(made), _plain(config))
+    if changed := [problem for problem in changed if not problem.path.startswith(MAY_CHANGE)]:
         raise ConfigError(*changed)
     if is_finished(folder):
         raise RunDirError(f"{folder.path} is FINISHED; --fork continues it as a new run, with train.epochs=... say")

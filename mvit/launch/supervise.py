@@ -18,13 +18,13 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from mvit.config import LimitsConfig
-from mvit.launch.failure import Failure, Kind, kernel_kills, kind_of
+from mvit.launch.failure import Failure, Kind, disk_trouble, kernel_kills, kind_of
 from mvit.launch.patience import Patience
 from mvit.launch.plan import Command, is_free
-from mvit.process import MARK, marked, new_mark, process_start
+from mvit.process import MARK, die_with_parent, marked, new_mark, process_start
 from mvit.rundir import RunDir, read_json, write_json
 
 POLL_S = 0.2
@@ -36,6 +36,9 @@ TERM_S = 1.5
 """Between SIGTERM and SIGKILL."""
 GRACE_S = 3.0
 """Between the first failure of a worker and the end of all, and after SIGKILL."""
+
+SAID = frozenset(("rank", "pid", "started", "stage", "step", "error", "time"))
+"""What a status holds, whatever else."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,11 @@ def run(command: Command, folder: RunDir, *, limits: LimitsConfig, watch: Watche
 
     `watch` is called several times a second.
     """
-    _forget(folder)
-    command.logs.mkdir(parents=True, exist_ok=True)
+    try:
+        _forget(folder)
+        command.logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return Outcome("FAILED", 1, Failure("disk", None, "start", f"{error.filename}: {error.strerror}"))
     if command.port is not None and not is_free(command.port):  # msrun would find out after its time limit
         return Outcome("FAILED", 1, Failure("port", None, "start", f"port {command.port} is taken"))
     mark, kills = new_mark(secrets.token_hex(4)), kernel_kills()
@@ -69,6 +75,8 @@ def run(command: Command, folder: RunDir, *, limits: LimitsConfig, watch: Watche
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the workers in order
+                # A heartbeat would see that the launcher is gone, but msrun's scheduler holds the interpreter's lock.
+                preexec_fn=die_with_parent,
             )
         except OSError as error:
             message = f"cannot start {command.argv[0]}: {error.strerror}"
@@ -101,8 +109,10 @@ def run(command: Command, folder: RunDir, *, limits: LimitsConfig, watch: Watche
     if stop:
         return Outcome("KILLED", 128 + stop[0])
     cause = cause or _first_cause(code, command, folder)
-    if cause.kind == "killed" and kernel_kills() > kills:
+    if cause.kind in ("killed", "data") and kernel_kills() > kills:
         cause = replace(cause, kind="oom", message=f"{cause.message}: the kernel killed it for want of memory")
+    if cause.kind in ("killed", "code") and (trouble := disk_trouble(folder.path)):  # so no worker could say why
+        cause = Failure("disk", None, cause.stage, f"{folder.path}: {trouble}; {cause.message}")
     if cause.log is None:
         cause = replace(cause, log=_log(command, cause.rank))
     return Outcome("FAILED", 1, cause)
@@ -146,18 +156,22 @@ def stopping() -> Generator[list[int]]:
 
 
 def statuses(folder: RunDir) -> list[dict[str, Any]]:
-    """What the workers say of themselves, by rank; the scheduler's is rank -1."""
+    """What the workers say of themselves, by rank; the scheduler's is rank -1. What is torn says nothing."""
     found: list[dict[str, Any]] = []
     for path in folder.status.glob("[!.]*.json"):
         with suppress(OSError, ValueError):
-            found.append(read_json(path))
+            said = read_json(path)
+            if isinstance(said, dict) and cast(dict[str, Any], said).keys() >= SAID:
+                found.append(cast(dict[str, Any], said))
     return sorted(found, key=lambda status: status["rank"])
 
 
 def _ask(process: subprocess.Popen[bytes], folder: RunDir, *, watch: Watcher, stop: list[int]) -> None:
     """Ask for a checkpoint of the current step, and wait until the workers have written it and are gone."""
-    with suppress(OSError):  # on a full disk there is no checkpoint to wait for, and nobody who would hear of it
+    try:
         write_json(folder.stop, {"signal": stop[0]})
+    except OSError:  # on a full disk there is no checkpoint to wait for, and nobody who would hear of it
+        return
     deadline = time.monotonic() + STOP_S
     last_word = float("inf")
     while process.poll() is None and len(stop) == 1 and time.monotonic() < deadline:

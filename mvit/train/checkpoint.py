@@ -5,8 +5,11 @@ step-00000352.json          step, epoch, metrics, sha256 of the file; written af
 last.json, best.json        {"file": "step-00000352"}
 """
 
+import hashlib
 import os
+import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +17,7 @@ from typing import Any, Literal
 import mindspore as ms
 import numpy as np
 from mindspore import nn
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from mvit.config import CheckpointConfig
 from mvit.rundir import checkpoint_file, file_digest, fsync_folder, read_json, write_json
@@ -40,33 +43,36 @@ def write(folder: Path, tensors: dict[str, np.ndarray], sidecar: dict[str, Any])
     path = sidecar_of(folder, sidecar["step"])
     tensors_path = path.with_suffix(".safetensors")
     temporary = folder / f".{tensors_path.name}.{secrets.token_hex(4)}"
+    data = save(tensors, metadata={"format": "mvit"})  # its save_file has errors, and temporary files, of its own kind
     try:
-        try:
-            save_file(tensors, temporary, metadata={"format": "mvit"})
-        except OSError:
-            raise
-        except Exception as error:  # safetensors raises its own type for a full disk
-            raise OSError(str(error).splitlines()[0]) from error
-        digest = file_digest(temporary)
-        with temporary.open("rb") as file:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(tensors_path)
         fsync_folder(folder)
     finally:
         temporary.unlink(missing_ok=True)
-    write_json(path, {**sidecar, "sha256": digest})
+    write_json(path, {**sidecar, "sha256": hashlib.sha256(data).hexdigest()})
 
 
 def prune(folder: Path, *, keep_last: int, keep_best: int) -> None:
     """Throw away all but the newest and the best checkpoints, and what a kill left half written."""
-    kept = {read_json(path)["file"] for tag in ("last", "best") if (path := folder / f"{tag}.json").exists()}
     sidecars = sorted(folder.glob("step-*.json"))
+    kept = {_of_json(folder / f"{tag}.json", "file") for tag in ("last", "best")}
     kept |= {path.stem for path in sidecars[-keep_last:]}
-    scores = {path.stem: score for path in sidecars if (score := read_json(path).get("score")) is not None}
+    scores = {path.stem: score for path in sidecars if (score := _of_json(path, "score")) is not None}
     kept |= set(sorted(scores, key=lambda stem: (-scores[stem], stem))[:keep_best])
     for file in (*folder.glob("step-*"), *folder.glob(".step-*")):
         if file.stem not in kept:
             file.unlink()
+
+
+def _of_json(path: Path, key: str) -> Any:
+    """A value of a file; None where it is missing or torn."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return read_json(path)[key]
+    return None
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,9 @@ def newest(folder: Path) -> Newest | None:
     for path in sorted(folder.glob("step-*.json"), reverse=True):
         try:
             tensors = read(path.with_suffix(".safetensors"))
+            _must_be_finite(tensors, source=path.with_suffix(".safetensors"))
             return Newest(path.with_suffix(".safetensors"), tensors, read_json(path), tuple(damaged))
-        except (CheckpointError, OSError, ValueError, KeyError) as error:
+        except (CheckpointError, OSError, ValueError, KeyError, TypeError) as error:
             damaged.append(str(error).splitlines()[0])
     if damaged:
         raise CheckpointError(f"no checkpoint of {folder} is whole: {damaged[0]}")
@@ -101,13 +108,21 @@ def snapshot(cells: list[nn.Cell]) -> dict[str, np.ndarray]:
 
 def restore(cells: list[nn.Cell], tensors: dict[str, np.ndarray], *, rank: int, source: Path) -> None:
     """Set every parameter of the cells, bit for bit; a worker's own statistics stand under its rank."""
-    for parameter in {p.name: p for cell in cells for p in cell.get_parameters()}.values():
+    parameters = {p.name: p for cell in cells for p in cell.get_parameters()}
+    if strange := sorted(name for name in tensors if _OF_RANK.sub("", name) not in parameters):
+        raise CheckpointError(f"{source} holds {strange[0]}, which the run has not; it is of another configuration")
+    for parameter in parameters.values():
         value = tensors.get(of_rank(rank, parameter.name), tensors.get(parameter.name))
         if value is None:
             raise CheckpointError(f"{source} lacks {parameter.name}; it is of another configuration")
         if value.shape != parameter.shape:
             raise CheckpointError(f"{source}: {parameter.name} has shape {value.shape}, not {parameter.shape}")
+        if value.dtype != (wanted := ms.dtype_to_nptype(parameter.dtype)):
+            raise CheckpointError(f"{source}: {parameter.name} is {value.dtype}, not {np.dtype(wanted)}")
         parameter.set_data(ms.Tensor(value))
+
+
+_OF_RANK = re.compile(r"^rank\d+\.")
 
 
 def of_rank(rank: int, name: str) -> str:
@@ -178,6 +193,11 @@ def load(net: nn.Cell, tensors: dict[str, np.ndarray], *, source: Path) -> None:
         value = tensors[name]
         if value.shape != parameter.shape:
             raise CheckpointError(f"{source}: {name} has shape {value.shape}, the network wants {parameter.shape}")
+        _must_be_finite({name: value}, source=source)
+        parameter.set_data(ms.Tensor(value.astype(np.float32)))
+
+
+def _must_be_finite(tensors: dict[str, np.ndarray], *, source: Path) -> None:
+    for name, value in tensors.items():
         if not np.isfinite(value).all():
             raise CheckpointError(f"{source}: {name} holds values that are not finite")
-        parameter.set_data(ms.Tensor(value.astype(np.float32)))

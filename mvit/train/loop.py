@@ -131,6 +131,7 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
                     total_steps=plan.total_steps,
                 )
                 draws = [_draws(config, step=at.step, part=p, size=bucket.image_size) for p in _my_parts(plan, rank)]
+                status.mark()
                 with throughput.step(bucket.global_batch_size, shape=slice_.bucket):
                     loss_sum, norm = step(batches, draws, lr=lr, decay=config.optimizer.weight_decay)
                     at.advance()
@@ -163,11 +164,15 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
             raise Stopped(f"stopped after step {at.step}")
         if evaluates:
             status.stage("evaluate")
-            found = _evaluate(evaluate_step, plan, config, loader, val_source, rank=rank, workers=workers)
+            found = _evaluate(
+                evaluate_step, plan, config, loader, val_source, rank=rank, workers=workers, status=status
+            )
             scores, best_of = found.metrics(), "raw"
             if ema is not None:
                 with device.swapped(ema.parameters, ema.averages):
-                    of_ema = _evaluate(evaluate_step, plan, config, loader, val_source, rank=rank, workers=workers)
+                    of_ema = _evaluate(
+                        evaluate_step, plan, config, loader, val_source, rank=rank, workers=workers, status=status
+                    )
                 scores |= of_ema.metrics(prefix="val/ema_")
                 if of_ema.acc1 > found.acc1:
                     found, best_of = of_ema, "ema"
@@ -182,7 +187,7 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
                 about = {"progress": asdict(at), "epoch": epoch, "metrics": scores, "best_of": best_of}
                 writer.judge(at.step, {**about, "score": found.acc1}, is_best=improved)
                 if improved:
-                    _write_confusion(folder, found)
+                    _write_confusion(folder, found, journal)
             status.stage("step")
         if is_last:
             break
@@ -215,14 +220,14 @@ def evaluate_only(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: 
     compiled = {"evaluate": _compile_evaluation(step, plan)}
     status.stage("evaluate")
     workers = device.Workers(plan.world_size)
-    found = _evaluate(step, plan, config, loader, source, rank=rank, workers=workers)
+    found = _evaluate(step, plan, config, loader, source, rank=rank, workers=workers, status=status)
     loader.close()
     if rank == 0:
         must_be_finite(found.metrics(), step=0)
         metrics = {**found.metrics(), "perf/compile_eval_s": compiled["evaluate"]}
         metrics["perf/peak_rss_mb"] = device.peak_rss_mb()
         journal.metrics(metrics, step=0, epoch=0)
-        _write_confusion(folder, found)
+        _write_confusion(folder, found, journal)
         counts = {"correct1": found.correct1, "correct5": found.correct5, "count": found.count}
         result = {"task": "evaluate", "steps": 0, "metrics": metrics, "counts": counts, "graphs": compiled}
         write_json(folder.result, {**result, "weights": weights.which})
@@ -288,11 +293,15 @@ def _statistics_of_others(workers: device.Workers, statistics: list[ms.Parameter
 
 
 def _evaluate(
-    step: EvaluateStep, plan: LaunchPlan, config: RunConfig, loader: Loader, source, *, rank: int, workers
+    step: EvaluateStep, plan: LaunchPlan, config: RunConfig, loader: Loader, source, *, rank: int, workers, status
 ) -> Evaluation:
+    def reduce(vector: np.ndarray) -> np.ndarray:
+        status.mark()
+        return workers.sum(vector)
+
     shard = sampler.shard(len(source.labels), rank=rank, world_size=plan.world_size)
     batches = loader.evaluate(source, shard, batch_size=config.train.eval_batch_size, num_batches=plan.eval_steps)
-    return evaluate(step, batches, num_classes=plan.num_classes, reduce=workers.sum)
+    return evaluate(step, batches, num_classes=plan.num_classes, reduce=reduce)
 
 
 def _compile(step: RunStep, evaluate_step: EvaluateStep, plan: LaunchPlan, journal) -> dict[str, float]:
@@ -320,8 +329,11 @@ def _largest(plan: LaunchPlan) -> int:
     return max(graph.images[0] * graph.images[1] * graph.images[2] for graph in plan.graphs if graph.images)
 
 
-def _write_confusion(folder: RunDir, found: Evaluation) -> None:
-    write_json(folder.confusion, {"counts": found.confusion.tolist()})
+def _write_confusion(folder: RunDir, found: Evaluation, journal) -> None:
+    try:
+        write_json(folder.confusion, {"counts": found.confusion.tolist()})
+    except OSError as error:
+        journal.event("not_written", file=folder.confusion.name, reason=error.strerror)
 
 
 def _conventions(config: RunConfig, plan: LaunchPlan) -> dict[str, object]:

@@ -25,18 +25,25 @@ class Status:
             "started": process_start(os.getpid()),
             "stage": "start",
             "step": 0,
+            "marks": 0,
             "error": None,
         }
         self.lock = threading.Lock()
-        self._write()
+        self._tell()
         threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
 
     def stage(self, stage: str) -> None:
         self.content["stage"] = stage
-        self._write()
+        self.mark()
+        self._tell()
 
     def step(self, step: int) -> None:
-        self.content["step"] = step  # written by the next heartbeat
+        self.content["step"] = step
+        self.mark()
+
+    def mark(self) -> None:
+        """Count a place that every worker comes by, as before it waits for the others: who has fewer is waited for."""
+        self.content["marks"] += 1  # written by the next heartbeat
 
     def failed(self, error: BaseException) -> None:
         """Record the exception, its last line and the last place in our own code."""
@@ -48,19 +55,18 @@ class Status:
             "stage": self.content["stage"],
             "time": time.time(),
         }
-        with suppress(OSError):  # the error itself matters more
-            self.stage("failed")
+        self.stage("failed")
 
     def _beat(self) -> None:
         while True:
             time.sleep(HEARTBEAT_S)
             if launcher_is_gone():
                 os._exit(1)  # nobody reads what this would compute
-            with suppress(OSError):  # a full disk is no reason to stop looking after the launcher
-                self._write()
+            self._tell()
 
-    def _write(self) -> None:
-        with self.lock:
+    def _tell(self) -> None:
+        # A full disk is no reason to stop; the next heartbeat tries again.
+        with self.lock, suppress(OSError):
             write_json(self.path, {**self.content, "time": time.time()})
 
 

@@ -1,5 +1,7 @@
 """Stopping at a step that all workers agree on, since each step needs all of them."""
 
+from contextlib import suppress
+
 from mvit.rundir import RunDir, read_json, write_json
 
 IN_FLIGHT = 2
@@ -26,8 +28,9 @@ class Stop:
         """Asked by every worker after each step."""
         if self.at is None:
             if self.rank == 0 and self.folder.stop.exists():
-                self.at = step + self.ahead
-                write_json(self.folder.stop_at, {"step": self.at})
+                with suppress(OSError):  # a full disk: nobody else would hear of it
+                    write_json(self.folder.stop_at, {"step": step + self.ahead})
+                    self.at = step + self.ahead
             elif self.rank > 0 and self.folder.stop_at.exists():
                 self.at = int(read_json(self.folder.stop_at)["step"])
                 assert self.at >= step, f"asked to stop at step {self.at}, already at {step}"

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from mvit.process import die_with_parent
+from mvit.process import die_with_parent, launcher_is_gone
 from mvit.rundir import RunDir, RunDirError, read_run
 from mvit.train.status import Status
 from mvit.train.stop import Stopped
@@ -13,6 +13,8 @@ from mvit.train.stop import Stopped
 def main(folder: RunDir) -> None:
     """Do what run.json says. What goes wrong stands in status/<rank>.json and, as a traceback, in the log."""
     die_with_parent()
+    if launcher_is_gone():  # before it was asked
+        sys.exit(1)
     config, plan = read_run(folder)
     scheduler = os.environ.get("MS_ROLE") == "MS_SCHED"
     rank = int(os.environ.get("RANK_ID", "0")) if plan.world_size > 1 else 0

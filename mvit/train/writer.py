@@ -1,5 +1,6 @@
 """Checkpoints written beside the training: a step waits for the snapshot, not for the disk."""
 
+import atexit
 import queue
 import threading
 from collections.abc import Callable
@@ -37,9 +38,11 @@ class Writer:
     def __init__(self, folder: Path, *, keep_last: int, keep_best: int, report: Callable[[int, str], None]) -> None:
         self.folder, self.keep_last, self.keep_best, self.report = folder, keep_last, keep_best, report
         # One waits while one is written: a slow disk holds the training up rather than filling the memory.
+        self.lost: set[int] = set()
         self.jobs: queue.Queue[_Save | _Judge | None] = queue.Queue(maxsize=1)
         self.thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
         self.thread.start()
+        atexit.register(self.close)  # what was asked for before a failure is written all the same
 
     def save(self, tensors: dict[str, np.ndarray], sidecar: dict[str, Any]) -> None:
         """Write the checkpoint of sidecar["step"] and make it the last one; the tensors are not to change any more."""
@@ -50,9 +53,10 @@ class Writer:
         self.jobs.put(_Judge(step, fields, is_best))
 
     def close(self) -> None:
-        """Wait until everything is written."""
-        self.jobs.put(None)
-        self.thread.join()
+        """Wait until everything is written; a second time there is nothing to wait for."""
+        if self.thread.is_alive():
+            self.jobs.put(None)
+            self.thread.join()
 
     def _work(self) -> None:
         while (job := self.jobs.get()) is not None:
@@ -69,7 +73,9 @@ class Writer:
                 checkpoint.prune(self.folder, keep_last=self.keep_last, keep_best=self.keep_best)
             except Exception as error:  # noqa: BLE001  a thread that ended would hold the training for ever
                 step = job.sidecar["step"] if isinstance(job, _Save) else job.step
-                self.report(step, getattr(error, "strerror", None) or str(error))
+                if step not in self.lost:
+                    self.lost.add(step)
+                    self.report(step, getattr(error, "strerror", None) or str(error))
 
     def _point(self, tag: str, step: int) -> None:
         write_json(self.folder / f"{tag}.json", {"file": checkpoint.sidecar_of(self.folder, step).stem})

@@ -193,3 +193,35 @@ def test_a_signal_ends_a_sweep_and_not_one_trial_of_it(launch, monkeypatch):
     monkeypatch.setattr(launch_script, "launch", stopped)
     assert launch("-m", "seed=1,2,3").code == 130
     assert seeds == [1]
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n"
+for before, name in ("ab", "bc", "cd", "de", "ef", "fg"):
+    BOMB += f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (BOMB, "holds more than 100000 values, aliases included"),
+        ("a: " + "[" * 3000 + "]" * 3000, "is nested more than 100 deep"),
+        ("a: " + "x" * (2 << 20), "has more than 1 MiB"),
+    ],
+)
+def test_a_file_that_would_blow_up_is_refused_before_it_is_composed(launch, tmp_path_factory, text, rule):
+    folder = tmp_path_factory.mktemp("conf")
+    (folder / "experiment").mkdir()
+    (folder / "experiment" / "bomb.yaml").write_text(f"# @package _global_\n{text}\n")
+    done = launch("experiment=bomb", "dry_run=true", f"--config-dir={folder}")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert f"experiment/bomb.yaml: {rule}; make it smaller, or move it away" in done.err
+
+
+def test_aliases_are_welcome(launch, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("conf")
+    (folder / "experiment").mkdir()
+    text = "# @package _global_\noptimizer: {lr: &rate 0.001}\nschedule: {final_lr: *rate}\nseed: 1\n"
+    (folder / "experiment" / "shared.yaml").write_text(text)
+    done = launch("experiment=shared", "dry_run=true", f"--config-dir={folder}")
+    assert done.code == 0, done.err

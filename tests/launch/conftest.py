@@ -9,7 +9,6 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -18,17 +17,8 @@ from mvit.config import MlflowTracking
 from mvit.data import dataset
 from mvit.launch import provenance, tracking
 from mvit.launch.plan import CHECKOUT, make_plan, this_host
-from mvit.launch.store import prepare
 from mvit.launch.tracking import Tracker
 from mvit.rundir import Journal, RunDir
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory) -> Path:
-    """A SQLite store without an experiment; making one takes seconds, copying it nothing."""
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    prepare(f"sqlite:///{database}")
-    return database
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -135,9 +134,3 @@ def test_it_says_what_the_host_is_and_loads_no_package_for_its_version():
     assert content["user"]
     assert content["dataset_fingerprint"] == "f00"
     assert isinstance(content["ascend_devices"], list)
-
-
-def test_it_takes_a_moment():
-    begun = time.monotonic()
-    made_of(CHECKOUT)
-    assert time.monotonic() - begun < 1.0  # 0.07 s on an idle machine

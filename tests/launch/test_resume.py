@@ -68,6 +68,18 @@ def test_a_changed_configuration_is_refused_with_the_paths(capsys, made):
     ]
 
 
+def test_limits_and_restarts_may_be_others(made, monkeypatch):
+    folder, followed = made(), []
+
+    def follow(config, plan, folder, **_):
+        followed.append(config)
+        return course.Ended(Outcome("FINISHED", 0), None, None)
+
+    monkeypatch.setattr(course, "follow", follow)
+    assert resume(folder.path, ["limits.step_s=5", "train.max_restarts=2"], fork=False) == 0
+    assert (followed[0].limits.step_s, followed[0].train.max_restarts) == (5.0, 2)
+
+
 def test_data_that_changed_is_refused(capsys, made):
     assert "its data has changed since the run was made" in refused(capsys, made(fingerprint="0").path)
 
@@ -93,6 +105,7 @@ def test_a_run_whose_worker_still_lives_is_refused(capsys, made):
     folder = made()
     pid = os.getppid()
     status = {"rank": 0, "pid": pid, "started": process_start(pid), "stage": "step", "step": 3}
+    status |= {"error": None, "time": 1.0}
     rundir.write_json(folder.status / "0.json", status)
     assert f"is still running: process {pid} of it has not ended" in refused(capsys, folder.path)
 
@@ -127,7 +140,8 @@ def test_an_orphan_whose_workers_came_to_the_end_is_finished(made, tmp_path):
     me = {"host": socket.gethostname(), "boot": owner._boot(), "pid": 1, "started": 1, "time": 0.0}
     rundir.write_json(folder.launcher, me)
     rundir.write_json(folder.result, {"metrics": {}})
-    rundir.write_json(folder.status / "0.json", {"rank": 0, "pid": 1, "started": 1, "stage": "done", "step": 3})
+    status = {"rank": 0, "pid": 1, "started": 1, "stage": "done", "step": 3, "error": None, "time": 1.0}
+    rundir.write_json(folder.status / "0.json", status)
     orphans.close(tmp_path / "runs")
     assert json.loads(folder.end.read_text())["status"] == "FINISHED"
 

@@ -1,15 +1,12 @@
 """Supervision of real processes; a stand-in for msrun shows failures that the real one cannot be made to show."""
 
-import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -19,15 +16,16 @@ from mvit.launch import patience, supervise
 from mvit.launch.failure import kernel_kills, kind_of
 from mvit.launch.patience import Patience
 from mvit.launch.plan import Command, free_port
-from mvit.process import MARK, marked, process_start
+from mvit.process import process_start
 
 SAY = """
 import json, os, subprocess, sys, time
 from pathlib import Path
 folder = Path(sys.argv[1])
-def status(rank, pid, stage="step", error=None):
+def status(rank, pid, stage="step", error=None, marks=0):
     started = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    content = {"rank": rank, "pid": pid, "started": started, "stage": stage, "step": 3, "error": error, "time": 1.0}
+    content = {"rank": rank, "pid": pid, "started": started, "stage": stage, "step": 3, "error": error}
+    content |= {"time": 1.0, "marks": marks}
     (folder / "status" / f"{rank}.json").write_text(json.dumps(content))
 def error(message, at):
     return {"type": "ValueError", "message": message, "where": "mvit/x.py:1", "stage": "step", "time": at}
@@ -175,21 +173,23 @@ def signalled(command, folder, *signals, ready="status/0.json"):
     return outcome, took
 
 
-def test_a_first_signal_asks_for_a_checkpoint(program_of):
+def test_a_first_signal_asks_for_a_checkpoint(program_of, monkeypatch):
+    monkeypatch.setattr(supervise, "STOP_S", 60.0)
     command, folder = program_of("status(0, os.getpid())" + SAVES.format(seconds=0.3))
     outcome, took = signalled(command, folder, signal.SIGTERM)
     print(f"from SIGTERM to the end: {took:.1f} s")
     assert (outcome.status, outcome.exit_code) == ("KILLED", 143)
     assert (folder.checkpoints / "step-00000004.json").exists()
-    assert took < 2
+    assert took < 30
 
 
-def test_a_second_signal_waits_for_nothing(program_of):
-    command, folder = program_of("status(0, os.getpid())" + SAVES.format(seconds=30))
+def test_a_second_signal_waits_for_nothing(program_of, monkeypatch):
+    monkeypatch.setattr(supervise, "STOP_S", 60.0)
+    command, folder = program_of("status(0, os.getpid())" + SAVES.format(seconds=60))
     outcome, took = signalled(command, folder, signal.SIGINT, signal.SIGINT)
     print(f"from the first to the end, the second after 0.5 s: {took:.1f} s")
     assert (outcome.status, outcome.exit_code) == ("KILLED", 130)
-    assert took < 1.5
+    assert took < 30
 
 
 def test_who_never_writes_its_checkpoint_is_killed_in_time(program_of, monkeypatch):
@@ -198,13 +198,14 @@ def test_who_never_writes_its_checkpoint_is_killed_in_time(program_of, monkeypat
     outcome, took = signalled(*program_of(stubborn), signal.SIGINT)
     print(f"from Ctrl-C to the end of who ignores it: {took:.1f} s")
     assert outcome.status == "KILLED"
-    assert 4 < took < 8
+    assert took > supervise.STOP_S
 
 
-def test_before_the_first_step_there_is_nothing_to_wait_for(program_of):
+def test_before_the_first_step_there_is_nothing_to_wait_for(program_of, monkeypatch):
+    monkeypatch.setattr(supervise, "STOP_S", 60.0)
     outcome, took = signalled(*program_of("status(0, os.getpid(), 'compile'); time.sleep(600)"), signal.SIGINT)
     assert outcome.status == "KILLED"
-    assert took < 1.5
+    assert took < 30
 
 
 def test_what_an_earlier_attempt_left_does_not_count(program_of):
@@ -240,8 +241,8 @@ time.sleep(600)
 
 def test_a_stage_that_takes_too_long_is_named_with_the_rank_that_is_behind(program_of):
     program = """
-status(0, os.getpid(), "step")
-status(1, os.getpid(), "compile")
+status(0, os.getpid(), "step", marks=5)
+status(1, os.getpid(), "compile", marks=4)
 time.sleep(600)
 """
     command, folder = program_of(program)
@@ -255,6 +256,24 @@ def test_workers_that_never_begin_are_named(program_of):
     command, folder = program_of("time.sleep(600)")
     outcome = supervised(replace(command, workers=2), folder, limits=replace_limits(join_s=0.5))
     assert cause(outcome).message.startswith("ranks 0, 1 in join for ")
+
+
+def test_of_two_in_one_step_the_one_that_did_not_begin_it_is_late():
+    def status(rank, marks):
+        return {"rank": rank, "stage": "step", "step": 25, "marks": marks, "time": 1.0, "pid": os.getpid()}
+
+    watched = Patience(replace_limits(step_s=10.0), workers=2, now=0.0)
+    assert watched.look([status(0, 56), status(1, 55)], now=1.0) is None
+    failure = watched.look([status(0, 56), status(1, 55)], now=12.0)
+    assert failure is not None
+    assert failure.rank == 1
+
+
+def test_a_status_that_is_torn_says_nothing(program_of):
+    _, folder = program_of("")
+    for name, content in {"0": '["rank"]', "1": '{"rank": 1', "2": '{"rank": 2}', "3": "[" * 100_000}.items():
+        (folder.status / f"{name}.json").write_text(content)
+    assert supervise.statuses(folder) == []
 
 
 def replace_limits(**limits):
@@ -277,14 +296,14 @@ time.sleep(600)
 
 
 def test_who_waits_for_another_one_is_not_late():
-    def status(rank, stage, step, at):
-        return {"rank": rank, "stage": stage, "step": step, "time": at, "pid": os.getpid()}
+    def status(rank, stage, marks, at):
+        return {"rank": rank, "stage": stage, "step": 8, "marks": marks, "time": at, "pid": os.getpid()}
 
     watched = Patience(replace_limits(step_s=10.0, evaluate_s=100.0), workers=2, now=0.0)
     for at in range(60):
-        after = "step" if at > 5 else "evaluate"
-        assert watched.look([status(0, after, 8, at), status(1, "evaluate", 8, at)], now=float(at)) is None
-    failure = watched.look([status(0, "step", 8, 101), status(1, "evaluate", 8, 101)], now=101.0)
+        first = ("step", 21) if at > 5 else ("evaluate", 20)
+        assert watched.look([status(0, *first, at), status(1, "evaluate", 20, at)], now=float(at)) is None
+    failure = watched.look([status(0, "step", 22, 101), status(1, "evaluate", 20, 101)], now=101.0)
     assert failure is not None
     assert (failure.rank, failure.stage) == (1, "evaluate")
 
@@ -323,59 +342,3 @@ def test_a_watcher_that_breaks_leaves_no_process(program_of):
     with pytest.raises(OSError, match="no space"):
         supervise.run(command, folder, limits=LIMITS, watch=watch, stop=[])
     assert process_start(int((folder.path / "child").read_text())) is None
-
-
-@pytest.mark.mindspore
-def test_workers_end_when_their_launcher_is_killed(tmp_path):
-    parent, found = launched_on_two_workers(tmp_path)
-    parent.kill()
-    parent.communicate()
-    deadline = time.monotonic() + 30
-    while any(process_start(pid) for pid in found) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert [process_start(pid) for pid in found] == [None] * len(found)
-
-
-@pytest.mark.mindspore
-def test_a_worker_that_is_killed_is_named(tmp_path):
-    parent, found = launched_on_two_workers(tmp_path)
-    status = json.loads(next(tmp_path.glob("*/*/status/1.json")).read_text())
-    os.kill(status["pid"], signal.SIGKILL)
-    began = time.monotonic()
-    _, err = parent.communicate(timeout=120)
-    print(f"from the end of a worker to that of the launcher: {time.monotonic() - began:.1f} s")
-    assert parent.returncode == 1
-    assert "mvit: failed (rank 1, " in err
-    assert "gone without a word" in err
-    assert "continue with: python -m mvit resume" in err
-    assert [process_start(pid) for pid in found] == [None] * len(found)
-
-
-@pytest.mark.mindspore
-def test_ctrl_c_ends_two_real_workers_and_says_killed(tmp_path):
-    parent, found = launched_on_two_workers(tmp_path)
-    parent.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    out, err = parent.communicate(timeout=60)
-    print(f"from Ctrl-C to the end: {time.monotonic() - began:.1f} s")
-    assert parent.returncode == 130
-    assert "mvit: stopped by signal 2" in err
-    assert "mvit: KILLED" in out
-    assert [process_start(pid) for pid in found] == [None] * len(found)
-
-
-def launched_on_two_workers(runs):
-    """A launch on two workers that have said who they are, and the pids of all its processes."""
-    checkout = Path(__file__).resolve().parents[2]
-    command = [sys.executable, str(checkout / "launch.py"), "topology=cpu_2", "tracking=none", f"runs_dir={runs}"]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while len(list(runs.glob("*/*/status/[!.]*.json"))) < 3:  # two workers and msrun's scheduler
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    status = json.loads(next(runs.glob("*/*/status/0.json")).read_text())
-    environment = Path(f"/proc/{status['pid']}/environ").read_bytes().split(b"\0")
-    (mark,) = (entry.decode().partition("=")[2] for entry in environment if entry.startswith(MARK.encode()))
-    found = marked(mark)
-    assert len(found) >= 4
-    return parent, found

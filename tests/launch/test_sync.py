@@ -178,7 +178,10 @@ def test_the_status_is_the_folders(end, result, status, run_folder, store):
     if result:
         write_json(folder.result, {"metrics": {}})
     error = {"type": "ValueError", "message": "why", "where": None, "stage": "step", "time": 1.0}
-    write_json(folder.status / "0.json", {"rank": 0, "pid": 1, "started": 0, "stage": "failed", "error": error})
+    write_json(
+        folder.status / "0.json",
+        {"rank": 0, "pid": 1, "started": 0, "stage": "failed", "error": error, "step": 3, "time": 1.0},
+    )
     assert main(["sync", str(folder.path), "--uri", store]) == 0
     run = run_of(folder, store)
     assert run.info.status == status
@@ -291,7 +294,7 @@ def test_a_store_that_hangs_is_one_line(capsys, monkeypatch, run_folder):
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         begun = time.monotonic()
         assert main(["sync", str(folder.path), "--uri", uri]) == 1
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 50
     assert capsys.readouterr().err == f"mvit: no answer from {uri}; nothing is lost: run it again later\n"
 
 

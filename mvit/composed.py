@@ -1,0 +1,65 @@
+"""The YAML files that a run is composed of: text of a sensible size, which a few aliases cannot blow up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from mvit.check import ConfigError, Problem
+
+LARGEST = 1 << 20
+MOST_VALUES = 100_000
+DEEPEST = 100
+DEEPEST_GROUP = 3
+"""Folders below the given ones that are looked at: `--config-dir=.` shall not read a whole disk."""
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def must_be_sensible(folders: Iterable[Path]) -> None:
+    """Raises `ConfigError` for what would take Hydra minutes and gigabytes; what is no YAML is left to Hydra."""
+    problems = [
+        Problem(os.path.relpath(file), None, rule, "make it smaller, or move it away")
+        for folder in folders
+        for depth in range(DEEPEST_GROUP + 1)
+        for file in sorted(folder.glob("*/" * depth + "*.yaml"))
+        if (rule := _trouble(file))
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _trouble(file: Path) -> str | None:
+    try:
+        if file.stat().st_size > LARGEST:
+            return f"has more than {LARGEST >> 20} MiB"
+        return _bomb(file.read_bytes())
+    except (OSError, yaml.YAMLError):
+        return None
+
+
+def _bomb(text: bytes) -> str | None:
+    """Counts the values with every alias replaced by what it stands for, without replacing any."""
+    count = 0
+    sizes: dict[str, int] = {}
+    open_: list[tuple[str | None, int]] = []
+    for event in yaml.parse(text, Loader=_LOADER):
+        match event:
+            case yaml.AliasEvent():
+                count += sizes.get(event.anchor, 1)
+            case yaml.ScalarEvent():
+                count += 1
+            case yaml.CollectionStartEvent():
+                open_.append((event.anchor, count))
+                count += 1
+            case yaml.CollectionEndEvent():
+                anchor, before = open_.pop()
+                if anchor:
+                    sizes[anchor] = count - before
+        if count > MOST_VALUES:
+            return f"holds more than {MOST_VALUES} values, aliases included"
+        if len(open_) > DEEPEST:
+            return f"is nested more than {DEEPEST} deep"
+    return None

@@ -1,7 +1,7 @@
 # The project's commands. They need make and a Python 3.10-3.12; the rest is installed into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help env train test check lint types light bench ui docs clean FORCE
+.PHONY: help env train test check lint types light chaos bench ui docs clean FORCE
 .DELETE_ON_ERROR:
 
 # Called as modules: scripts in .venv/bin break when the checkout moves.
@@ -33,6 +33,9 @@ types: env
 
 light: env
 	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not mindspore and not mlflow"
+
+chaos: env ## Attack runs in every way there is (most of an hour); ARGS="-k kill" selects
+	@$(RUN) -m pytest tests/chaos -m mindspore $(ARGS)
 
 bench: env ## Measure the data pipeline (three minutes); ARGS="--rounds 9 --markdown"
 	@$(RUN) benchmarks/data.py $(ARGS)

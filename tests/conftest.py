@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mvit.check import parse
 from mvit.config import RunConfig
+from mvit.launch.store import prepare
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 # A network that compiles in a third of the time of xx_small.
@@ -101,3 +102,11 @@ def launcher(tmp_path_factory):
 @pytest.fixture
 def launch(tmp_path_factory):
     return launcher(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """A SQLite store without an experiment; making one takes seconds, copying it nothing."""
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    prepare(f"sqlite:///{database}")
+    return database

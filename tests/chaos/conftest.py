@@ -1,0 +1,46 @@
+"""Two workers that are attacked, and how long it took."""
+
+import shutil
+from statistics import median
+
+import pytest
+
+from tests.chaos.disk import Disk, unmount
+from tests.scene import RECIPE, Scene
+
+TWO_WORKERS = (*RECIPE, "topology=cpu_2")
+TIMES: dict[str, list[float]] = {}
+
+
+@pytest.fixture
+def scene(tmp_path, empty_store):
+    made = Scene(tmp_path, recipe=TWO_WORKERS)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    yield made
+    made.make_room()
+
+
+@pytest.fixture
+def disk(scene):
+    """Where the scene's runs are."""
+    made = Disk(scene.path / "disk", 64)
+    scene.runs = made.path / "runs"
+    yield made
+    scene.make_room()
+    unmount(made.path)
+
+
+@pytest.fixture
+def measured():
+    """Takes seconds that the summary shows, under what they are of; a busy machine is no reason to fail."""
+
+    def take(what: str, seconds: float) -> None:
+        TIMES.setdefault(what, []).append(seconds)
+
+    return take
+
+
+def pytest_terminal_summary(terminalreporter):
+    for what, seconds in TIMES.items():
+        worst, middle = max(seconds), median(seconds)
+        terminalreporter.write_line(f"{what}: {worst:.1f} s at most, {middle:.1f} s in the median of {len(seconds)}")

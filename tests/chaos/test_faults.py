@@ -1,0 +1,220 @@
+"""Workers that raise, hang, run out of memory or end without a word: the first cause is found and told."""
+
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from mvit.data.synthetic import write_image_folder
+from mvit.rundir import read_json
+from tests.conftest import CHECKOUT
+from tests.scene import TRAIN
+
+pytestmark = [pytest.mark.mindspore, pytest.mark.chaos]
+
+FAULT = """
+import os
+if os.environ.get("RANK_ID") == "{rank}" and os.environ.get("MVIT_LAUNCH"):
+    import sys, time
+    from mvit.train.status import Status
+
+    stage, step = Status.stage, Status.step
+
+    def fault():
+        with open({record!r}, "a") as file:
+            file.write(f"{{time.time()}}\\n")
+        {act}
+
+    def at_stage(self, name):
+        stage(self, name)
+        if name == "{when}":
+            fault()
+
+    def at_step(self, number):
+        step(self, number)
+        if str(number) == "{when}":
+            fault()
+
+    Status.stage, Status.step = at_stage, at_step
+"""
+"""A sitecustomize.py, which Python runs at every start: one rank does `act` when it comes to stage or step `when`."""
+
+
+def faulty(scene, *, rank, when, act):
+    """Variables of the environment that make the rank do that."""
+    place = scene.path / "fault"
+    place.mkdir()
+    record = str(place / "record")
+    (place / "sitecustomize.py").write_text(FAULT.format(rank=rank, when=when, act=act, record=record))
+    return {"PYTHONPATH": f"{place}{os.pathsep}{os.environ.get('PYTHONPATH', CHECKOUT)}"}
+
+
+def since_fault(scene):
+    return time.time() - float((scene.path / "fault" / "record").read_text().split()[0])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("when", "stage", "kind"),
+    [
+        ("data", "data", "code"),
+        ("compile", "compile", "compile"),
+        ("25", "step", "code"),
+        ("evaluate", "evaluate", "code"),
+    ],
+)
+def test_a_rank_raises(scene, measured, rank, when, stage, kind):
+    env = faulty(scene, rank=rank, when=when, act="raise ValueError('a shape is wrong')")
+    scene.launch(**env).end()
+    measured("from a worker's exception to the launcher's end", since_fault(scene))
+    scene.holds("FAILED", code=1, kind=kind, at_least=10 if when in ("25", "evaluate") else None)
+    error = read_json(scene.folder.error)
+    assert (error["rank"], error["stage"], error["message"]) == (rank, stage, "ValueError: a shape is wrong")
+    assert error["where"].startswith("mvit/train/")
+    assert f"mvit: log: {scene.folder.logs}/attempt-1/worker_{rank}.log" in scene.err
+
+
+@pytest.mark.parametrize(
+    ("act", "kind"),
+    [
+        ("raise MemoryError", "oom"),
+        ("os._exit(0)", "killed"),
+        ("os.abort()", "killed"),
+        ("sys.exit(3)", "code"),
+        ("raise RuntimeError('AllReduce timed out')", "comm"),
+    ],
+)
+def test_a_rank_ends_otherwise(scene, measured, act, kind):
+    scene.launch(**faulty(scene, rank=1, when="25", act=act)).end()
+    measured("from a worker's end to the launcher's end", since_fault(scene))
+    scene.holds("FAILED", code=1, kind=kind, at_least=20)
+    assert read_json(scene.folder.error)["rank"] == 1
+
+
+@pytest.mark.parametrize(
+    ("when", "stage", "limit"),
+    [
+        ("data", "data", "limits.data_s=15"),
+        ("compile", "compile", "limits.compile_s=60"),
+        ("25", "step", "limits.step_s=15"),
+        ("evaluate", "evaluate", "limits.evaluate_s=15"),
+    ],
+)
+def test_a_rank_hangs(scene, when, stage, limit):
+    scene.launch(limit, **faulty(scene, rank=1, when=when, act="time.sleep(3600)")).end()
+    scene.holds("FAILED", code=1, kind="hang", at_least=20 if when in ("25", "evaluate") else None)
+    error = read_json(scene.folder.error)
+    assert (error["rank"], error["stage"]) == (1, stage)
+    assert f"over {limit}" in error["message"]
+
+
+def test_ranks_that_do_not_find_each_other_are_named(scene):
+    """Who waits in MindSpore's join, and who hangs there, looks the same."""
+    scene.launch("limits.join_s=40", **faulty(scene, rank=1, when="join", act="time.sleep(3600)")).end()
+    scene.holds("FAILED", code=1, kind="hang")
+    assert "failed (join, hang): ranks 0, 1 in join for 40 s, over limits.join_s=40" in scene.err
+
+
+def test_a_rank_is_stopped(scene):
+    scene.launch("limits.step_s=15").until_step(25).kill("rank 0", signal.SIGSTOP).end()
+    scene.holds("FAILED", code=1, kind="hang", at_least=20)
+    assert (read_json(scene.folder.error)["rank"], read_json(scene.folder.error)["stage"]) == (0, "step")
+
+
+def test_a_rank_that_is_stopped_for_a_while_goes_on(scene):
+    scene.launch().until_step(25).kill("rank 1", signal.SIGSTOP)
+    stopped = scene.pid("rank 1")
+    time.sleep(5)
+    os.kill(stopped, signal.SIGCONT)
+    scene.end()
+    scene.holds("FINISHED", code=0, at_least=80)
+
+
+def test_the_memory_of_a_rank_ends(scene):
+    scene.launch().until_step(25)
+    pid = scene.pid("rank 1")
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE")
+    resource.prlimit(pid, resource.RLIMIT_AS, (limit // 2, limit // 2))
+    scene.end()
+    scene.holds("FAILED", code=1, kind="oom", at_least=20)
+
+
+@pytest.fixture
+def pictures(scene):
+    """An image folder, which the scene trains on."""
+    folder = write_image_folder(scene.path / "images", classes=7, train=160, val=50, size=(60, 40))
+    scene.recipe = (*TRAIN, "topology=cpu_2", "data=imagefolder", f"data.root={folder}", "data.workers=2")
+    return folder
+
+
+@pytest.mark.parametrize("stage", ["compile", "step"])
+def test_a_process_that_prepares_images_is_killed(scene, pictures, stage):
+    scene.launch()
+    scene.until_step(25) if stage == "step" else scene.until_stage("compile")
+    scene.kill("data").end()
+    scene.holds("FAILED", code=1, kind="data", at_least=20 if stage == "step" else None)
+
+
+def test_images_that_are_cut_while_the_run_goes_on_fail_it_and_it_is_not_resumed(scene, pictures):
+    scene.launch().until_step(25)
+    for path in (pictures / "train").rglob("*.jpg"):
+        os.truncate(path, path.stat().st_size // 2)
+    scene.end()
+    scene.holds("FAILED", code=1, kind="data", at_least=20)
+    assert str(pictures / "train") in scene.err
+    refused = scene.call("-m", "mvit", "resume", str(scene.folder.path))
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "its data has changed since the run was made" in refused.stderr
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(scene):
+    scene.launch("optimizer.lr=1e30", "schedule=constant").end()
+    scene.holds("FAILED", code=1, kind="nan")
+    assert "is not finite" in scene.err
+
+
+def test_restarts_are_counted(scene):
+    scene.launch("train.max_restarts=1").until_step(25).kill("rank 1")
+    scene.until(lambda: scene.events("resumed"))
+    scene.until_step(45).kill("rank 0").end()
+    scene.holds("FAILED", code=1, kind="killed", at_least=40)
+    assert "restart 1 of 1" in scene.out
+
+
+def test_an_exception_is_not_tried_again(scene):
+    env = faulty(scene, rank=0, when="25", act="raise ValueError('wrong')")
+    scene.launch("train.max_restarts=3", **env).end()
+    scene.holds("FAILED", code=1, kind="code", at_least=20)
+    assert [path.name for path in scene.folder.logs.iterdir()] == ["attempt-1"]
+
+
+def test_ctrl_c_ends_a_restart(scene):
+    scene.launch("train.max_restarts=5").until_step(25).kill("rank 1")
+    scene.until(lambda: scene.folder.attempt_logs(2).exists())
+    scene.kill("launcher", signal.SIGINT).end()
+    scene.holds("KILLED", code=130, at_least=20)
+
+
+def test_a_run_that_lives_is_not_resumed(scene):
+    scene.launch().until_step(10)
+    refused = scene.call("-m", "mvit", "resume", str(scene.folder.path))
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"mvit: {scene.folder.path} is still running: its launcher is process ")
+    scene.end()
+    scene.holds("FINISHED", code=0, at_least=80)
+
+
+def test_of_two_that_resume_at_once_one_is_refused(scene):
+    scene.launch().until_step(25).kill("rank 1").end()
+    scene.resume()
+    other = scene.call("-m", "mvit", "resume", str(scene.folder.path))
+    scene.end()
+    assert sorted((scene.process.returncode, other.returncode)) == [0, 2]
+    if scene.process.returncode == 0:
+        scene.holds("FINISHED", code=0, at_least=80)
+        scene.points_hold()

@@ -1,0 +1,42 @@
+"""SIGKILL of any one process, at any stage."""
+
+import signal
+import time
+
+import pytest
+
+from mvit.rundir import read_json
+
+pytestmark = [pytest.mark.mindspore, pytest.mark.chaos]
+
+LONG_EVALUATION = ("data.num_val=6000",)
+STAGES = ("join", "compile", "step", "evaluate")
+
+
+def reach(scene, stage):
+    scene.launch(*LONG_EVALUATION) if stage == "evaluate" else scene.launch()
+    return scene.until_step(25) if stage == "step" else scene.until_stage(stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("victim", ["rank 0", "rank 1", "scheduler", "msrun"])
+def test_a_process_of_the_launch_is_killed(scene, measured, victim, stage):
+    reach(scene, stage).kill(victim)
+    measured(f"from SIGKILL of {victim} to the launcher's end", scene.end())
+    scene.holds("FAILED", code=1, kind="killed", at_least={"step": 20, "evaluate": 20}.get(stage))
+    error = read_json(scene.folder.error)
+    if victim.startswith("rank"):
+        assert f"rank {error['rank']}" == victim
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_launcher_is_killed(scene, measured, stage):
+    reach(scene, stage)
+    scene.until(lambda: (t := scene.folder.tracking).exists() and read_json(t)["run_id"])
+    scene.kill("launcher")
+    began = time.monotonic()
+    scene.end()
+    scene.left_nothing(patience_s=10)
+    measured("from SIGKILL of the launcher to the end of the last process", time.monotonic() - began)
+    assert "it is recorded as KILLED" in scene.close_orphans()
+    scene.holds("KILLED", code=-signal.SIGKILL)

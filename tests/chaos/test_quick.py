@@ -1,0 +1,94 @@
+"""One attack of each kind; the other files of this folder have many."""
+
+import os
+import signal
+import socket
+
+import pytest
+
+from mvit.rundir import read_json
+from tests.chaos.test_faults import faulty, since_fault
+
+pytestmark = pytest.mark.mindspore
+
+
+def test_ctrl_c_leaves_the_current_step_and_a_damaged_checkpoint_the_one_before(scene, measured):
+    scene.launch().until_step(35).kill("launcher", signal.SIGINT)
+    measured("from SIGINT to the end of the last process", scene.end())
+    step = read_json(scene.folder.stop_at)["step"]
+    scene.holds("KILLED", code=130, at_least=step)
+    assert scene.steps()[-1] == step
+    assert f"stopped after step {step}; continue with: python -m mvit resume {scene.folder.path}" in scene.err
+
+    newest = scene.folder.checkpoints / f"step-{step:08d}.safetensors"
+    os.truncate(newest, newest.stat().st_size // 2)
+    scene.resume().end()
+    scene.holds("FINISHED", code=0, at_least=80)
+    assert scene.events("resumed")[0]["step"] == 30
+    assert f"skipped: {newest} is damaged" in scene.out
+    scene.points_hold()
+
+
+def test_a_launcher_that_is_killed_leaves_no_process_and_its_run_is_closed_and_resumed(scene):
+    scene.launch().until_step(25)
+    scene.until(lambda: scene.folder.tracking.exists() and read_json(scene.folder.tracking)["run_id"])
+    scene.kill("launcher").end()
+    scene.left_nothing(patience_s=10)
+    assert "it is recorded as KILLED" in scene.close_orphans()
+    scene.holds("KILLED", code=-signal.SIGKILL, at_least=20)
+    scene.resume().end()
+    scene.holds("FINISHED", code=0, at_least=80)
+    scene.points_hold()
+
+
+def test_a_killed_worker_costs_a_restart_and_a_taken_port_none(scene):
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", scene.port))
+        taken.listen()
+        scene.launch("train.max_restarts=1").until_step(25)
+    scene.kill("rank 1").end()
+    scene.holds("FINISHED", code=0, at_least=80)
+    assert "failed (rank 1, step, killed): the process is gone without a word; restart 1 of 1, after step" in scene.out
+    assert len(scene.events("resumed")) == 1
+    scene.points_hold()
+
+
+def test_the_exception_of_a_worker_is_told_at_once(scene, measured):
+    scene.launch(**faulty(scene, rank=1, when="25", act="raise ValueError('a shape is wrong')")).end()
+    measured("from a worker's exception to the launcher's end", since_fault(scene))
+    scene.holds("FAILED", code=1, kind="code", at_least=20)
+    error = read_json(scene.folder.error)
+    assert (error["rank"], error["stage"], error["message"]) == (1, "step", "ValueError: a shape is wrong")
+    assert error["where"].startswith("mvit/train/loop.py:")
+    assert f"mvit: log: {scene.folder.logs}/attempt-1/worker_1.log" in scene.err
+
+
+def test_a_worker_that_hangs_is_named(scene):
+    scene.launch("limits.step_s=15", **faulty(scene, rank=1, when="25", act="time.sleep(3600)")).end()
+    scene.holds("FAILED", code=1, kind="hang", at_least=20)
+    assert "failed (rank 1, step, hang): rank 1 in step 26 for 15 s, over limits.step_s=15" in scene.err
+
+
+def test_what_a_server_that_is_down_misses_is_sent_by_sync(scene):
+    store, scene.uri = scene.uri, f"http://127.0.0.1:{scene.port}"
+    scene.launch().end()
+    scene.holds("FINISHED", code=0, at_least=80, mlflow=None)
+    assert f"mvit: MLflow: not mirrored (connection refused at {scene.uri}); later: python -m mvit sync" in scene.err
+    scene.uri = store
+    for words in ("points sent", "nothing to do"):
+        done = scene.call("-m", "mvit", "sync", str(scene.folder.path), "--uri", store)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert words in done.stdout
+    scene.holds("FINISHED", code=0, at_least=80)
+    scene.points_hold()
+
+
+def test_a_disk_without_room_costs_the_checkpoints_alone(scene, disk):
+    scene.launch().until_step(15)
+    disk.fill(but_kb=300)
+    scene.end()
+    scene.holds("FINISHED", code=0, at_least=10)
+    assert {event["reason"] for event in scene.events("checkpoint_failed")} == {"No space left on device"}
+    assert "mvit: the checkpoint of step 20 was not written: No space left on device" in scene.err
+    scene.points_hold()

@@ -1,0 +1,52 @@
+"""A sweep that was killed or stopped goes on with the trials that it had begun."""
+
+import signal
+
+import pytest
+
+from mvit.rundir import JournalReader, RunDir, read_json
+
+pytestmark = [pytest.mark.mindspore, pytest.mark.chaos]
+
+
+def trials(scene):
+    return [RunDir(file.parent) for file in sorted(scene.runs.glob("*/*/*/run.json"))]
+
+
+def steps(folder):
+    return [
+        entry["step"] for entry in JournalReader(folder.journal).entries() if entry.get("metrics", {}).get("train/loss")
+    ]
+
+
+def resumed(scene, *, finished):
+    (sweep,) = {folder.path.parent for folder in trials(scene)}
+    done = scene.call("-m", "mvit", "resume", str(sweep))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"mvit: sweep FINISHED, {sweep}: {finished} FINISHED" in done.stdout
+    assert [read_json(folder.end)["status"] for folder in trials(scene)] == ["FINISHED"] * finished
+    assert [steps(folder) for folder in trials(scene)] == [list(range(1, 21))] * finished
+    _, runs = scene.mlflow_runs()
+    assert [run.info.status for run in runs] == ["FINISHED"] * (finished + 1)
+
+
+def test_a_sweep_whose_launcher_is_killed_in_its_second_trial(scene):
+    scene.launch("-m", "seed=1,2", "train.epochs=1")
+    scene.until(lambda: len(trials(scene)) == 2 and 12 in steps(trials(scene)[1]), timeout_s=240)
+    scene.kill("launcher").end()
+    scene.left_nothing(patience_s=10)
+    assert "it is recorded as KILLED" in scene.close_orphans()
+    assert [read_json(folder.end)["status"] for folder in trials(scene)] == ["FINISHED", "KILLED"]
+    resumed(scene, finished=2)
+
+
+def test_a_sweep_that_is_stopped_in_its_first_trial_begins_no_other(scene):
+    scene.launch("-m", "seed=1,2", "train.epochs=1")
+    scene.until(lambda: len(trials(scene)) == 1 and 12 in steps(trials(scene)[0]), timeout_s=240)
+    scene.kill("launcher", signal.SIGINT).end()
+    assert scene.process.returncode == 130
+    scene.left_nothing()
+    assert [read_json(folder.end)["status"] for folder in trials(scene)] == ["KILLED"]
+    _, runs = scene.mlflow_runs()
+    assert {run.info.status for run in runs} == {"KILLED"}
+    resumed(scene, finished=1)

@@ -11,7 +11,8 @@ from mvit.process import launcher_is_gone, process_start
 from mvit.rundir import write_json
 
 HEARTBEAT_S = 1.0
-CHECKOUT = Path(__file__).resolve().parents[2]
+OURS = Path(__file__).resolve().parents[1]
+"""Our own code; .venv is beside it."""
 
 
 class Status:
@@ -47,11 +48,11 @@ class Status:
 
     def failed(self, error: BaseException) -> None:
         """Record the exception, its last line and the last place in our own code."""
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(CHECKOUT)]
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(OURS)]
         self.content["error"] = {
             "type": type(error).__name__,
             "message": _first_words(str(error)),
-            "where": f"{Path(frames[-1].filename).relative_to(CHECKOUT)}:{frames[-1].lineno}" if frames else None,
+            "where": f"{Path(frames[-1].filename).relative_to(OURS.parent)}:{frames[-1].lineno}" if frames else None,
             "stage": self.content["stage"],
             "time": time.time(),
         }

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mvit.launch.plan import CHECKOUT
 from mvit.launch.store import TrackingError, database_of, prepare, shown
+from mvit.process import die_with_parent
 
 POLL_S = 0.2
 GRACE_S = 5.0
@@ -73,7 +74,7 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
     }
     try:
         # In a session of its own, so that Ctrl-C reaches this process alone, which ends all of that one.
-        server = subprocess.Popen(command, env=environment, start_new_session=True)
+        server = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=die_with_parent)
         while server.poll() is None and not received:
             time.sleep(POLL_S)
         for number in (signal.SIGTERM, signal.SIGKILL):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 T = TypeVar("T")
+_STATUS = re.compile(r"too many (\d{3}) error responses")
 
 ANSWER_TIMEOUT_S = 60.0
 """Longest wait of who waits for the store: sweeps and `prepare`."""
@@ -192,6 +193,8 @@ def reason(error: BaseException, uri: str) -> str:
             case TimeoutError():
                 return f"no answer from {store}"
             case _:
+                if found := _STATUS.search(str(cause)):
+                    return f"{store} answers with HTTP status {found[1]}"
                 cause = cause.__cause__ or cause.__context__
     text = " ".join(str(error).strip().splitlines()[:1]) or type(error).__name__
     return cut(hidden(text.replace(uri, store), uri), 200)

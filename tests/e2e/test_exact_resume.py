@@ -47,15 +47,22 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_as_one_left_alone(tmp_path, t
     killed = []
     scene.launch()
     for step in sorted(chosen.randrange(2, 85) for _ in range(KILLS)):
-        scene.until(lambda: scene.steps()[-1:] >= [step - step % 3 or 3] and scene.statuses().get(0))  # noqa: B023
+        # Half of them while it starts, compiles or evaluates, half of them for sure while it trains.
+        stages = chosen.choice([("step",), ("start", "join", "data", "build", "compile", "step", "evaluate")])
+        here = scene.until(
+            lambda: (
+                scene.steps()[-1:] >= [step - step % 3 or 3]  # noqa: B023
+                and (of_rank_0 := scene.statuses().get(0))
+                and of_rank_0["stage"] in stages  # noqa: B023
+                and of_rank_0
+            )
+        )
         time.sleep(0.4 * chosen.random())
-        victims = ["launcher", *(f"rank {rank}" for rank in scene.statuses() if rank >= 0)]
-        victim = chosen.choice(victims)
-        at = scene.statuses()[0]["step"]
+        victim = chosen.choice(["launcher", *(f"rank {rank}" for rank in scene.statuses() if rank >= 0)])
         with suppress(ProcessLookupError, KeyError):
             scene.kill(victim)
         scene.end()
-        killed.append(f"{victim} near {at}")
+        killed.append(f"{victim} in {here['stage']} {here['step']}")
         assert scene.process.returncode == (-signal.SIGKILL if victim == "launcher" else 1), scene.err
         assert victim == "launcher" or read_json(scene.folder.error)["kind"] == "killed"
         scene.resume()

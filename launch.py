@@ -19,7 +19,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from mvit import console, rundir
 from mvit.check import ConfigError, Problem, nearest
-from mvit.composed import must_be_sensible
+from mvit.composed import EXECUTES, must_be_sensible
 from mvit.credentials import hidden
 from mvit.launch.launcher import launch
 from mvit.launch.plan import CHECKOUT
@@ -84,7 +84,7 @@ def _plain(composed: DictConfig) -> dict[str, Any]:
 
 def _other_folders(arguments: list[str]) -> list[Path]:
     """What Hydra's --config-dir names: where else it looks for configuration."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
     return parser.parse_known_args(arguments)[0].config_dir
 
@@ -92,6 +92,11 @@ def _other_folders(arguments: list[str]) -> list[Path]:
 def _checked_by_us(argument: str) -> str:
     """`key=value` as `++key=value`: Hydra stops at the first unknown key, `mvit.check` lists all that is wrong."""
     key, equals, value = argument.partition("=")
+    if key.startswith(("-cp", "--config-p")):
+        raise ConfigError(Problem(key, None, "would replace conf/", "add a folder with --config-dir"))
+    if EXECUTES in argument or key.lstrip("+~").startswith(("hydra.callbacks", "hydra/callbacks", "hydra.searchpath")):
+        rule = "is refused: a configuration is data and executes nothing"
+        raise ConfigError(Problem(key.lstrip("+~"), None, rule, "leave it out"))
     is_group = "/" in key or "@" in key or (CONF / key).is_dir()
     if is_group and "null" in value.split(",") and key != "experiment":
         options = [path.stem for path in (CONF / key).glob("*.yaml")]

@@ -1,4 +1,4 @@
-"""The YAML files that a run is composed of: text of a sensible size, which a few aliases cannot blow up."""
+"""The YAML files that a run is composed of: data of a sensible size, which executes nothing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import yaml
 from mvit.check import ConfigError, Problem
 
 LARGEST = 1 << 20
+EXECUTES = "_target_"
+"""The key by which Hydra calls what is named."""
 MOST_VALUES = 100_000
 DEEPEST = 100
 DEEPEST_GROUP = 3
@@ -21,7 +23,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def must_be_sensible(folders: Iterable[Path]) -> None:
     """Raises `ConfigError` for what would take Hydra minutes and gigabytes; what is no YAML is left to Hydra."""
     problems = [
-        Problem(os.path.relpath(file), None, rule, "make it smaller, or move it away")
+        Problem(os.path.relpath(file), None, rule, "mend it, or move it away")
         for folder in folders
         for depth in range(DEEPEST_GROUP + 1)
         for file in sorted(folder.glob("*/" * depth + "*.yaml"))
@@ -35,18 +37,22 @@ def _trouble(file: Path) -> str | None:
     try:
         if file.stat().st_size > LARGEST:
             return f"has more than {LARGEST >> 20} MiB"
-        return _bomb(file.read_bytes())
+        return _fault(file.read_bytes())
     except (OSError, yaml.YAMLError):
         return None
 
 
-def _bomb(text: bytes) -> str | None:
+def _fault(text: bytes) -> str | None:
     """Counts the values with every alias replaced by what it stands for, without replacing any."""
     count = 0
     sizes: dict[str, int] = {}
     open_: list[tuple[str | None, int]] = []
     for event in yaml.parse(text, Loader=_LOADER):
         match event:
+            case yaml.AliasEvent() if event.anchor in [anchor for anchor, _ in open_]:
+                return "holds an alias of what it is part of"
+            case yaml.ScalarEvent() if event.value == EXECUTES:
+                return f"holds {EXECUTES}: a configuration is data and executes nothing"
             case yaml.AliasEvent():
                 count += sizes.get(event.anchor, 1)
             case yaml.ScalarEvent():

@@ -29,12 +29,12 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mvit.config import RunConfig
 from mvit.plan import LaunchPlan
 
-SCHEMA = 2
+SCHEMA = 3
 LARGEST_JSON = 64 << 20
 """Bytes of a file that is read as a whole; the confusion matrix of 1000 classes has 13 million."""
 
@@ -186,6 +186,20 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is nested too deep") from error
 
 
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """With a hash over all of it, which `read_sealed` checks."""
+    bare = {key: value for key, value in content.items() if key != "digest"}
+    return {**bare, "digest": _digest(bare)}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `sealed` was written there; raises as `read_json`, and `ValueError` where a byte of it has changed."""
+    content = read_json(path)
+    if not isinstance(content, dict) or sealed(content := cast(dict[str, Any], content)) != content:
+        raise ValueError(f"{path} is damaged: it is not what was written")
+    return content
+
+
 def checkpoint_file(path: Path) -> Path | None:
     """The file of a checkpoint: itself, or the best of a run folder, if it has one."""
     if not path.is_dir():
@@ -275,11 +289,22 @@ def _mend(path: Path) -> set[tuple[int | str, ...]]:
         os.truncate(path, len(whole))
     seen: set[tuple[int | str, ...]] = set()
     for line in whole.splitlines():
-        with suppress(ValueError):
-            entry = json.loads(line)
+        with suppress(ValueError, KeyError, TypeError):
+            entry = _entry(line)
             if "metrics" in entry:
                 seen.add((entry["step"], *sorted(entry["metrics"])))
     return seen
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    """An entry of the journal; raises `ValueError` for what is none."""
+    try:
+        entry = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    if not isinstance(entry, dict):
+        raise ValueError("no entry")
+    return cast(dict[str, Any], entry)
 
 
 class JournalReader:
@@ -301,7 +326,7 @@ class JournalReader:
         self.offset += len(whole) + len(newline)
         for line in whole.splitlines():
             try:
-                entry = json.loads(line)
+                entry = _entry(line)
             except ValueError:  # torn by a full disk: what follows it is whole
                 self.torn += 1
             else:

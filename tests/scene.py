@@ -213,7 +213,7 @@ class Scene:
             _, (run,) = self.mlflow_runs()
             assert run.info.status == (mlflow or status)
             assert status != "FAILED" or run.data.tags["error.kind"] == kind
-            assert status == "RUNNING" or (run.info.end_time is not None)
+            assert (mlflow or status) == "RUNNING" or run.info.end_time is not None
 
     def left_nothing(self, *, patience_s: float = 0.0) -> None:
         """No process of the launch is left, and its port is free."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvit.rundir import RunDir, file_digest, read_json
+from mvit.rundir import RunDir, file_digest, read_json, read_sealed
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Checkpoint:
     def is_whole(self) -> bool:
         """Whether the tensors are those that the sidecar vouches for; reads all of them."""
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return file_digest(self.tensors) == read_json(self.sidecar)["sha256"]
+            return file_digest(self.tensors) == read_sealed(self.sidecar)["sha256"]
         return False
 
 
@@ -39,8 +39,9 @@ def newest_first(folder: RunDir) -> Iterator[Checkpoint]:
 
 
 def newest_step(folder: RunDir) -> int | None:
-    """The step to continue after."""
-    return next((found.step for found in newest_first(folder)), None)
+    """The step to continue after; reads its checkpoint."""
+    found = newest_whole(folder)
+    return found.step if found else None
 
 
 def newest_whole(folder: RunDir) -> Checkpoint | None:

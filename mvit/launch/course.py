@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from mvit.rundir import RunDir
 OTHER_PORTS = 3
 """Attempts that a taken port may cost, beside the restarts."""
 LAST_WORD_S = 60.0
-LAST_WORD_STOPPED_S = 3.0
+LAST_WORD_STOPPED_S = 2.0
 """Longest wait for MLflow at the end; who stops a run wants it to end, and the next launch tells MLflow the rest."""
 
 
@@ -58,7 +58,8 @@ def follow(
         finally:
             _record(folder, outcome)
             if tracker:
-                _finish_tracking(tracker, folder, plan, outcome)
+                heard = len(stop)
+                _finish_tracking(tracker, folder, plan, outcome, give_up=lambda: len(stop) > heard)
     result = rundir.read_json(folder.result) if outcome.status == "FINISHED" else None
     row = result_row(config, plan, result, folder) if result else None
     where = tracker.run_url_hint() if tracker else None
@@ -124,7 +125,9 @@ def _tracker(
     )
 
 
-def _finish_tracking(tracker: Tracker, folder: RunDir, plan: LaunchPlan, outcome: Outcome) -> None:
+def _finish_tracking(
+    tracker: Tracker, folder: RunDir, plan: LaunchPlan, outcome: Outcome, *, give_up: Callable[[], bool]
+) -> None:
     if folder.confusion.exists() and outcome.status != "KILLED":  # loading what draws takes seconds
         try:
             counts = rundir.read_json(folder.confusion)["counts"]
@@ -134,7 +137,7 @@ def _finish_tracking(tracker: Tracker, folder: RunDir, plan: LaunchPlan, outcome
     tags = failure_tags(folder) if outcome.failure else {}
     artifacts = artifacts_of(folder, status=outcome.status)
     timeout_s = LAST_WORD_STOPPED_S if outcome.status == "KILLED" else LAST_WORD_S
-    problem = tracker.finish(outcome.status, artifacts=artifacts, tags=tags, timeout_s=timeout_s)
+    problem = tracker.finish(outcome.status, artifacts=artifacts, tags=tags, timeout_s=timeout_s, give_up=give_up)
     if problem:
         console.complain([problem])
     owner.record_mirrored(folder, mirrored=problem is None)

@@ -125,4 +125,6 @@ def disk_trouble(folder: Path) -> str | None:
         return error.strerror
     if disk.f_flag & os.ST_RDONLY:
         return os.strerror(errno.EROFS)
-    return os.strerror(errno.ENOSPC) if disk.f_bavail * disk.f_frsize < LEAST_FREE else None
+    blocks = disk.f_bfree if os.geteuid() == 0 else disk.f_bavail  # some are kept for root
+    no_files = disk.f_files > 0 and disk.f_favail == 0
+    return os.strerror(errno.ENOSPC) if blocks * disk.f_frsize < LEAST_FREE or no_files else None

@@ -83,7 +83,8 @@ class Mirror:
         self.torn = 0
         self._params, self._tags = dict(run.data.params), dict(run.data.tags)
         self.is_recorded = writes_record
-        self._offset: int = record["offset"]
+        # A journal that was lost or cut is read from its beginning: what the store has of it is not doubled.
+        self._offset: int = record["offset"] if _ends_a_line(folder.journal, record["offset"]) else 0
         self._closed: set[str] = set()
 
     def begin(self, *, is_new: bool) -> None:
@@ -141,7 +142,7 @@ class Mirror:
         new = self._unknown(points) if asking else points
         for batch in _batches(new, MAX_METRICS):
             self.client.log_batch(self.run_id, metrics=batch, synchronous=True)
-        if reader.offset > self._offset:
+        if reader.offset != self.record["offset"]:
             self._write({"offset": reader.offset, "points": self.record["points"] + len(points)})
             self._offset = reader.offset
         self.torn += reader.torn + strange
@@ -315,6 +316,15 @@ def _is_elsewhere(folder: RunDir, target: Target) -> bool:
     if record is None or record["run_id"] is None:
         return False
     return (record["store"], record["experiment"]) != (shown(target.uri), target.experiment)
+
+
+def _ends_a_line(journal: Path, offset: int) -> bool:
+    if offset == 0:
+        return True
+    with suppress(OSError), journal.open("rb") as file:
+        file.seek(offset - 1)
+        return file.read(1) == b"\n"
+    return False
 
 
 def _active(client: MlflowClient, run_id: str) -> Run | None:

@@ -1,4 +1,4 @@
-"""Runs of this machine whose launcher was killed: nobody recorded their end, so the next launch does."""
+"""Runs and sweeps of this machine whose launcher could not record their end: the next launch does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def close(runs: Path) -> None:
         folder = RunDir(file.parent)
         if owner.is_orphan(folder):
             _close(folder)
-            console.say(f"mvit: {folder.path.name} had lost its launcher; it is recorded as {_status(folder)}")
+            console.say(f"mvit: {folder.path.name} was left without an end; it is recorded as {_status(folder)}")
         end = owner.known(folder.end)
         if end and end.get("mirrored") is not True and folder.tracking.exists() and not owner.lives(folder):
             untold.append(folder)
@@ -34,6 +34,12 @@ def close(runs: Path) -> None:
 
 
 def _close(folder: RunDir) -> None:
+    if end := owner.recorded_in_place(folder):
+        if end["error"]:
+            with suppress(OSError):
+                write_json(folder.error, end["error"])
+        owner.record_end(folder, end["status"], exit_code=end["exit_code"], error=end["error"])
+        return
     if owner.has_finished(folder):
         owner.record_end(folder, "FINISHED", exit_code=0, error=None)
         return

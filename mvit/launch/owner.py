@@ -6,6 +6,7 @@ end.json says how the run ended. A run with a launcher that is dead and without 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 import time
@@ -20,6 +21,8 @@ from mvit.rundir import RunDir, RunDirError, must_be_written, read_json, write_j
 
 ELSEWHERE_S = 120.0
 """A run of another machine counts as alive while its workers have written in so many seconds."""
+ROOM = 2000
+"""Bytes of launcher.json that wait for an end that nothing else on the disk has room for."""
 LEAVE_S = 5.0
 """Longest wait for the workers of a launcher that was killed: within a second or two they see it and end."""
 
@@ -34,7 +37,7 @@ def claim(folder: RunDir) -> None:
             time.sleep(0.1)
         if reason:
             raise RunDirError(f"{folder.path} is still running: {reason}; stop it first")
-        write_json(folder.launcher, {**_myself(), "time": time.time()})
+        write_json(folder.launcher, {**_myself(), "time": time.time(), "room": " " * ROOM})
         folder.end.unlink(missing_ok=True)
 
 
@@ -82,8 +85,30 @@ def has_finished(folder: RunDir) -> bool:
 def record_end(folder: RunDir, status: str, *, exit_code: int | None, error: Mapping[str, Any] | None) -> None:
     """Say how the run ended, before its mirror is told."""
     content = {"status": status, "exit_code": exit_code, "error": error, "time": time.time(), "mirrored": None}
-    with suppress(OSError):  # a full disk: the next launch will find an orphan
+    try:
         write_json(folder.end, content)
+    except OSError:  # a full disk
+        _record_in_place(folder, content)
+
+
+def recorded_in_place(folder: RunDir) -> dict[str, Any] | None:
+    """The end that was recorded on a full disk."""
+    return (known(folder.launcher) or {}).get("end")
+
+
+def _record_in_place(folder: RunDir, content: dict[str, Any]) -> None:
+    """Write over the room that launcher.json has for an end: a full disk still takes what needs no more of it."""
+    launcher = known(folder.launcher)
+    if launcher is None:
+        return
+    size = folder.launcher.stat().st_size
+    for error in (content["error"], None):  # its message may be too long
+        text = json.dumps({**launcher, "room": "", "end": {**content, "error": error}}).encode()
+        if len(text) <= size:
+            with suppress(OSError), folder.launcher.open("r+b", buffering=0) as file:
+                file.write(text.ljust(size))
+                os.fsync(file.fileno())
+            return
 
 
 def record_mirrored(folder: RunDir, *, mirrored: bool) -> None:

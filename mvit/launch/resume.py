@@ -118,6 +118,8 @@ def _close_sweep(path: Path, trials: list[RunDir], *, status: Literal["FINISHED"
     problem = problem_of(lambda: close_sweep(path, uri=uri, status=status, summary=summary))
     if problem:
         console.complain([problem])
+    owner.record_end(RunDir(path), status, exit_code=None, error=None)
+    owner.record_mirrored(RunDir(path), mirrored=problem is None)
 
 
 def _parent_run(folder: RunDir) -> str | None:

@@ -58,15 +58,16 @@ def run(command: Command, folder: RunDir, *, limits: LimitsConfig, watch: Watche
 
     `watch` is called several times a second.
     """
+    if command.port is not None and not is_free(command.port):  # msrun would find out after its time limit
+        return Outcome("FAILED", 1, Failure("port", None, "start", f"port {command.port} is taken"))
     try:
         _forget(folder)
         command.logs.mkdir(parents=True, exist_ok=True)
+        log = (command.logs / "launch.log").open("ab")
     except OSError as error:
         return Outcome("FAILED", 1, Failure("disk", None, "start", f"{error.filename}: {error.strerror}"))
-    if command.port is not None and not is_free(command.port):  # msrun would find out after its time limit
-        return Outcome("FAILED", 1, Failure("port", None, "start", f"port {command.port} is taken"))
     mark, kills = new_mark(secrets.token_hex(4)), kernel_kills()
-    with (command.logs / "launch.log").open("ab") as log:
+    with log:
         try:
             process = subprocess.Popen(
                 command.argv,
@@ -89,10 +90,13 @@ def run(command: Command, folder: RunDir, *, limits: LimitsConfig, watch: Watche
                 time.sleep(POLL_S)
                 watch(folder)
                 if failed_at is None:
-                    workers = statuses(folder)
-                    cause = _lost(workers, command) or patience.look(workers, now=time.monotonic())
-                    if cause or any(status["error"] for status in workers):
-                        failed_at = time.monotonic()
+                    workers, now = statuses(folder), time.monotonic()
+                    told = any(status["error"] for status in workers)
+                    if not told:
+                        blind = disk_trouble(folder.path) is not None
+                        cause = _lost(workers, command) or patience.look(workers, now=now, blind=blind)
+                    if cause or told:
+                        failed_at = now
                 # msrun would wait for its scheduler for most of a minute after a worker has failed.
                 if failed_at is not None and (
                     time.monotonic() - failed_at > GRACE_S or (cause and cause.kind == "hang")
@@ -111,7 +115,8 @@ def run(command: Command, folder: RunDir, *, limits: LimitsConfig, watch: Watche
     cause = cause or _first_cause(code, command, folder)
     if cause.kind in ("killed", "data") and kernel_kills() > kills:
         cause = replace(cause, kind="oom", message=f"{cause.message}: the kernel killed it for want of memory")
-    if cause.kind in ("killed", "code") and (trouble := disk_trouble(folder.path)):  # so no worker could say why
+    # On a full disk no worker can say why it ended.
+    if cause.kind in ("killed", "code") and cause.where is None and (trouble := disk_trouble(folder.path)):
         cause = Failure("disk", None, cause.stage, f"{folder.path}: {trouble}; {cause.message}")
     if cause.log is None:
         cause = replace(cause, log=_log(command, cause.rank))

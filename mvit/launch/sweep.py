@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mvit import console
 from mvit.config import MlflowTracking, RunConfig
+from mvit.launch import owner
 from mvit.launch.plan import CHECKOUT
 from mvit.launch.store import problem_of, store_uri
 from mvit.launch.supervise import Outcome
 from mvit.launch.tracking import close_sweep, open_sweep
+from mvit.rundir import RunDir
 
 
 @dataclass
@@ -41,11 +44,13 @@ class Sweep:
         folder = self.place(config)
         uri = store_uri(tracking, CHECKOUT)
         name = f"{config.name}-{folder.name}"
-        tags = {"mvit.kind": "sweep", "folder": str(folder)}
+        tags = {"mvit.kind": "sweep", "folder": str(folder), "host": socket.gethostname()}
         found: list[str] = []
         problem = problem_of(lambda: found.append(open_sweep(folder, tracking=tracking, uri=uri, name=name, tags=tags)))
         if problem:
             console.complain([problem])
+        else:
+            owner.claim(RunDir(folder))  # so that the next launch can close what this one leaves
         self.run_id = found[0] if found else None
         return self.run_id
 
@@ -72,6 +77,8 @@ class Sweep:
             problem = problem_of(lambda: close_sweep(folder, uri=uri, status=status, summary=summary))
             if problem:
                 console.complain([problem])
+            owner.record_end(RunDir(folder), status, exit_code=None, error=None)
+            owner.record_mirrored(RunDir(folder), mirrored=problem is None)
         counts = [f"{found.count(kind)} {kind}" for kind in sorted(set(found))]
         counts += [f"{self.refused} refused"] if self.refused else []
         console.say(f"mvit: sweep {status}, {self.folder}: {', '.join(counts)}")

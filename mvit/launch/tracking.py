@@ -10,7 +10,7 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -57,6 +57,7 @@ LAST_ATTEMPTS = 3
 """Attempts once the run has ended."""
 MAX_ERROR = 5000
 """Characters of a failure's message."""
+GIVE_UP_WITHIN_S = 0.2
 CLOSE_TIMEOUT_S = 5.0
 """Longest wait for the store of a run that is dead."""
 
@@ -99,12 +100,18 @@ class Tracker:
         artifacts: Sequence[Path],
         tags: Mapping[str, str],
         timeout_s: float = 60.0,
+        give_up: Callable[[], bool] = lambda: False,
     ) -> str | None:
-        """Send what is left, the status, the artifacts. Returns one line when not all of it arrived in time."""
+        """Send what is left, the status, the artifacts. Returns one line when not all of it arrived in time.
+
+        Waits no longer once `give_up` says so.
+        """
         self._ending = Ending(status, tuple(artifacts), dict(tags), time.time())
         self._wake.set()
         if self._thread.ident is not None:
-            self._thread.join(timeout_s)
+            deadline = time.monotonic() + timeout_s
+            while self._thread.is_alive() and not give_up() and (left := deadline - time.monotonic()) > 0:
+                self._thread.join(min(left, GIVE_UP_WITHIN_S))
         problem = self._problem
         if self._thread.is_alive():
             problem = problem or f"no answer from {shown(self._uri)} within {timeout_s:g} s"
@@ -246,9 +253,11 @@ def close_dead(folder: RunDir, status: str) -> str | None:
 
 
 def of_folder(folder: RunDir) -> tuple[dict[str, str], dict[str, str]]:
-    """Parameters and tags of the folder's run. Raises `RunDirError`, and for provenance that is torn `ValueError`."""
+    """Parameters and tags of the folder's run, without those of a provenance that is torn; raises `RunDirError`."""
     config, plan = read_run(folder)
-    made_of = cast(dict[str, Any], read_json(folder.provenance)) if folder.provenance.exists() else {}
+    made_of: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        made_of = cast(dict[str, Any], read_json(folder.provenance))
     tags = {
         "mlflow.runName": f"{config.name}-{folder.path.name}",
         "mlflow.source.git.commit": made_of.get("commit") or "",

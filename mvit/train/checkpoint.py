@@ -20,7 +20,7 @@ from mindspore import nn
 from safetensors.numpy import load_file, save
 
 from mvit.config import CheckpointConfig
-from mvit.rundir import checkpoint_file, file_digest, fsync_folder, read_json, write_json
+from mvit.rundir import checkpoint_file, file_digest, fsync_folder, read_json, read_sealed, sealed, write_json
 
 HEAD = ("head.weight", "head.bias")
 """What the number of classes shapes."""
@@ -53,7 +53,7 @@ def write(folder: Path, tensors: dict[str, np.ndarray], sidecar: dict[str, Any])
         fsync_folder(folder)
     finally:
         temporary.unlink(missing_ok=True)
-    write_json(path, {**sidecar, "sha256": hashlib.sha256(data).hexdigest()})
+    write_json(path, sealed({**sidecar, "sha256": hashlib.sha256(data).hexdigest()}))
 
 
 def prune(folder: Path, *, keep_last: int, keep_best: int) -> None:
@@ -64,8 +64,9 @@ def prune(folder: Path, *, keep_last: int, keep_best: int) -> None:
     scores = {path.stem: score for path in sidecars if (score := _of_json(path, "score")) is not None}
     kept |= set(sorted(scores, key=lambda stem: (-scores[stem], stem))[:keep_best])
     for file in (*folder.glob("step-*"), *folder.glob(".step-*")):
-        if file.stem not in kept:
-            file.unlink()
+        with suppress(OSError):
+            if file.stem not in kept:
+                file.unlink()
 
 
 def _of_json(path: Path, key: str) -> Any:
@@ -92,7 +93,7 @@ def newest(folder: Path) -> Newest | None:
         try:
             tensors = read(path.with_suffix(".safetensors"))
             _must_be_finite(tensors, source=path.with_suffix(".safetensors"))
-            return Newest(path.with_suffix(".safetensors"), tensors, read_json(path), tuple(damaged))
+            return Newest(path.with_suffix(".safetensors"), tensors, read_sealed(path), tuple(damaged))
         except (CheckpointError, OSError, ValueError, KeyError, TypeError) as error:
             damaged.append(str(error).splitlines()[0])
     if damaged:

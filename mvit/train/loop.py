@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 
 import mindspore as ms
@@ -12,11 +12,11 @@ from mvit.config import EvaluateTask, RunConfig, WeightsInit
 from mvit.models.mobilevit import MobileViT
 from mvit.models.spec import groups
 from mvit.plan import LaunchPlan
-from mvit.rundir import Journal, RunDir, write_json
+from mvit.rundir import Journal, RunDir, read_json, write_json
 from mvit.schedule import learning_rate
 from mvit.train import checkpoint, device
 from mvit.train.data import mix, sampler
-from mvit.train.data.loader import Loader, Part
+from mvit.train.data.loader import Batch, Loader, Part
 from mvit.train.data.source import open_sources
 from mvit.train.evaluate import EvaluateStep, Evaluation, evaluate
 from mvit.train.images import Normalise
@@ -102,6 +102,7 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
         keep_best=recipe.keep_best,
         report=lambda number, reason: journal.event("checkpoint_failed", step=number, reason=reason),
     )
+    digest = read_json(folder.run)["sha256"]
     stop = Stop(folder, rank=rank, world_size=plan.world_size)
     window = Window(at.window, last=at.last_loss)
     throughput = Throughput(synchronise=window.synchronise, waited_s=lambda: loader.waited_s)
@@ -111,7 +112,13 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
         at.window, at.last_loss = window.values(), window.last
         others = {} if at.averaged else _statistics_of_others(workers, _statistics(kept))
         if rank == 0:
-            sidecar = {"step": at.step, "progress": asdict(at), "conventions": _conventions(config, plan)}
+            sidecar = {
+                "step": at.step,
+                "epoch": epoch,
+                "run": digest,
+                "progress": asdict(at),
+                "conventions": _conventions(config, plan),
+            }
             writer.save({**checkpoint.snapshot(kept), **others}, sidecar)
 
     for epoch in range(at.epoch(plan.steps_per_epoch), recipe.epochs + 1):
@@ -131,9 +138,8 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
                     total_steps=plan.total_steps,
                 )
                 draws = [_draws(config, step=at.step, part=p, size=bucket.image_size) for p in _my_parts(plan, rank)]
-                status.mark()
                 with throughput.step(bucket.global_batch_size, shape=slice_.bucket):
-                    loss_sum, norm = step(batches, draws, lr=lr, decay=config.optimizer.weight_decay)
+                    loss_sum, norm = step(_marking(batches, status), draws, lr=lr, decay=config.optimizer.weight_decay)
                     at.advance()
                     window.add(at.step, loss_sum, count=bucket.global_batch_size)
                 if at.first_step_s is None:
@@ -157,10 +163,12 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
         if evaluates and not at.averaged:
             workers.average(_statistics(kept))
             at.averaged = True
-        if evaluates or stop.due(at.step):
+        if evaluates or stop.at == at.step:
             save()
-        if stop.due(at.step):
+        if stop.at == at.step:
             writer.close()
+            with suppress(OSError):
+                journal.close()
             raise Stopped(f"stopped after step {at.step}")
         if evaluates:
             status.stage("evaluate")
@@ -229,8 +237,16 @@ def evaluate_only(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: 
         journal.metrics(metrics, step=0, epoch=0)
         _write_confusion(folder, found, journal)
         counts = {"correct1": found.correct1, "correct5": found.correct5, "count": found.count}
+        journal.close()
         result = {"task": "evaluate", "steps": 0, "metrics": metrics, "counts": counts, "graphs": compiled}
         write_json(folder.result, {**result, "weights": weights.which})
+
+
+def _marking(batches: Iterator[Batch], status: Status) -> Iterator[Batch]:
+    """Each batch that is there is a mark: who waits for its data is behind who waits for the other workers."""
+    for batch in batches:
+        status.mark()
+        yield batch
 
 
 def _my_parts(plan: LaunchPlan, rank: int) -> range:

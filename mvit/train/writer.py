@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mvit.rundir import read_json, write_json
+from mvit.rundir import read_sealed, sealed, write_json
 from mvit.train import checkpoint
 
 
@@ -36,9 +36,9 @@ class Writer:
     """
 
     def __init__(self, folder: Path, *, keep_last: int, keep_best: int, report: Callable[[int, str], None]) -> None:
+        self.lost: set[int] = set()
         self.folder, self.keep_last, self.keep_best, self.report = folder, keep_last, keep_best, report
         # One waits while one is written: a slow disk holds the training up rather than filling the memory.
-        self.lost: set[int] = set()
         self.jobs: queue.Queue[_Save | _Judge | None] = queue.Queue(maxsize=1)
         self.thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
         self.thread.start()
@@ -67,7 +67,7 @@ class Writer:
                         self._point("last", job.sidecar["step"])
                     case _Judge():
                         path = checkpoint.sidecar_of(self.folder, job.step)
-                        write_json(path, {**read_json(path), **job.fields})
+                        write_json(path, sealed({**read_sealed(path), **job.fields}))
                         if job.is_best:
                             self._point("best", job.step)
                 checkpoint.prune(self.folder, keep_last=self.keep_last, keep_best=self.keep_best)

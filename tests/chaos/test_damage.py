@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mvit.rundir import file_digest, read_json
+from mvit.rundir import file_digest, read_json, sealed
 from tests.chaos.conftest import TWO_WORKERS
 from tests.scene import Scene
 
@@ -53,8 +53,21 @@ def rewrite(path, change):
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path)
+    vouch(path)
+
+
+def vouch(path):
+    """Let the sidecar say that the file is right."""
     sidecar = path.with_suffix(".json")
-    sidecar.write_text(json.dumps({**read_json(sidecar), "sha256": file_digest(path)}))
+    sidecar.write_text(json.dumps(sealed({**read_json(sidecar), "sha256": file_digest(path)})))
+
+
+def flip_step(path):
+    """Another step in the sidecar."""
+    sidecar = path.with_suffix(".json")
+    content = read_json(sidecar)
+    content["progress"]["step"] -= 1
+    sidecar.write_text(json.dumps(content))
 
 
 def truncate(path):
@@ -73,7 +86,8 @@ NEWEST_IS_LOST = {
     "a flipped byte of a weight": lambda p: flip(p, -5),
     "a flipped byte of the header": lambda p: flip(p, 20),
     "empty": lambda p: p.write_bytes(b""),
-    "another file": lambda p: p.write_bytes(b"\x80\x04K\x01." * 1000),
+    "a pickle that the sidecar vouches for": lambda p: (p.write_bytes(b"\x80\x04K\x01." * 1000), vouch(p)),
+    "a sidecar with another step": flip_step,
     "a folder": lambda p: (p.unlink(), p.mkdir()),
     "a sidecar that is truncated": lambda p: truncate(p.with_suffix(".json")),
     "a sidecar of another kind": lambda p: p.with_suffix(".json").write_text("[1, 2]"),
@@ -140,7 +154,6 @@ HARMLESS = {
     "last.json is gone": lambda f: (f.checkpoints / "last.json").unlink(),
     "best.json is torn": lambda f: truncate(f.checkpoints / "best.json"),
     "best.json names a stranger": lambda f: (f.checkpoints / "best.json").write_text('{"file": "../../../etc/passwd"}'),
-    "the journal's last line is torn": lambda f: os.truncate(f.journal, f.journal.stat().st_size - 9),
     "tracking.json is torn": lambda f: truncate(f.tracking),
     "tracking.json is gone": lambda f: f.tracking.unlink(),
     "launcher.json is torn": lambda f: truncate(f.launcher),
@@ -158,6 +171,17 @@ HARMLESS = {
 def test_what_can_be_done_without_is(scene, how):
     HARMLESS[how](scene.folder)
     resumes(scene)
+
+
+def test_a_torn_last_line_of_the_journal_costs_that_line(scene):
+    os.truncate(scene.folder.journal, scene.folder.journal.stat().st_size - 9)
+    known = scene.steps()
+    scene.resume().end()
+    assert scene.process.returncode == 0, scene.err
+    scene.left_nothing()
+    # A line after the checkpoint would have come again; of the checkpoint's own step it does not.
+    assert scene.steps() == known + list(range(known[-1] + 2, 81))
+    scene.points_hold()
 
 
 def test_a_journal_with_a_torn_line_in_its_midst_keeps_the_others(scene):
@@ -179,6 +203,8 @@ def test_a_lost_journal_is_begun_anew(scene):
     scene.left_nothing()
     assert scene.process.returncode == 0, scene.err
     assert scene.steps()[-1] == 80
+    _, (run,) = scene.mlflow_runs()
+    assert run.info.status == "FINISHED"
 
 
 def of_run(change):

@@ -44,6 +44,8 @@ def test_a_disk_that_stays_full_fails_the_run_which_can_be_resumed(scene, disk):
     scene.left_nothing()
     scene.checkpoints_hold(at_least=10)
     disk.free()
+    assert "it is recorded as FAILED" in scene.close_orphans()
+    scene.holds("FAILED", code=1, kind="disk", at_least=10)
     scene.resume().end()
     scene.holds("FINISHED", code=0, at_least=80)
     scene.points_hold()
@@ -68,8 +70,9 @@ def test_a_killed_worker_on_a_full_disk_is_named(scene, disk):
     scene.end()
     assert scene.process.returncode == 1
     assert f"failed (step, disk): {scene.folder.path}: No space left on device" in scene.err
-    scene.left_nothing()
-    scene.checkpoints_hold(at_least=10)
+    disk.free()
+    assert "it is recorded as FAILED" in scene.close_orphans()
+    scene.holds("FAILED", code=1, kind="disk", at_least=10)
 
 
 def test_nothing_is_begun_on_a_full_disk(scene, disk):

@@ -206,6 +206,11 @@ for before, name in ("ab", "bc", "cd", "de", "ef", "fg"):
         (BOMB, "holds more than 100000 values, aliases included"),
         ("a: " + "[" * 3000 + "]" * 3000, "is nested more than 100 deep"),
         ("a: " + "x" * (2 << 20), "has more than 1 MiB"),
+        ("a: &a {b: *a}", "holds an alias of what it is part of"),
+        (
+            "hydra: {callbacks: {x: {_target_: numpy.load, file: x.pkl, allow_pickle: true}}}",
+            "holds _target_: a configuration is data and executes nothing",
+        ),
     ],
 )
 def test_a_file_that_would_blow_up_is_refused_before_it_is_composed(launch, tmp_path_factory, text, rule):
@@ -215,7 +220,24 @@ def test_a_file_that_would_blow_up_is_refused_before_it_is_composed(launch, tmp_
     done = launch("experiment=bomb", "dry_run=true", f"--config-dir={folder}")
     assert done.code == 2
     assert done.err.count("\n") == 1
-    assert f"experiment/bomb.yaml: {rule}; make it smaller, or move it away" in done.err
+    assert f"experiment/bomb.yaml: {rule}; mend it, or move it away" in done.err
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "++hydra.callbacks.x._target_=numpy.load",
+        "+model._target_=os.system",
+        "hydra.searchpath=[/tmp]",
+        "--config-path=/tmp",
+        "-cp=/tmp",
+    ],
+)
+def test_arguments_that_would_execute_or_look_elsewhere_are_refused(launch, argument):
+    done = launch(argument)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert done.err.startswith(f"mvit: {argument.partition('=')[0].lstrip('+')}")
 
 
 def test_aliases_are_welcome(launch, tmp_path_factory):

@@ -115,7 +115,7 @@ def test_a_fork_wants_a_whole_checkpoint(capsys, made):
     assert "has no checkpoint to begin with" in refused(capsys, folder.path, fork=True)
     (folder.checkpoints / "step-00000007.safetensors").write_bytes(b"torn")
     rundir.write_json(folder.checkpoints / "step-00000007.json", {"step": 7, "sha256": "0" * 64})
-    assert checkpoints.newest_step(folder) == 7
+    assert [found.step for found in checkpoints.newest_first(folder)] == [7]
     assert "has no checkpoint to begin with" in refused(capsys, folder.path, fork=True)
 
 
@@ -129,7 +129,7 @@ def test_an_orphan_is_closed_once_and_a_living_run_is_not(made, tmp_path, capsys
     rundir.write_json(folder.launcher, {**content, "started": 1})
     for _ in range(2):
         orphans.close(tmp_path / "runs")
-    assert capsys.readouterr().out == f"mvit: {folder.path.name} had lost its launcher; it is recorded as KILLED\n"
+    assert capsys.readouterr().out == f"mvit: {folder.path.name} was left without an end; it is recorded as KILLED\n"
     assert json.loads(folder.end.read_text())["status"] == "KILLED"
     assert json.loads(folder.error.read_text())["kind"] == "killed"
     assert not other.end.exists()

@@ -256,7 +256,7 @@ class Scene:
         assert wanted.keys() == run.data.metrics.keys()
         for key, points in wanted.items():
             history = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, key)]
-            assert sorted(history) == sorted(points), key
+            assert sorted(history) == sorted(points), (key, history, points)
 
     def make_room(self) -> None:
         """Kill whatever a failed test has left."""

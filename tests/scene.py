@@ -5,6 +5,8 @@ exit code, processes, port, checkpoints.
 """
 
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -241,9 +243,13 @@ class Scene:
             assert at_least is None or read_json(whole[-1])["step"] >= at_least
 
     def mlflow_runs(self):
+        """A client, and every run of the store."""
         from mlflow import MlflowClient
 
-        client = MlflowClient(tracking_uri=self.uri)
+        uri, database = self.uri, Path(self.uri.removeprefix("sqlite:///"))
+        if database != Path(self.uri):  # MLflow keeps connections, and pages of a file that was put back meanwhile
+            uri = f"sqlite:///{shutil.copy(database, self.path / f'look-{secrets.token_hex(4)}.db')}"
+        client = MlflowClient(tracking_uri=uri)
         return client, client.search_runs([e.experiment_id for e in client.search_experiments()])
 
     def points_hold(self) -> None:

@@ -33,7 +33,7 @@ def scene(stopped):
     """The stopped run, as it was."""
     shutil.rmtree(stopped / "runs")
     shutil.rmtree(stopped / "mlartifacts")
-    shutil.copytree(stopped.parent / "kept", stopped, dirs_exist_ok=True)  # into the database that is open
+    shutil.copytree(stopped.parent / "kept", stopped, dirs_exist_ok=True)
     made = Scene(stopped, recipe=TWO_WORKERS)
     yield made
     made.make_room()

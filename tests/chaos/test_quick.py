@@ -65,26 +65,6 @@ def test_the_exception_of_a_worker_is_told_at_once(scene, measured):
     assert f"mvit: log: {scene.folder.logs}/attempt-1/worker_1.log" in scene.err
 
 
-def test_a_worker_that_hangs_is_named(scene):
-    scene.launch("limits.step_s=15", **faulty(scene, rank=1, when="25", act="time.sleep(3600)")).end()
-    scene.holds("FAILED", code=1, kind="hang", at_least=20)
-    assert "failed (rank 1, step, hang): rank 1 in step 26 for 15 s, over limits.step_s=15" in scene.err
-
-
-def test_what_a_server_that_is_down_misses_is_sent_by_sync(scene):
-    store, scene.uri = scene.uri, f"http://127.0.0.1:{scene.port}"
-    scene.launch().end()
-    scene.holds("FINISHED", code=0, at_least=80, mlflow=None)
-    assert f"mvit: MLflow: not mirrored (connection refused at {scene.uri}); later: python -m mvit sync" in scene.err
-    scene.uri = store
-    for words in ("points sent", "nothing to do"):
-        done = scene.call("-m", "mvit", "sync", str(scene.folder.path), "--uri", store)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert words in done.stdout
-    scene.holds("FINISHED", code=0, at_least=80)
-    scene.points_hold()
-
-
 def test_a_disk_without_room_costs_the_checkpoints_alone(scene, disk):
     scene.launch().until_step(15)
     disk.fill(but_kb=300)

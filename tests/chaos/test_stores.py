@@ -35,6 +35,20 @@ def sync(scene):
     assert "nothing to do" in second.stdout
 
 
+def test_what_a_server_that_is_down_misses_is_sent_by_sync(scene):
+    store, scene.uri = scene.uri, f"http://127.0.0.1:{scene.port}"
+    scene.launch().end()
+    scene.holds("FINISHED", code=0, at_least=80, mlflow=None)
+    assert f"mvit: MLflow: not mirrored (connection refused at {scene.uri}); later: python -m mvit sync" in scene.err
+    scene.uri = store
+    for words in ("points sent", "nothing to do"):
+        done = scene.call("-m", "mvit", "sync", str(scene.folder.path), "--uri", store)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert words in done.stdout
+    scene.holds("FINISHED", code=0, at_least=80)
+    scene.points_hold()
+
+
 def test_a_server_that_goes_down_in_the_middle_gets_the_rest_afterwards(scene, server):
     server.up()
     scene.launch().until_step(25)

@@ -36,11 +36,11 @@ def launch(tmp_path_factory):
     ("name", "overrides"),
     [
         ("reproduce_xx_small", BATCH),
-        ("reproduce_x_small", (*BATCH, *TINY[:2])),
-        ("reproduce_small", (*BATCH, *TINY[:2])),
+        pytest.param("reproduce_x_small", (*BATCH, *TINY[:2]), marks=pytest.mark.long),
+        pytest.param("reproduce_small", (*BATCH, *TINY[:2]), marks=pytest.mark.long),
         ("cvnets_xx_small", (*TWO_SIZES, *TINY[:2])),
-        ("cvnets_x_small", (*TWO_SIZES, *TINY[:2])),
-        ("cvnets_small", (*TWO_SIZES, *TINY[:2])),
+        pytest.param("cvnets_x_small", (*TWO_SIZES, *TINY[:2]), marks=pytest.mark.long),
+        pytest.param("cvnets_small", (*TWO_SIZES, *TINY[:2]), marks=pytest.mark.long),
     ],
 )
 def test_a_recipe_runs_on_two_workers(launch, pictures, name, overrides):

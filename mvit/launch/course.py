@@ -15,7 +15,7 @@ from mvit.launch.failure import MAY_NOT_COME_BACK, Failure
 from mvit.launch.plan import CHECKOUT, Host, free_port, is_free, make_command
 from mvit.launch.result import result_row
 from mvit.launch.supervise import Outcome
-from mvit.launch.tracking import Tracker, artifacts_of, failure_tags, of_folder, picture_of, store_uri
+from mvit.launch.tracking import Tracker, artifacts_of, error_tags, of_folder, picture_of, store_uri
 from mvit.launch.view import ProgressView
 from mvit.plan import LaunchPlan
 from mvit.rundir import RunDir
@@ -134,7 +134,7 @@ def _finish_tracking(
             confusion.draw(counts, plan.dataset.class_names, picture_of(folder))
         except Exception as error:  # noqa: BLE001  a picture is no reason to lose the status of a run
             console.complain([f"no picture of the confusion matrix: {type(error).__name__}: {error}"])
-    tags = failure_tags(folder) if outcome.failure else {}
+    tags = error_tags(outcome.failure.fields()) if outcome.failure else {}  # a full disk has no error.json
     artifacts = artifacts_of(folder, status=outcome.status)
     timeout_s = LAST_WORD_STOPPED_S if outcome.status == "KILLED" else LAST_WORD_S
     problem = tracker.finish(outcome.status, artifacts=artifacts, tags=tags, timeout_s=timeout_s, give_up=give_up)

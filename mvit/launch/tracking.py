@@ -280,13 +280,17 @@ def artifacts_of(folder: RunDir, *, status: Status) -> list[Path]:
 def failure_tags(folder: RunDir) -> dict[str, str]:
     """The first cause of a failure, as the parent recorded it, else as a worker did."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        error = read_json(folder.error)
-        return {"error": str(error["message"])[:MAX_ERROR], "error.kind": str(error["kind"])}
+        return error_tags(read_json(folder.error))
     errors = [status["error"] for status in statuses(folder) if status.get("error")]
     if not errors:
         return {}
     first = min(errors, key=lambda error: error["time"])
     return {"error": f"{first['type']}: {first['message']}"[:MAX_ERROR]}
+
+
+def error_tags(error: Mapping[str, Any]) -> dict[str, str]:
+    """Tags for what error.json holds."""
+    return {"error": str(error["message"])[:MAX_ERROR], "error.kind": str(error["kind"])}
 
 
 def picture_of(folder: RunDir) -> Path:

@@ -147,7 +147,8 @@ def _report(folder: RunDir, outcome: Outcome, row: dict[str, str] | None, *, sec
     if row is not None:
         console.result_table([row])
     resume = f"python -m mvit resume {shown(folder.path)}"
-    step = checkpoints.newest_step(folder)
+    # Reads the checkpoint, which a finished run need not.
+    step = None if outcome.status == "FINISHED" else checkpoints.newest_step(folder)
     if outcome.status == "KILLED":
         console.complain([f"stopped by signal {outcome.exit_code - 128}"])
         console.complain([f"stopped {_after(step)}; continue with: {resume}"])

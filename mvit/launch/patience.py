@@ -11,6 +11,8 @@ from mvit.process import is_stopped
 
 STALE_S = 60.0
 """Without a heartbeat, a process that was stopped is given up."""
+BEHIND_S = 5.0
+"""A rank that is behind for less is late, as any may be; one that hangs lets the others wait for MindSpore's limit."""
 LEAVE_S = 60.0
 """From the last word of all workers to the end of their launch."""
 
@@ -47,6 +49,22 @@ class Patience:
             for seen in self._seen.values():
                 seen.place_since = seen.beat_since = now
             return None
+        self._see(statuses, now=now)
+        return self._stopped(now) or self._late(now) or self._staying(now)
+
+    def waited_for(self, rank: int, statuses: list[dict[str, Any]], *, now: float) -> Failure | None:
+        """Who hangs, if it is why `rank` gave up: MindSpore's collectives have a limit of their own."""
+        self._see(statuses, now=now)
+        for other, seen in self._seen.items():
+            waited = now - seen.place_since
+            behind = seen.marks < self._seen[rank].marks or is_stopped(seen.pid)
+            if other != rank and seen.place[0] in self._limits and behind and waited > BEHIND_S:
+                stage = _named(seen.place[0])
+                message = f"rank {other} in {stage}{_step(seen)} for {waited:.0f} s, until rank {rank} gave it up"
+                return Failure("hang", other, stage, message)
+        return None
+
+    def _see(self, statuses: list[dict[str, Any]], *, now: float) -> None:
         for status in statuses:
             seen = self._seen.get(status["rank"])
             if seen is None:  # the scheduler, which waits for ever
@@ -58,7 +76,6 @@ class Patience:
             if status["time"] != seen.beat:
                 seen.beat, seen.beat_since = status["time"], now
             seen.pid, seen.marks = status["pid"], status.get("marks", 0)
-        return self._stopped(now) or self._late(now) or self._staying(now)
 
     def _stopped(self, now: float) -> Failure | None:
         # Not every process without a heartbeat: MindSpore may hold the interpreter's lock for a whole compilation.
@@ -77,19 +94,23 @@ class Patience:
         behind = {rank: seen for rank, seen in busy.items() if seen.marks == least}
         behind = {rank: seen for rank, seen in behind.items() if is_stopped(seen.pid)} or behind
         first = min(behind.values(), key=lambda seen: seen.place_since)
-        stage, step = first.place
+        stage = first.place[0]
         limit, waited = self._limits[stage], now - first.place_since
         if waited <= limit:
             return None
         ranks = f"rank{'s' if len(behind) > 1 else ''} {', '.join(map(str, behind))}"
-        done = f" {step + 1}" if stage == "step" else ""
-        message = f"{ranks} in {_named(stage)}{done} for {waited:.0f} s, over limits.{_key(stage)}={limit:g}"
+        message = f"{ranks} in {_named(stage)}{_step(first)} for {waited:.0f} s, over limits.{_key(stage)}={limit:g}"
         return Failure("hang", next(iter(behind)) if len(behind) == 1 else None, _named(stage), message)
 
     def _staying(self, now: float) -> Failure | None:
         if any(s.place[0] in self._limits or now - s.place_since <= LEAVE_S for s in self._seen.values()):
             return None
         return Failure("hang", None, "end", f"all workers are done, their launch is not, for {LEAVE_S:g} s")
+
+
+def _step(seen: _Seen) -> str:
+    stage, done = seen.place
+    return f" {done + 1}" if stage == "step" else ""
 
 
 def _named(stage: str) -> str:

@@ -91,10 +91,12 @@ def run(command: Command, folder: RunDir, *, limits: LimitsConfig, watch: Watche
                 watch(folder)
                 if failed_at is None:
                     workers, now = statuses(folder), time.monotonic()
-                    told = any(status["error"] for status in workers)
-                    if not told:
+                    told = _first_told(workers, command)
+                    if told is None:
                         blind = disk_trouble(folder.path) is not None
                         cause = _lost(workers, command) or patience.look(workers, now=now, blind=blind)
+                    elif told.kind == "comm" and told.rank is not None:  # it may be another one that is not there
+                        cause = _lost(workers, command) or patience.waited_for(told.rank, workers, now=now)
                     if cause or told:
                         failed_at = now
                 # msrun would wait for its scheduler for most of a minute after a worker has failed.
@@ -215,15 +217,8 @@ def _alive(process: subprocess.Popen[bytes], mark: str) -> set[int]:
 
 def _first_cause(returncode: int | None, command: Command, folder: RunDir) -> Failure:
     workers = statuses(folder)
-    failed = sorted((s for s in workers if s["error"]), key=lambda s: s["error"]["time"])
-    if failed:
-        error, rank = failed[0]["error"], failed[0]["rank"]
-        log = _log(command, rank)
-        kind = kind_of(error["type"], error["message"], stage=error["stage"], log=log)
-        message = f"{error['type']}: {error['message']}"
-        if kind == "port" and command.port is not None:
-            message = f"msrun's scheduler cannot listen on port {command.port}"
-        return Failure(kind, None if rank < 0 else rank, error["stage"], message, error["where"], log)
+    if told := _first_told(workers, command):
+        return told
     kind: Kind = "code"
     if returncode is None:
         message = "cannot be ended"
@@ -238,6 +233,20 @@ def _first_cause(returncode: int | None, command: Command, folder: RunDir) -> Fa
         message = f"msrun {message}"
     rank = workers[-1]["rank"] if len(workers) == 1 else None
     return Failure(kind, rank, workers[-1]["stage"] if workers else "start", message)
+
+
+def _first_told(workers: list[dict[str, Any]], command: Command) -> Failure | None:
+    """The earliest exception that a worker wrote down."""
+    failed = sorted((s for s in workers if s["error"]), key=lambda s: s["error"]["time"])
+    if not failed:
+        return None
+    error, rank = failed[0]["error"], failed[0]["rank"]
+    log = _log(command, rank)
+    kind = kind_of(error["type"], error["message"], stage=error["stage"], log=log)
+    message = f"{error['type']}: {error['message']}"
+    if kind == "port" and command.port is not None:
+        message = f"msrun's scheduler cannot listen on port {command.port}"
+    return Failure(kind, None if rank < 0 else rank, error["stage"], message, error["where"], log)
 
 
 def _log(command: Command, rank: int | None) -> Path:

@@ -56,7 +56,8 @@ class Status:
             "stage": self.content["stage"],
             "time": time.time(),
         }
-        self.stage("failed")
+        self.content["stage"] = "failed"  # no mark: nobody else comes by here
+        self._tell()
 
     def _beat(self) -> None:
         while True:

@@ -97,7 +97,7 @@ def test_a_rank_ends_otherwise(scene, measured, act, kind):
     ("when", "stage", "limit"),
     [
         ("data", "data", "limits.data_s=15"),
-        ("compile", "compile", "limits.compile_s=60"),
+        ("compile", "compile", "limits.compile_s=30"),
         ("25", "step", "limits.step_s=15"),
         ("evaluate", "evaluate", "limits.evaluate_s=15"),
     ],
@@ -108,6 +108,15 @@ def test_a_rank_hangs(scene, when, stage, limit):
     error = read_json(scene.folder.error)
     assert (error["rank"], error["stage"]) == (1, stage)
     assert f"over {limit}" in error["message"]
+
+
+def test_a_rank_that_hangs_for_longer_than_a_collective_waits_is_named(scene):
+    """MindSpore ends the wait of rank 0 after half a minute, and so it is rank 0 that has an exception."""
+    scene.launch("limits.compile_s=300", **faulty(scene, rank=1, when="compile", act="time.sleep(3600)")).end()
+    scene.holds("FAILED", code=1, kind="hang")
+    error = read_json(scene.folder.error)
+    assert (error["rank"], error["stage"]) == (1, "compile")
+    assert error["message"].endswith("until rank 0 gave it up")
 
 
 def test_ranks_that_do_not_find_each_other_are_named(scene):

@@ -269,6 +269,29 @@ def test_of_two_in_one_step_the_one_that_did_not_begin_it_is_late():
     assert failure.rank == 1
 
 
+def test_who_gives_up_a_rank_that_is_behind_is_not_the_cause():
+    def status(rank, stage, marks):
+        return {"rank": rank, "stage": stage, "step": 8, "marks": marks, "time": 1.0, "pid": os.getpid()}
+
+    watched = Patience(LIMITS, workers=2, now=0.0)
+    assert watched.look([status(0, "step", 6), status(1, "compile", 5)], now=1.0) is None
+    given_up = [status(0, "failed", 7), status(1, "compile", 5)]
+    assert watched.waited_for(0, given_up, now=2.0) is None, "it is late, as any may be"
+    failure = watched.waited_for(0, given_up, now=32.0)
+    assert failure is not None
+    assert (failure.kind, failure.rank, failure.stage) == ("hang", 1, "compile")
+    assert failure.message == "rank 1 in compile for 31 s, until rank 0 gave it up"
+
+
+def test_two_that_are_equally_far_gave_each_other_up():
+    def status(rank, stage):
+        return {"rank": rank, "stage": stage, "step": 8, "marks": 9, "time": 1.0, "pid": os.getpid()}
+
+    watched = Patience(LIMITS, workers=2, now=0.0)
+    assert watched.look([status(0, "step"), status(1, "step")], now=1.0) is None
+    assert watched.waited_for(0, [status(0, "failed"), status(1, "step")], now=40.0) is None
+
+
 def test_a_status_that_is_torn_says_nothing(program_of):
     _, folder = program_of("")
     for name, content in {"0": '["rank"]', "1": '{"rank": 1', "2": '{"rank": 2}', "3": "[" * 100_000}.items():

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from mvit import console, rundir
 from mvit.check import ConfigError, Problem, nearest
 from mvit.composed import EXECUTES, must_be_sensible
 from mvit.credentials import hidden
+from mvit.launch import signals
 from mvit.launch.launcher import launch
 from mvit.launch.plan import CHECKOUT
 from mvit.launch.sweep import Sweep
@@ -28,13 +30,9 @@ from mvit.launch.sweep import Sweep
 CONF = CHECKOUT / "conf"
 
 
-class Stopped(BaseException):
-    """A person stopped a trial: no other one starts. No Exception, or Hydra would go on with the next."""
-
-
 def main() -> int:
     """Exit codes: 0 finished, 1 a run failed, 2 the request was wrong, 130 and 143 stopped by a signal."""
-    with tempfile.TemporaryDirectory(prefix="mvit-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="mvit-") as scratch, signals.raising():
         return _main(scratch)
 
 
@@ -52,7 +50,7 @@ def _main(scratch: str) -> int:
         if codes[-1] == 2 and of_many:
             sweep.refused += 1
         if codes[-1] >= 128:
-            raise Stopped
+            raise signals.Stopped(codes[-1] - 128)
 
     def compose() -> int:
         must_be_sensible([CONF, *_other_folders(asked)])
@@ -64,11 +62,10 @@ def _main(scratch: str) -> int:
 
     try:
         codes.append(_reported(compose))
-    except Stopped:
-        pass
     finally:
         sys.argv = asked
-        sweep.close(stopped=max(codes, default=0) >= 128)
+        with suppress(signals.Stopped):  # who cannot wait for MLflow: the next launch tells it
+            sweep.close(stopped=max(codes, default=0) >= 128)
     return max(codes)
 
 
@@ -110,8 +107,8 @@ def _reported(act: Callable[[], int]) -> int:
     """The exit code of `act`; a wrong request is one line per problem, never a traceback."""
     try:
         return act()
-    except KeyboardInterrupt:  # before or after the run itself, which ends its own processes
-        return 130
+    except signals.Stopped as stopped:  # before or after the run itself, which ends its own processes
+        return stopped.exit_code
     except ConfigError as error:
         console.complain(str(problem) for problem in error.problems)
     except rundir.RunDirError as error:

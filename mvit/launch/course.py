@@ -10,7 +10,7 @@ from typing import Any
 
 from mvit import console, rundir
 from mvit.config import RunConfig
-from mvit.launch import checkpoints, confusion, owner, supervise
+from mvit.launch import checkpoints, confusion, owner, signals, supervise
 from mvit.launch.failure import MAY_NOT_COME_BACK, Failure
 from mvit.launch.plan import CHECKOUT, Host, free_port, is_free, make_command
 from mvit.launch.result import result_row
@@ -49,7 +49,7 @@ def follow(
     began = time.monotonic()
     tracker = _tracker(config, folder, parent_run_id=parent_run_id, tags=tags or {})
     outcome = Outcome("FAILED", 1, Failure("code", None, "launcher", "the launcher itself ended"))
-    with supervise.stopping() as stop:  # held until the end is recorded, so that the status stays true
+    with signals.collecting() as stop:  # held until the end is recorded, so that the status stays true
         if tracker:
             tracker.start()
         try:
@@ -60,6 +60,8 @@ def follow(
             if tracker:
                 heard = len(stop)
                 _finish_tracking(tracker, folder, plan, outcome, give_up=lambda: len(stop) > heard)
+    if stop:  # whatever became of this run, nothing is to come after it
+        outcome = replace(outcome, exit_code=128 + stop[0])
     result = rundir.read_json(folder.result) if outcome.status == "FINISHED" else None
     row = result_row(config, plan, result, folder) if result else None
     where = tracker.run_url_hint() if tracker else None

@@ -27,6 +27,7 @@ from mvit.launch.plan import (
     this_host,
 )
 from mvit.launch.result import past_runs
+from mvit.launch.signals import Stopped
 from mvit.launch.sweep import Sweep
 from mvit.plan import DatasetFacts, LaunchPlan
 from mvit.rundir import RunDir
@@ -46,9 +47,10 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str], sweep: Sweep | None) 
     facts = readable(config, facts)
     orphans.close(runs)
     plan = make_plan(config, host=host, facts=facts)
+    parent_run_id = sweep.parent_run(config) if sweep else None
     folder = begin(path, config, plan, argv=argv, about={})
     console.pairs(describe(config, plan, past=past_runs(config, plan, runs)))
-    ended = course.follow(config, plan, folder, host=host, parent_run_id=sweep.parent_run(config) if sweep else None)
+    ended = course.follow(config, plan, folder, host=host, parent_run_id=parent_run_id)
     if sweep:
         best = ended.result["metrics"].get("best/val_acc1") if ended.result else None
         sweep.add(path.name, ended.outcome, ended.row, best=best)
@@ -66,7 +68,7 @@ def begin(path: Path, config: RunConfig, plan: LaunchPlan, *, argv: Sequence[str
             rundir.write_json(folder.provenance, {**made_of, **about})
             if patch:
                 folder.patch.write_text(patch, encoding="utf-8", errors="surrogateescape")
-    except rundir.RunDirError:
+    except (rundir.RunDirError, Stopped):
         shutil.rmtree(path, ignore_errors=True)
         raise
     console.say(f"mvit: {config.name} in {course.shown(path)}")

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 from mvit import console, rundir
 from mvit.check import ConfigError, Problem, parse
 from mvit.config import MlflowTracking, RunConfig
-from mvit.launch import checkpoints, course, owner, provenance
+from mvit.launch import checkpoints, course, owner, provenance, signals
 from mvit.launch.checkpoints import Checkpoint
 from mvit.launch.launcher import begin, checked, readable
 from mvit.launch.mirror import record_at
@@ -27,6 +27,11 @@ MAY_CHANGE = ("limits.", "train.max_restarts")
 
 def resume(path: Path, overrides: Sequence[str], *, fork: bool) -> int:
     """Continue a run, every unfinished trial of a sweep, or a changed copy of a run; returns the exit code."""
+    with signals.raising():
+        return _reported(path, overrides, fork=fork)
+
+
+def _reported(path: Path, overrides: Sequence[str], *, fork: bool) -> int:
     try:
         path = path.resolve()
         trials = _trials(path)
@@ -40,8 +45,8 @@ def resume(path: Path, overrides: Sequence[str], *, fork: bool) -> int:
         console.complain(str(problem) for problem in error.problems)
     except RunDirError as error:
         console.complain([str(error)])
-    except KeyboardInterrupt:  # before or after the run itself, which ends its own processes
-        return 130
+    except signals.Stopped as stopped:  # before or after the run itself, which ends its own processes
+        return stopped.exit_code
     return 2
 
 
@@ -115,10 +120,10 @@ def _close_sweep(path: Path, trials: list[RunDir], *, status: Literal["FINISHED"
             found.append(float(read_json(trial.result)["metrics"]["best/val_acc1"]))
     summary = {"best/val_acc1": max(found)} if found else {}
     uri = store_uri(tracking, CHECKOUT)
+    owner.record_end(RunDir(path), status, exit_code=None, error=None)
     problem = problem_of(lambda: close_sweep(path, uri=uri, status=status, summary=summary))
     if problem:
         console.complain([problem])
-    owner.record_end(RunDir(path), status, exit_code=None, error=None)
     owner.record_mirrored(RunDir(path), mirrored=problem is None)
 
 

@@ -14,8 +14,8 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -112,7 +112,7 @@ def run(command: Command, folder: RunDir, *, limits: LimitsConfig, watch: Watche
     code = process.returncode
     if code == 0 and folder.result.exists():
         return Outcome("FINISHED", 0)
-    if stop:
+    if stop and failed_at is None:
         return Outcome("KILLED", 128 + stop[0])
     cause = cause or _first_cause(code, command, folder)
     if cause.kind in ("killed", "data") and kernel_kills() > kills:
@@ -145,21 +145,6 @@ def _lost(workers: list[dict[str, Any]], command: Command) -> Failure | None:
             if any(worker["stage"] not in ("done", "stopped") for worker in workers if worker["rank"] >= 0):
                 return Failure("killed", None, "scheduler", "msrun's scheduler is gone without a word")
     return None
-
-
-@contextmanager
-def stopping() -> Generator[list[int]]:
-    """The signals that asked to stop so far; the previous handlers come back at the end."""
-    received: list[int] = []
-    before = {
-        number: signal.signal(number, lambda got, _frame: received.append(got))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def statuses(folder: RunDir) -> list[dict[str, Any]]:

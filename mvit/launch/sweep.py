@@ -45,12 +45,12 @@ class Sweep:
         uri = store_uri(tracking, CHECKOUT)
         name = f"{config.name}-{folder.name}"
         tags = {"mvit.kind": "sweep", "folder": str(folder), "host": socket.gethostname()}
+        folder.mkdir(parents=True, exist_ok=True)
+        owner.claim(RunDir(folder))  # so that the next launch can close what this one leaves
         found: list[str] = []
         problem = problem_of(lambda: found.append(open_sweep(folder, tracking=tracking, uri=uri, name=name, tags=tags)))
         if problem:
             console.complain([problem])
-        else:
-            owner.claim(RunDir(folder))  # so that the next launch can close what this one leaves
         self.run_id = found[0] if found else None
         return self.run_id
 
@@ -71,13 +71,14 @@ class Sweep:
         status = "KILLED" if stopped else "FINISHED" if whole else "FAILED"
         if len(self.rows) > 1:
             console.result_table(self.rows)
+        if self.tracking:
+            owner.record_end(RunDir(self.folder), status, exit_code=None, error=None)
         if self.tracking and self.run_id:
             folder, uri = self.folder, store_uri(self.tracking, CHECKOUT)
             summary = {} if self.best is None else {"best/val_acc1": self.best}
             problem = problem_of(lambda: close_sweep(folder, uri=uri, status=status, summary=summary))
             if problem:
                 console.complain([problem])
-            owner.record_end(RunDir(folder), status, exit_code=None, error=None)
             owner.record_mirrored(RunDir(folder), mirrored=problem is None)
         counts = [f"{found.count(kind)} {kind}" for kind in sorted(set(found))]
         counts += [f"{self.refused} refused"] if self.refused else []

@@ -50,3 +50,18 @@ def test_a_sweep_that_is_stopped_in_its_first_trial_begins_no_other(scene):
     _, runs = scene.mlflow_runs()
     assert {run.info.status for run in runs} == {"KILLED"}
     resumed(scene, finished=1)
+
+
+def test_a_sweep_that_is_stopped_between_two_trials(scene):
+    scene.launch("-m", "seed=1,2", "train.epochs=1")
+    scene.until(lambda: len(trials(scene)) == 1 and trials(scene)[0].end.exists(), timeout_s=240)
+    scene.until(lambda: read_json(trials(scene)[0].end)["mirrored"])  # the launcher turns to the next trial
+    scene.kill("launcher", signal.SIGTERM).end()
+    assert scene.process.returncode == 143
+    assert "Traceback" not in scene.err
+    scene.left_nothing()
+    assert "mvit: sweep KILLED" in scene.out
+    _, runs = scene.mlflow_runs()
+    sweeps = [run for run in runs if run.data.tags.get("mvit.kind") == "sweep"]
+    assert [run.info.status for run in sweeps] == ["KILLED"]
+    assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}

@@ -12,7 +12,7 @@ import pytest
 
 from mvit import rundir
 from mvit.config import LimitsConfig
-from mvit.launch import patience, supervise
+from mvit.launch import patience, signals, supervise
 from mvit.launch.failure import kernel_kills, kind_of
 from mvit.launch.patience import Patience
 from mvit.launch.plan import Command, free_port
@@ -62,7 +62,7 @@ LIMITS = LimitsConfig(join_s=60.0, data_s=60.0, compile_s=60.0, step_s=60.0, eva
 
 
 def supervised(command, folder, *, limits=LIMITS):
-    with supervise.stopping() as stop:
+    with signals.collecting() as stop:
         return supervise.run(command, folder, limits=limits, watch=lambda _: None, stop=stop)
 
 
@@ -206,6 +206,36 @@ def test_before_the_first_step_there_is_nothing_to_wait_for(program_of, monkeypa
     outcome, took = signalled(*program_of("status(0, os.getpid(), 'compile'); time.sleep(600)"), signal.SIGINT)
     assert outcome.status == "KILLED"
     assert took < 30
+
+
+def test_a_failure_stays_one_when_a_person_does_not_wait_for_its_end(program_of, monkeypatch):
+    monkeypatch.setattr(supervise, "GRACE_S", 60.0)
+    program = """
+status(0, os.getpid(), "failed", error("broken", 1.0))
+time.sleep(2)
+(folder / "noticed").touch()
+time.sleep(600)
+"""
+    outcome, took = signalled(*program_of(program), signal.SIGINT, ready="noticed")
+    assert (outcome.status, cause(outcome).message) == ("FAILED", "ValueError: broken")
+    assert took < 30
+
+
+def test_who_began_it_under_nohup_may_hang_up():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.collecting() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_between_runs_a_signal_is_raised():
+    with pytest.raises(signals.Stopped) as stopped, signals.raising():
+        signal.raise_signal(signal.SIGTERM)
+    assert stopped.value.exit_code == 143
 
 
 def test_what_an_earlier_attempt_left_does_not_count(program_of):

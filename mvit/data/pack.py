@@ -258,23 +258,20 @@ class _Bar:
 
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total, self.done, self.spoken = what, total, 0, time.monotonic()
-        self.bar = Progress(console=console, transient=True) if console.is_terminal else None
-        self.task = self.bar.add_task(what, total=total) if self.bar else None
+        self.bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+        self.task = self.bar.add_task(what, total=total)
 
     def __enter__(self) -> _Bar:
-        if self.bar:
-            self.bar.start()
+        self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
+        self.bar.stop()
 
     def advance(self, count: int) -> None:
         self.done += count
-        if self.bar and self.task is not None:
-            self.bar.update(self.task, completed=self.done)
-        elif time.monotonic() - self.spoken > PLAIN_EVERY_S:
+        self.bar.update(self.task, completed=self.done)
+        if self.bar.disable and time.monotonic() - self.spoken > PLAIN_EVERY_S:
             self.spoken = time.monotonic()
             say(f"  {self.what} {self.done}/{self.total}")
 

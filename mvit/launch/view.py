@@ -37,17 +37,15 @@ class ProgressView:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        self.bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
-        self.task = self.bar.add_task("start", total=self.total or None, numbers="") if self.bar else None
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.task = self.bar.add_task("start", total=self.total or None, numbers="")
 
     def __enter__(self) -> ProgressView:
-        if self.bar:
-            self.bar.start()
+        self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
+        self.bar.stop()
 
     def __call__(self, folder: RunDir) -> None:
         if folder.stop.exists() and not self.stopping:
@@ -63,7 +61,7 @@ class ProgressView:
         if not workers:
             return
         slowest = min(workers, key=lambda status: status["step"])
-        if self.bar and self.task is not None:
+        if not self.bar.disable:
             self.bar.update(self.task, description=slowest["stage"], completed=slowest["step"], numbers=self._numbers())
             return
         changed = slowest["stage"] != self.stage and slowest["stage"] in ("data", "compile")

@@ -24,6 +24,7 @@ from mvit.rundir import checkpoint_file, file_digest, fsync_folder, read_json, r
 
 HEAD = ("head.weight", "head.bias")
 """What the number of classes shapes."""
+_OF_RANK = re.compile(r"^rank\d+\.")
 
 
 class CheckpointError(Exception):
@@ -121,9 +122,6 @@ def restore(cells: list[nn.Cell], tensors: dict[str, np.ndarray], *, rank: int, 
         if value.dtype != (wanted := ms.dtype_to_nptype(parameter.dtype)):
             raise CheckpointError(f"{source}: {parameter.name} is {value.dtype}, not {np.dtype(wanted)}")
         parameter.set_data(ms.Tensor(value))
-
-
-_OF_RANK = re.compile(r"^rank\d+\.")
 
 
 def of_rank(rank: int, name: str) -> str:

@@ -323,6 +323,10 @@ def _translate(section: str, annotation: Any, error: Any) -> Problem:
     meant = _purpose(siblings, where) if siblings else _purpose([RunConfig], [section])
     match error["type"]:
         case "extra_forbidden":
+            options = variants(annotation)
+            if others := [kind_of(model) for model in options if len(where) == 1 and where[0] in model.model_fields]:
+                rule = f"is no key of {section} of kind {kind_of(siblings[0])}"
+                return Problem(path, None, rule, f"leave it out, or choose one of kind {', '.join(others)}")
             return _unknown(path, [name for model in siblings for name in model.model_fields])
         case "missing" if where and isinstance(where[-1], int):
             return Problem(path.rpartition(".")[0], value, "has too few values", meant)

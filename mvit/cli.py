@@ -7,6 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+LARGEST_SIDE = 8192
+"""Pixels of a generated image; two at a time fit into ordinary memory."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit codes as launch.py: 0 done, 1 failed, 2 the request was wrong, 130 stopped by Ctrl-C."""
@@ -157,9 +160,12 @@ def _count(text: str) -> int:
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     try:
-        return _count(width), _count(height)
+        size = _count(width), _count(height)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no size as 500x375") from error
+    if max(size) > LARGEST_SIDE:
+        raise argparse.ArgumentTypeError(f"{text!r} has more than {LARGEST_SIDE} pixels to a side")
+    return size
 
 
 def _list(values: Sequence[float]) -> str:

@@ -66,6 +66,10 @@ def test_all_problems_are_listed_at_once():
         ("++train.freeze=[stm.*]", "train.freeze: 'stm.*' matches no parameter; use the pattern of a parameter"),
         ("++train.freeze=['*']", "train.freeze: ['*'] leaves nothing to train; leave out head.*"),
         ("++augment.crop=3", "augment.crop: 3 is no group of keys"),
+        (
+            "++data.train_folder=x",
+            "data.train_folder: is no key of data of kind digits; leave it out, or choose one of kind imagefolder",
+        ),
         ("++augment.crop.scal=3", "augment.crop.scal: is no key of the configuration; did you mean augment.crop.scale"),
         ("++augment.crop.scale=[0.9,0.1]", "augment.crop.scale: [0.9, 0.1] is no range"),
         ("++model.channels=[1,2]", "model.channels: [1, 2] has too few values; channels of stages 1 to 5"),

@@ -1,3 +1,5 @@
+import pytest
+
 from mvit import cli
 
 
@@ -25,3 +27,9 @@ def test_a_request_that_gives_a_class_no_image_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert cli.main(["synthetic", str(tmp_path / "file" / "a")]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_size_that_no_memory_holds_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["synthetic", str(tmp_path / "a"), "--size", "100000x3"])
+    assert capsys.readouterr().err.endswith("'100000x3' has more than 8192 pixels to a side\n")

@@ -10,6 +10,7 @@ To stop is a ladder: ask for a checkpoint, SIGTERM, SIGKILL. A second signal goe
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -37,6 +38,7 @@ TERM_S = 1.5
 GRACE_S = 3.0
 """Between the first failure of a worker and the end of all, and after SIGKILL."""
 
+_GONE = re.compile(r"Worker process (\d+) exit with exception")
 SAID = frozenset(("rank", "pid", "started", "stage", "step", "error", "time"))
 """What a status holds, whatever else."""
 
@@ -136,15 +138,23 @@ def _lost(workers: list[dict[str, Any]], command: Command) -> Failure | None:
     """A process that is gone without having said why: killed, for instance for want of memory."""
     if command.workers == 1:  # alone, its signal is the exit code
         return None
-    for status in workers:
-        ended = status["stage"] in ("done", "failed", "stopped")
-        if not ended and process_start(status["pid"]) != status["started"]:
-            if status["rank"] >= 0:
-                return Failure("killed", status["rank"], status["stage"], "the process is gone without a word")
-            # The scheduler never says that it is done: it ends when all workers have.
-            if any(worker["stage"] not in ("done", "stopped") for worker in workers if worker["rank"] >= 0):
-                return Failure("killed", None, "scheduler", "msrun's scheduler is gone without a word")
+    at_work = [status for status in workers if status["stage"] not in ("done", "failed", "stopped")]
+    gone = [status for status in at_work if process_start(status["pid"]) != status["started"]]
+    if ranks := [status for status in gone if status["rank"] >= 0]:
+        noticed = _noticed(command) if len(ranks) > 1 else []  # msrun kills the others when it sees that one is gone
+        first = next((status for pid in noticed for status in ranks if status["pid"] == pid), ranks[0])
+        return Failure("killed", first["rank"], first["stage"], "the process is gone without a word")
+    # The scheduler never says that it is done: it ends when all workers have.
+    if gone and any(status["stage"] not in ("done", "stopped") for status in workers if status["rank"] >= 0):
+        return Failure("killed", None, "scheduler", "msrun's scheduler is gone without a word")
     return None
+
+
+def _noticed(command: Command) -> list[int]:
+    """The pids whose end msrun speaks of, the first one first."""
+    with suppress(OSError):
+        return [int(pid) for pid in _GONE.findall((command.logs / "launch.log").read_text(errors="replace"))]
+    return []
 
 
 def statuses(folder: RunDir) -> list[dict[str, Any]]:

@@ -255,6 +255,22 @@ def test_a_taken_port_is_seen_before_the_start(program_of):
     assert (cause(outcome).kind, cause(outcome).message) == ("port", f"port {port} is taken")
 
 
+def test_of_two_that_are_gone_msrun_knows_which_one_it_did_not_kill_itself(program_of):
+    program = """
+children = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) for _ in range(2)]
+for rank, child in enumerate(children):
+    status(rank, child.pid)
+print(f"[ERROR] Worker process {children[1].pid} exit with exception. Error code: -9.", flush=True)
+for child in children:
+    child.kill()
+    child.wait()
+time.sleep(600)
+"""
+    command, folder = program_of(program)
+    outcome = supervised(replace(command, workers=2), folder)
+    assert (cause(outcome).kind, cause(outcome).rank) == ("killed", 1)
+
+
 def test_a_port_that_is_lost_to_somebody_else_is_read_from_the_schedulers_log(program_of):
     program = """
 failure = {"type": "RuntimeError", "message": "cluster", "where": None, "stage": "join", "time": 1.0}

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     ui = commands.add_parser("ui", help="MLflow's server on this project's store")
     ui.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
-    ui.add_argument("--port", type=int, default=5000)
+    ui.add_argument("--port", type=_port, default=5000)
 
     replay = commands.add_parser("sync", help="send run folders to a tracking store; what is there is not sent again")
     replay.add_argument("path", type=Path, metavar="PATH", help="a run folder, or a folder above several")
@@ -155,6 +155,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
     return int(text)
+
+
+def _port(text: str) -> int:
+    number = _count(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
+    return number
 
 
 def _size(text: str) -> tuple[int, int]:

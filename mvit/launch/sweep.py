@@ -9,6 +9,7 @@ from pathlib import Path
 from mvit import console
 from mvit.config import MlflowTracking, RunConfig
 from mvit.launch import owner
+from mvit.launch.course import shown
 from mvit.launch.plan import CHECKOUT
 from mvit.launch.store import problem_of, store_uri
 from mvit.launch.supervise import Outcome
@@ -82,4 +83,4 @@ class Sweep:
             owner.record_mirrored(RunDir(folder), mirrored=problem is None)
         counts = [f"{found.count(kind)} {kind}" for kind in sorted(set(found))]
         counts += [f"{self.refused} refused"] if self.refused else []
-        console.say(f"mvit: sweep {status}, {self.folder}: {', '.join(counts)}")
+        console.say(f"mvit: sweep {status}, {shown(self.folder)}: {', '.join(counts)}")

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import launch as launch_script
+from mvit import cli
 from tests.conftest import CHECKOUT, Launched, launcher
 from tests.data.test_dataset import make_folder
 
@@ -247,3 +248,11 @@ def test_aliases_are_welcome(launch, tmp_path_factory):
     (folder / "experiment" / "shared.yaml").write_text(text)
     done = launch("experiment=shared", "dry_run=true", f"--config-dir={folder}")
     assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])
+def test_a_port_that_is_none_is_refused(port, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["ui", f"--port={port}"])
+    assert ended.value.code == 2
+    assert f"argument --port: {port!r} is no" in capsys.readouterr().err

@@ -176,7 +176,7 @@ def file_digest(path: Path) -> str:
 
 def read_json(path: Path) -> Any:
     """What a file holds; raises `OSError`, and `ValueError` for one that is torn, nested too deep or too large."""
-    with path.open("rb") as file:
+    with open(path, "rb", opener=_at_once) as file:
         data = file.read(LARGEST_JSON + 1)
     if len(data) > LARGEST_JSON:
         raise ValueError(f"{path} has more than {LARGEST_JSON >> 20} MiB")
@@ -184,6 +184,19 @@ def read_json(path: Path) -> Any:
         return json.loads(data)
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deep") from error
+
+
+def known(path: Path) -> dict[str, Any] | None:
+    """What the file says; None for one that is missing, torn or no mapping."""
+    with suppress(OSError, ValueError):
+        content = read_json(path)
+        return cast(dict[str, Any], content) if isinstance(content, dict) else None
+    return None
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens a pipe as an empty file, where a launcher would wait for ever for somebody who writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
@@ -317,7 +330,7 @@ class JournalReader:
 
     def entries(self) -> Iterator[dict[str, Any]]:
         try:
-            with self._path.open("rb") as file:
+            with open(self._path, "rb", opener=_at_once) as file:
                 file.seek(self.offset)
                 data = file.read()
         except FileNotFoundError:

@@ -120,3 +120,8 @@ def test_a_huge_file_is_not_read(tmp_path):
     os.truncate(tmp_path / "x.json", 1 << 40)
     with pytest.raises(ValueError, match="has more than 64 MiB"):
         rundir.read_json(tmp_path / "x.json")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.json")
+    assert rundir.known(tmp_path / "x.json") is None

@@ -11,7 +11,7 @@ from mvit.launch import owner
 from mvit.launch.failure import Failure
 from mvit.launch.supervise import statuses
 from mvit.launch.tracking import close_dead
-from mvit.rundir import RunDir, write_json
+from mvit.rundir import RunDir, known, write_json
 
 MOST_TOLD = 20
 """Ends that one launch tells MLflow; a store that was down for weeks gets the rest with the next ones."""
@@ -25,7 +25,7 @@ def close(runs: Path) -> None:
         if owner.is_orphan(folder):
             _close(folder)
             console.say(f"mvit: {folder.path.name} was left without an end; it is recorded as {_status(folder)}")
-        end = owner.known(folder.end)
+        end = known(folder.end)
         if end and end.get("mirrored") is not True and folder.tracking.exists() and not owner.lives(folder):
             untold.append(folder)
     if untold:
@@ -59,4 +59,4 @@ def _tell(folder: RunDir) -> None:
 
 
 def _status(folder: RunDir) -> str:
-    return (owner.known(folder.end) or {}).get("status", "KILLED")
+    return (known(folder.end) or {}).get("status", "KILLED")

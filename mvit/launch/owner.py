@@ -13,16 +13,18 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from mvit.launch.supervise import statuses
 from mvit.process import process_start
-from mvit.rundir import RunDir, RunDirError, must_be_written, read_json, write_json
+from mvit.rundir import RunDir, RunDirError, known, must_be_written, write_json
 
 ELSEWHERE_S = 120.0
 """A run of another machine counts as alive while its workers have written in so many seconds."""
 ROOM = 2000
 """Bytes of launcher.json that wait for an end that nothing else on the disk has room for."""
+SAID = frozenset(("pid", "started", "host", "boot"))
+"""What launcher.json holds, whatever else."""
 LEAVE_S = 5.0
 """Longest wait for the workers of a launcher that was killed: within a second or two they see it and end."""
 
@@ -43,7 +45,7 @@ def claim(folder: RunDir) -> None:
 
 def alive(folder: RunDir) -> str | None:
     """Which process of the run lives, in words."""
-    owner = known(folder.launcher)
+    owner = _launcher(folder)
     if owner and owner.get("host") != socket.gethostname():
         fresh = [s for s in statuses(folder) if time.time() - s["time"] < ELSEWHERE_S]
         return f"on {owner.get('host')}" if fresh and not known(folder.end) else None
@@ -57,20 +59,20 @@ def alive(folder: RunDir) -> str | None:
 
 def _are_leaving(folder: RunDir) -> bool:
     """Whether only workers are left, of a launcher of this machine."""
-    owner = known(folder.launcher)
+    owner = _launcher(folder)
     return bool(owner) and owner.get("host") == socket.gethostname() and not lives(folder)
 
 
 def lives(folder: RunDir) -> bool:
     """Whether the run's launcher is a live process of this machine; it may be busy with another trial."""
-    owner = known(folder.launcher)
+    owner = _launcher(folder)
     mine = owner and owner.get("host") == socket.gethostname() and owner.get("boot") == _boot()
     return bool(mine and owner and process_start(owner["pid"]) == owner["started"])
 
 
 def is_orphan(folder: RunDir) -> bool:
     """Whether the run was this machine's, has no end, and nobody left who could record one."""
-    owner = known(folder.launcher)
+    owner = _launcher(folder)
     if not owner or owner.get("host") != socket.gethostname() or folder.end.exists():
         return False
     return not lives(folder) and alive(folder) is None
@@ -93,12 +95,12 @@ def record_end(folder: RunDir, status: str, *, exit_code: int | None, error: Map
 
 def recorded_in_place(folder: RunDir) -> dict[str, Any] | None:
     """The end that was recorded on a full disk."""
-    return (known(folder.launcher) or {}).get("end")
+    return (_launcher(folder) or {}).get("end")
 
 
 def _record_in_place(folder: RunDir, content: dict[str, Any]) -> None:
     """Write over the room that launcher.json has for an end: a full disk still takes what needs no more of it."""
-    launcher = known(folder.launcher)
+    launcher = _launcher(folder)
     if launcher is None:
         return
     size = folder.launcher.stat().st_size
@@ -119,12 +121,10 @@ def record_mirrored(folder: RunDir, *, mirrored: bool) -> None:
             write_json(folder.end, {**content, "mirrored": mirrored})
 
 
-def known(path: Path) -> dict[str, Any] | None:
-    """What the file says; None for one that is missing or torn."""
-    with suppress(OSError, ValueError):
-        content = read_json(path)
-        return cast(dict[str, Any], content) if isinstance(content, dict) else None
-    return None
+def _launcher(folder: RunDir) -> dict[str, Any] | None:
+    """What launcher.json says; None for one that is missing, torn or another's."""
+    said = known(folder.launcher)
+    return said if said and said.keys() >= SAID else None
 
 
 def _myself() -> dict[str, Any]:

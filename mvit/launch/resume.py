@@ -19,7 +19,7 @@ from mvit.launch.mirror import record_at
 from mvit.launch.plan import CHECKOUT, make_plan, this_host
 from mvit.launch.store import problem_of, store_uri
 from mvit.launch.tracking import close_sweep
-from mvit.rundir import RunDir, RunDirError, read_json, read_run
+from mvit.rundir import RunDir, RunDirError, known, read_json, read_run
 
 MAY_CHANGE = ("limits.", "train.max_restarts")
 """What only the launcher reads: another value gives the same run."""
@@ -77,7 +77,7 @@ def _resume(folder: RunDir, overrides: Sequence[str]) -> int:
 
 def is_finished(folder: RunDir) -> bool:
     """Whether the run has come to its end."""
-    end = owner.known(folder.end)
+    end = known(folder.end)
     return end.get("status") == "FINISHED" if end else owner.has_finished(folder)
 
 
@@ -101,7 +101,7 @@ def _resume_sweep(path: Path, trials: list[RunDir], overrides: Sequence[str]) ->
             codes.append(2)
         if codes[-1] >= 128:
             break
-    ends = [(owner.known(trial.end) or {}).get("status", "FAILED") for trial in trials]
+    ends = [(known(trial.end) or {}).get("status", "FAILED") for trial in trials]
     status = "KILLED" if codes[-1] >= 128 else "FINISHED" if set(ends) == {"FINISHED"} else "FAILED"
     counts = ", ".join(f"{ends.count(kind)} {kind}" for kind in sorted(set(ends)))
     console.say(f"mvit: sweep {status}, {course.shown(path)}: {counts}")
@@ -183,7 +183,7 @@ def _sha(folder: RunDir) -> str:
 
 def _compare_code(folder: RunDir) -> None:
     """Say so where the code is not that of the run's beginning: its numbers are then of both."""
-    made_of = owner.known(folder.provenance) or {}
+    made_of = known(folder.provenance) or {}
     now, patch = provenance.collect(CHECKOUT, argv=[], dataset_fingerprint="")
     before = folder.patch.read_text(encoding="utf-8", errors="surrogateescape") if folder.patch.exists() else ""
     if (made_of.get("commit"), before) != (now.get("commit"), patch):

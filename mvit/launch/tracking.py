@@ -48,7 +48,7 @@ from mvit.launch.store import (
 )
 from mvit.launch.store import store_uri as store_uri  # the launcher takes it from here
 from mvit.launch.supervise import statuses
-from mvit.rundir import RunDir, read_json, read_run, write_json
+from mvit.rundir import RunDir, known, read_json, read_run, write_json
 
 FLUSH_EVERY_S = 2.0
 RETRY_UP_TO_S = 30.0
@@ -255,14 +255,12 @@ def close_dead(folder: RunDir, status: str) -> str | None:
 def of_folder(folder: RunDir) -> tuple[dict[str, str], dict[str, str]]:
     """Parameters and tags of the folder's run, without those of a provenance that is torn; raises `RunDirError`."""
     config, plan = read_run(folder)
-    made_of: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        made_of = cast(dict[str, Any], read_json(folder.provenance))
+    made_of = known(folder.provenance) or {}
     tags = {
         "mlflow.runName": f"{config.name}-{folder.path.name}",
-        "mlflow.source.git.commit": made_of.get("commit") or "",
-        "mlflow.user": made_of.get("user") or "",
-        "host": made_of.get("host") or "",
+        "mlflow.source.git.commit": str(made_of.get("commit") or ""),
+        "mlflow.user": str(made_of.get("user") or ""),
+        "host": str(made_of.get("host") or ""),
         "topology": f"{plan.world_size} {plan.device}",
         "folder": str(folder.path),
     }
@@ -274,7 +272,7 @@ def artifacts_of(folder: RunDir, *, status: Status) -> list[Path]:
     files = [folder.run, folder.provenance, folder.patch, folder.result, folder.journal, picture_of(folder)]
     if status != "FINISHED":
         files += [folder.error, *sorted(folder.logs.rglob("*.log")), *sorted(folder.status.glob("[!.]*.json"))]
-    return [file for file in files if file.exists()]
+    return [file for file in files if file.is_file()]
 
 
 def failure_tags(folder: RunDir) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Run folders sent to a store after the fact: real SQLite, real servers that go away."""
 
 import json
+import os
 import socket
 import sqlite3
 import time
@@ -274,6 +275,20 @@ def test_torn_lines_are_said_and_a_changed_folder_is_refused(capsys, run_folder,
     assert out.endswith("metrics.jsonl has lines that are torn, left out\n")
     assert err.count("\n") == 1
     assert "sha256 differs" in err
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"commit": 1, "user": [], "host": 7, "pid": "x", "status": 3}', None])
+def test_files_of_another_kind_cost_what_they_said(capsys, run_folder, store, content):
+    folder = run_folder("20260101-000000-aaaa")
+    write(folder, until=2)
+    for name in ("provenance.json", "end.json", "launcher.json", "error.json"):
+        (folder.path / name).unlink(missing_ok=True)
+        if content is None:
+            os.mkfifo(folder.path / name)
+        else:
+            (folder.path / name).write_text(content)
+    assert main(["sync", str(folder.path), "--uri", store]) == 0
+    assert "4 points sent" in capsys.readouterr().out
 
 
 def test_nothing_to_send_is_said(capsys, run_folder, tmp_path):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -20,12 +23,12 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from mvit import console, rundir
 from mvit.check import ConfigError, Problem, nearest
-from mvit.composed import EXECUTES, must_be_sensible
+from mvit.composed import EXECUTES, must_be_sensible, swept
 from mvit.credentials import hidden
 from mvit.launch import signals
 from mvit.launch.launcher import launch
 from mvit.launch.plan import CHECKOUT
-from mvit.launch.sweep import Sweep
+from mvit.launch.sweep import Sweep, Trial
 
 CONF = CHECKOUT / "conf"
 
@@ -45,18 +48,24 @@ def _main(scratch: str) -> int:
     sweep = Sweep(stamp=rundir.stamp())
 
     def task(composed: DictConfig) -> None:
-        of_many = HydraConfig.get().mode == RunMode.MULTIRUN
+        hydra_config = HydraConfig.get()
+        of_many = hydra_config.mode == RunMode.MULTIRUN
+        if of_many:
+            sweep.at = hydra_config.job.num
+            sweep.trials = sweep.trials or _trials(hydra_config.sweeper.get("params") or {}, sys.argv[1:])
         codes.append(_reported(lambda: launch(_plain(composed), argv=asked, sweep=sweep if of_many else None)))
         if codes[-1] == 2 and of_many:
-            sweep.refused += 1
+            sweep.refuse()
         if codes[-1] >= 128:
             raise signals.Stopped(codes[-1] - 128)
 
     def compose() -> int:
-        must_be_sensible([CONF, *_other_folders(asked)])
-        # Hydra takes -m before or after all overrides, not between them.
-        arguments = sorted(map(_checked_by_us, asked[1:]), key=lambda argument: argument not in ("-m", "--multirun"))
-        sys.argv = [asked[0], *arguments]
+        folders, arguments = _other_folders(asked[1:])
+        must_be_sensible([CONF, *folders])
+        tried = swept([CONF, *folders])
+        # Hydra takes -m and --config-dir before or after all overrides, not between them.
+        arguments = sorted((_checked_by_us(a, tried) for a in arguments), key=lambda a: a not in ("-m", "--multirun"))
+        sys.argv = [asked[0], *(f"--config-dir={folder}" for folder in folders), *arguments]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
         return 0
 
@@ -79,26 +88,47 @@ def _plain(composed: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], raw)
 
 
-def _other_folders(arguments: list[str]) -> list[Path]:
-    """What Hydra's --config-dir names: where else it looks for configuration."""
+def _other_folders(arguments: list[str]) -> tuple[list[Path], list[str]]:
+    """What Hydra's --config-dir names, where else it looks for configuration; and the other arguments."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
-    return parser.parse_known_args(arguments)[0].config_dir
+    found, others = parser.parse_known_args(arguments)
+    return found.config_dir, others
 
 
-def _checked_by_us(argument: str) -> str:
-    """`key=value` as `++key=value`: Hydra stops at the first unknown key, `mvit.check` lists all that is wrong."""
+def _trials(params: Mapping[str, Any], arguments: list[str]) -> list[Trial]:
+    """What Hydra's basic sweeper makes of its parameters and the command line: every combination, in its order."""
+    of_line = [a for a in arguments if a[:1] != "-" and not a.lstrip("+~").startswith("hydra")]
+    values: dict[str, list[str]] = {}
+    for override in OverridesParser.create().parse_overrides([*(f"{k}={v}" for k, v in params.items()), *of_line]):
+        key = override.get_key_element()
+        swept = override.sweep_string_iterator() if override.is_sweep_override() else None
+        found = [override.get_value_element_as_str()] if swept is None else [str(value) for value in swept]
+        values[key] = [f"{key.removeprefix('++')}={value}" for value in found]
+    return [Trial(combination) for combination in itertools.product(*values.values())]
+
+
+def _checked_by_us(argument: str, tried: frozenset[str]) -> str:
+    """`key=value` as `++key=value`: Hydra stops at the first unknown key, `mvit.check` lists all that is wrong.
+
+    Not for what an experiment has tried itself, whose values this one replaces.
+    """
     key, equals, value = argument.partition("=")
     if key.startswith(("-cp", "--config-p")):
         raise ConfigError(Problem(key, None, "would replace conf/", "add a folder with --config-dir"))
-    if EXECUTES in argument or key.lstrip("+~").startswith(("hydra.callbacks", "hydra/callbacks", "hydra.searchpath")):
+    if key.startswith("--exp"):
+        raise ConfigError(Problem(key, None, "would read a pickle, which can execute anything", "launch it anew"))
+    if key.lstrip("+~") == "":
+        raise ConfigError(Problem(argument, None, "names no key", "write one, and its value after ="))
+    elsewhere = ("hydra.callbacks", "hydra/callbacks", "hydra.searchpath")
+    if any(word in argument for word in EXECUTES) or key.lstrip("+~").startswith(elsewhere):
         rule = "is refused: a configuration is data and executes nothing"
         raise ConfigError(Problem(key.lstrip("+~"), None, rule, "leave it out"))
     is_group = "/" in key or "@" in key or (CONF / key).is_dir()
     if is_group and "null" in value.split(",") and key != "experiment":
         options = [path.stem for path in (CONF / key).glob("*.yaml")]
         raise ConfigError(Problem(key, "null", "is no option of the group", nearest("null", options)))
-    if not equals or key[:1] in "+~-" or is_group or key.startswith("hydra."):
+    if not equals or key[:1] in "+~-" or is_group or key in tried or key.startswith("hydra."):
         return argument
     return f"++{argument}"
 
@@ -121,7 +151,13 @@ def _reported(act: Callable[[], int]) -> int:
         said = _first_line(error).replace("++", "", 1)
         if said.startswith("LexerNoViableAlt"):  # the name of a class of the parser
             said = f"{said.partition(': ')[2]}: has a character that must be quoted twice; write \"key='value'\""
+        if said.startswith("Ambiguous value"):
+            said += "; add -m to try each of them"
         console.complain([said])
+    except ValueError as error:  # of its flags, as --resolve without --cfg
+        if "hydra" not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts:
+            raise
+        console.complain([_first_line(error)])
     return 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -11,8 +12,8 @@ import yaml
 from mvit.check import ConfigError, Problem
 
 LARGEST = 1 << 20
-EXECUTES = "_target_"
-"""The key by which Hydra calls what is named."""
+EXECUTES = ("_target_", "env_set", "env_copy")
+"""Keys by which Hydra calls what is named, or gives the workers an environment, which can name a library to load."""
 MOST_VALUES = 100_000
 DEEPEST = 100
 DEEPEST_GROUP = 3
@@ -33,6 +34,16 @@ def must_be_sensible(folders: Iterable[Path]) -> None:
         raise ConfigError(*problems)
 
 
+def swept(folders: Iterable[Path]) -> frozenset[str]:
+    """The keys that an experiment tries several values of, of files that `must_be_sensible` has seen."""
+    keys: set[str] = set()
+    for folder in folders:
+        for file in folder.glob("experiment/*.yaml"):
+            with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
+                keys |= yaml.safe_load(file.read_bytes())["hydra"]["sweeper"]["params"].keys()
+    return frozenset(keys)
+
+
 def _trouble(file: Path) -> str | None:
     try:
         if file.stat().st_size > LARGEST:
@@ -51,8 +62,8 @@ def _fault(text: bytes) -> str | None:
         match event:
             case yaml.AliasEvent() if event.anchor in [anchor for anchor, _ in open_]:
                 return "holds an alias of what it is part of"
-            case yaml.ScalarEvent() if event.value == EXECUTES:
-                return f"holds {EXECUTES}: a configuration is data and executes nothing"
+            case yaml.ScalarEvent() if event.value in EXECUTES:
+                return f"holds {event.value}: a configuration is data and executes nothing"
             case yaml.AliasEvent():
                 count += sizes.get(event.anchor, 1)
             case yaml.ScalarEvent():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -31,7 +32,8 @@ def say(line: str) -> None:
 def complain(lines: Iterable[str]) -> None:
     """Lines to standard error, nothing else on them: `path: value rule; remedy`."""
     for line in lines:
-        print(f"mvit: {line}", file=sys.stderr)
+        with suppress(OSError):  # a pipe whose reader is gone
+            print(f"mvit: {line}", file=sys.stderr)
 
 
 def pairs(rows: Iterable[tuple[str, str]]) -> None:

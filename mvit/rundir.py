@@ -315,7 +315,7 @@ def _entry(line: bytes) -> dict[str, Any]:
         entry = json.loads(line)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-    if not isinstance(entry, dict):
+    if not isinstance(entry, dict) or not isinstance(cast(dict[str, Any], entry).get("metrics", {}), dict):
         raise ValueError("no entry")
     return cast(dict[str, Any], entry)
 
@@ -333,7 +333,7 @@ class JournalReader:
             with open(self._path, "rb", opener=_at_once) as file:
                 file.seek(self.offset)
                 data = file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return
         whole, newline, _ = data.rpartition(b"\n")
         self.offset += len(whole) + len(newline)

@@ -49,6 +49,8 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str], sweep: Sweep | None) 
     plan = make_plan(config, host=host, facts=facts)
     parent_run_id = sweep.parent_run(config) if sweep else None
     folder = begin(path, config, plan, argv=argv, about={})
+    if sweep:
+        sweep.begun(path.name)
     console.pairs(describe(config, plan, past=past_runs(config, plan, runs)))
     ended = course.follow(config, plan, folder, host=host, parent_run_id=parent_run_id)
     if sweep:

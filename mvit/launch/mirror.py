@@ -222,6 +222,8 @@ def open_mirror(
     if record and record["experiment"] != target.experiment:
         record = None
     run = _active(client, record["run_id"]) if record else None
+    if run and run.data.tags.get(FOLDER_ID) != folder.path.name:  # the folder is a copy of that run's
+        run = None
     if record is None or run is None:
         run = find_run(client, target.experiment_id, folder.path)
         is_new = run is None

@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mvit.launch.supervise import statuses
 from mvit.process import process_start
@@ -95,7 +95,10 @@ def record_end(folder: RunDir, status: str, *, exit_code: int | None, error: Map
 
 def recorded_in_place(folder: RunDir) -> dict[str, Any] | None:
     """The end that was recorded on a full disk."""
-    return (_launcher(folder) or {}).get("end")
+    end = (_launcher(folder) or {}).get("end")
+    if not isinstance(end, dict) or not end.keys() >= {"status", "exit_code", "error"}:
+        return None
+    return cast(dict[str, Any], end)
 
 
 def _record_in_place(folder: RunDir, content: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from mvit.launch.launcher import begin, checked, readable
 from mvit.launch.mirror import record_at
 from mvit.launch.plan import CHECKOUT, make_plan, this_host
 from mvit.launch.store import problem_of, store_uri
+from mvit.launch.sweep import never_begun, say_never_begun
 from mvit.launch.tracking import close_sweep
 from mvit.rundir import RunDir, RunDirError, known, read_json, read_run
 
@@ -67,11 +68,11 @@ def _resume(folder: RunDir, overrides: Sequence[str]) -> int:
     _, facts = checked(_plain(config), host)
     if facts.fingerprint != plan.dataset.fingerprint:
         raise RunDirError(f"{folder.path}: its data has changed since the run was made; start a new run")
+    place, code = _place(folder), _code_has_changed(folder)
     owner.claim(folder)
-    console.say(
-        f"mvit: {config.name} in {course.shown(folder.path)}, resumed {_place(checkpoints.newest_step(folder))}"
-    )
-    _compare_code(folder)
+    console.say(f"mvit: {config.name} in {course.shown(folder.path)}, resumed {place}")
+    if code:
+        console.say(code)
     return course.follow(config, plan, folder, host=host, parent_run_id=_parent_run(folder)).outcome.exit_code
 
 
@@ -81,8 +82,13 @@ def is_finished(folder: RunDir) -> bool:
     return end.get("status") == "FINISHED" if end else owner.has_finished(folder)
 
 
-def _place(step: int | None) -> str:
-    return "from the beginning: it has no checkpoint" if step is None else f"after step {step}"
+def _place(folder: RunDir) -> str:
+    if (step := checkpoints.newest_step(folder)) is not None:
+        return f"after step {step}"
+    damaged = next(checkpoints.newest_first(folder), None)
+    if damaged is None:
+        return "from the beginning: it has no checkpoint"
+    raise RunDirError(f"{folder.checkpoints}: none of its checkpoints is whole; remove them to begin anew")
 
 
 def _resume_sweep(path: Path, trials: list[RunDir], overrides: Sequence[str]) -> int:
@@ -102,11 +108,15 @@ def _resume_sweep(path: Path, trials: list[RunDir], overrides: Sequence[str]) ->
         if codes[-1] >= 128:
             break
     ends = [(known(trial.end) or {}).get("status", "FAILED") for trial in trials]
-    status = "KILLED" if codes[-1] >= 128 else "FINISHED" if set(ends) == {"FINISHED"} else "FAILED"
-    counts = ", ".join(f"{ends.count(kind)} {kind}" for kind in sorted(set(ends)))
-    console.say(f"mvit: sweep {status}, {course.shown(path)}: {counts}")
+    left = never_begun(path)
+    whole = set(ends) == {"FINISHED"} and not left
+    status = "KILLED" if codes[-1] >= 128 else "FINISHED" if whole else "FAILED"
+    counts = [f"{ends.count(kind)} {kind}" for kind in sorted(set(ends))]
+    counts += [f"{len(left)} not begun"] if left else []
+    console.say(f"mvit: sweep {status}, {course.shown(path)}: {', '.join(counts)}")
+    say_never_begun(left)
     _close_sweep(path, trials, status=status)
-    return max(codes)
+    return max(codes) or (0 if whole else 1)
 
 
 def _close_sweep(path: Path, trials: list[RunDir], *, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
@@ -181,14 +191,14 @@ def _sha(folder: RunDir) -> str:
     return str(read_json(folder.run)["sha256"])
 
 
-def _compare_code(folder: RunDir) -> None:
-    """Say so where the code is not that of the run's beginning: its numbers are then of both."""
+def _code_has_changed(folder: RunDir) -> str | None:
+    """Says so where the code is not that of the run's beginning: its numbers are then of both."""
     made_of = known(folder.provenance) or {}
     now, patch = provenance.collect(CHECKOUT, argv=[], dataset_fingerprint="")
-    before = folder.patch.read_text(encoding="utf-8", errors="surrogateescape") if folder.patch.exists() else ""
-    if (made_of.get("commit"), before) != (now.get("commit"), patch):
-        commit = str(made_of.get("commit") or "no commit")[:10]
-        console.say(f"mvit: the code has changed since the run was made, at {commit}")
+    before = folder.patch.read_text(encoding="utf-8", errors="surrogateescape") if folder.patch.is_file() else ""
+    if (made_of.get("commit"), before) == (now.get("commit"), patch):
+        return None
+    return f"mvit: the code has changed since the run was made, at {str(made_of.get('commit') or 'no commit')[:10]}"
 
 
 def _plain(config: RunConfig) -> dict[str, Any]:

@@ -19,14 +19,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from mvit.config import LimitsConfig
 from mvit.launch.failure import Failure, Kind, disk_trouble, kernel_kills, kind_of
 from mvit.launch.patience import Patience
 from mvit.launch.plan import Command, is_free
 from mvit.process import MARK, die_with_parent, marked, new_mark, process_start
-from mvit.rundir import RunDir, read_json, write_json
+from mvit.rundir import RunDir, known, write_json
 
 POLL_S = 0.2
 STOP_S = 4.0
@@ -39,7 +39,7 @@ GRACE_S = 3.0
 """Between the first failure of a worker and the end of all, and after SIGKILL."""
 
 _GONE = re.compile(r"Worker process (\d+) exit with exception")
-SAID = frozenset(("rank", "pid", "started", "stage", "step", "error", "time"))
+SAID = {"rank": int, "pid": int, "started": int, "stage": str, "step": int, "error": (dict, type(None)), "time": float}
 """What a status holds, whatever else."""
 
 
@@ -161,10 +161,9 @@ def statuses(folder: RunDir) -> list[dict[str, Any]]:
     """What the workers say of themselves, by rank; the scheduler's is rank -1. What is torn says nothing."""
     found: list[dict[str, Any]] = []
     for path in folder.status.glob("[!.]*.json"):
-        with suppress(OSError, ValueError):
-            said = read_json(path)
-            if isinstance(said, dict) and cast(dict[str, Any], said).keys() >= SAID:
-                found.append(cast(dict[str, Any], said))
+        said = known(path)
+        if said and all(isinstance(said.get(key), type_) for key, type_ in SAID.items()):
+            found.append(said)
     return sorted(found, key=lambda status: status["rank"])
 
 

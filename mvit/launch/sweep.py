@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +16,44 @@ from mvit.launch.plan import CHECKOUT
 from mvit.launch.store import problem_of, store_uri
 from mvit.launch.supervise import Outcome
 from mvit.launch.tracking import close_sweep, open_sweep
-from mvit.rundir import RunDir
+from mvit.rundir import RunDir, known, write_json
+
+SWEEP = "sweep.json"
+"""What was asked for, and the folder of each trial."""
+MOST_SHOWN = 20
+"""Commands; the file has all."""
+
+
+@dataclass
+class Trial:
+    """One of the runs that were asked for: what a person would type for it alone, and what became of it."""
+
+    overrides: tuple[str, ...]
+    folder: str | None = None
+    refused: bool = False
+
+    def command(self) -> str:
+        """What begins it, as a run of its own."""
+        return shlex.join(["python", "launch.py", *self.overrides])
+
+
+def never_begun(folder: Path) -> list[Trial]:
+    """The trials of the sweep's folder that have none."""
+    said = (known(folder / SWEEP) or {}).get("trials", [])
+    with suppress(TypeError, KeyError):
+        trials = [Trial(tuple(trial["overrides"]), trial["folder"], trial["refused"]) for trial in said]
+        return [trial for trial in trials if trial.folder is None and not trial.refused]
+    return []
+
+
+def say_never_begun(trials: list[Trial]) -> None:
+    """What begins those that were not, one by one."""
+    if trials:
+        console.say(f"mvit: {len(trials)} {'trial was' if len(trials) == 1 else 'trials were'} not begun:")
+    for trial in trials[:MOST_SHOWN]:
+        console.say(f"  {trial.command()}")
+    if len(trials) > MOST_SHOWN:
+        console.say(f"  and {len(trials) - MOST_SHOWN} more, in {SWEEP}")
 
 
 @dataclass
@@ -23,7 +62,9 @@ class Sweep:
 
     stamp: str
     folder: Path | None = None
-    refused: int = 0
+    trials: list[Trial] = field(default_factory=list[Trial])
+    at: int = 0
+    """The place of the present one in `trials`."""
     best: float | None = None
     tracking: MlflowTracking | None = None
     run_id: str | None = None
@@ -55,6 +96,23 @@ class Sweep:
         self.run_id = found[0] if found else None
         return self.run_id
 
+    def begun(self, name: str) -> None:
+        """The present trial has a folder, and the sweep one to say so in."""
+        if self.folder is not None and self.at < len(self.trials):
+            self.trials[self.at].folder = name
+            with suppress(OSError):  # on a full disk nothing is written, and nothing stops for it
+                write_json(self.folder / SWEEP, {"trials": [vars(trial) for trial in self.trials]})
+
+    def refuse(self) -> None:
+        """The present trial is a wrong request."""
+        if self.at < len(self.trials):
+            self.trials[self.at].refused = True
+
+    @property
+    def refused(self) -> int:
+        """How many were wrong requests."""
+        return sum(trial.refused for trial in self.trials)
+
     def add(self, name: str, outcome: Outcome, row: dict[str, str] | None, *, best: float | None) -> None:
         """Take the end of a trial; `best` is its best top-1, percent."""
         self.outcomes.append(outcome)
@@ -68,7 +126,8 @@ class Sweep:
         if self.folder is None or not (self.outcomes or self.refused or stopped):
             return  # plans alone, for dry_run
         found = [outcome.status for outcome in self.outcomes]
-        whole = found and set(found) == {"FINISHED"} and not self.refused
+        left = [trial for trial in self.trials if trial.folder is None and not trial.refused]
+        whole = found and set(found) == {"FINISHED"} and not self.refused and not left
         status = "KILLED" if stopped else "FINISHED" if whole else "FAILED"
         if len(self.rows) > 1:
             console.result_table(self.rows)
@@ -84,3 +143,6 @@ class Sweep:
         counts = [f"{found.count(kind)} {kind}" for kind in sorted(set(found))]
         counts += [f"{self.refused} refused"] if self.refused else []
         console.say(f"mvit: sweep {status}, {shown(self.folder)}: {', '.join(counts)}")
+        if status == "KILLED" and found:
+            console.say(f"mvit: continue what was begun with: python -m mvit resume {shown(self.folder)}")
+        say_never_begun(left)

@@ -97,8 +97,9 @@ class ProgressView:
         if "val/acc1" in metrics and self.total:
             ema = f"EMA {metrics['val/ema_acc1']:.2f} %  " if "val/ema_acc1" in metrics else ""
             speed = f"  {metrics['perf/images_per_s']:.0f} img/s" if "perf/images_per_s" in metrics else ""
+            loss = f"loss {self.latest['train/loss']:.4f}  " if "train/loss" in self.latest else ""
             say(
-                f"  epoch {entry['epoch']:>3}  loss {self.latest.get('train/loss', float('nan')):.4f}  "
+                f"  epoch {entry['epoch']:>3}  {loss}"
                 f"val loss {metrics['val/loss']:.4f}  acc@1 {metrics['val/acc1']:.2f} %  "
                 f"{ema}best {metrics['best/val_acc1']:.2f} %{speed}"
             )

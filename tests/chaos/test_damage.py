@@ -147,8 +147,8 @@ def test_without_a_whole_checkpoint_the_run_is_refused(scene):
         truncate(path)
     scene.resume().end()
     damaged = len(list(scene.folder.checkpoints.glob("step-*.safetensors")))
-    scene.holds("FAILED", code=1, kind="checkpoint", damaged=damaged)
-    assert "no checkpoint of " in scene.err
+    scene.holds("KILLED", code=2, damaged=damaged)
+    assert scene.err.endswith("none of its checkpoints is whole; remove them to begin anew\n")
 
 
 HARMLESS = {

@@ -19,15 +19,18 @@ def steps(folder):
     ]
 
 
-def resumed(scene, *, finished):
+def resumed(scene, *, finished, not_begun=()):
     (sweep,) = {folder.path.parent for folder in trials(scene)}
     done = scene.call("-m", "mvit", "resume", str(sweep))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"mvit: sweep FINISHED, {sweep}: {finished} FINISHED" in done.stdout
+    assert done.returncode == (1 if not_begun else 0), done.stdout + done.stderr
+    assert f"mvit: sweep {'FAILED' if not_begun else 'FINISHED'}, {sweep}: {finished} FINISHED" in done.stdout
+    begin = [line for line in done.stdout.splitlines() if line.startswith("  python launch.py ")]
+    assert [command.split()[-1] for command in begin] == list(not_begun)
     assert [read_json(folder.end)["status"] for folder in trials(scene)] == ["FINISHED"] * finished
     assert [steps(folder) for folder in trials(scene)] == [list(range(1, 21))] * finished
     _, runs = scene.mlflow_runs()
-    assert [run.info.status for run in runs] == ["FINISHED"] * (finished + 1)
+    of_sweep = "FAILED" if not_begun else "FINISHED"
+    assert sorted(run.info.status for run in runs) == sorted([of_sweep, *["FINISHED"] * finished])
 
 
 def test_a_sweep_whose_launcher_is_killed_in_its_second_trial(scene):
@@ -49,7 +52,7 @@ def test_a_sweep_that_is_stopped_in_its_first_trial_begins_no_other(scene):
     assert [read_json(folder.end)["status"] for folder in trials(scene)] == ["KILLED"]
     _, runs = scene.mlflow_runs()
     assert {run.info.status for run in runs} == {"KILLED"}
-    resumed(scene, finished=1)
+    resumed(scene, finished=1, not_begun=["seed=2"])
 
 
 def test_a_sweep_that_is_stopped_between_two_trials(scene):

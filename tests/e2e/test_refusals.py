@@ -7,6 +7,9 @@ import pytest
 
 import launch as launch_script
 from mvit import cli
+from mvit.check import parse
+from mvit.launch.supervise import Outcome
+from mvit.launch.sweep import never_begun
 from tests.conftest import CHECKOUT, Launched, launcher
 from tests.data.test_dataset import make_folder
 
@@ -196,6 +199,28 @@ def test_a_signal_ends_a_sweep_and_not_one_trial_of_it(launch, monkeypatch):
     assert seeds == [1]
 
 
+def test_the_trials_of_a_sweep_that_were_not_begun_are_told(launch, monkeypatch):
+    def stopped(raw, *, sweep, **_):
+        folder = sweep.place(parse(raw)) / "first"
+        folder.mkdir(parents=True)
+        sweep.begun(folder.name)
+        sweep.add(folder.name, Outcome("KILLED", 143), None, best=None)
+        return 143
+
+    monkeypatch.setattr(launch_script, "launch", stopped)
+    done = launch("-m", "model=xx_small,x_small", "optimizer.lr=1e-3,2e-3", "tracking=none", "seed=3")
+    assert done.code == 143
+    asked = f"python launch.py runs_dir={done.runs}"
+    assert done.out.endswith(
+        "mvit: 3 trials were not begun:\n"
+        f"  {asked} model=xx_small optimizer.lr=0.002 tracking=none seed=3\n"
+        f"  {asked} model=x_small optimizer.lr=0.001 tracking=none seed=3\n"
+        f"  {asked} model=x_small optimizer.lr=0.002 tracking=none seed=3\n"
+    )
+    (folder,) = {path.parent for path in done.runs.glob("*/*/sweep.json")}
+    assert [trial.overrides[1] for trial in never_begun(folder)] == ["model=xx_small", "model=x_small", "model=x_small"]
+
+
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n"
 for before, name in ("ab", "bc", "cd", "de", "ef", "fg"):
     BOMB += f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
@@ -211,6 +236,10 @@ for before, name in ("ab", "bc", "cd", "de", "ef", "fg"):
         (
             "hydra: {callbacks: {x: {_target_: numpy.load, file: x.pkl, allow_pickle: true}}}",
             "holds _target_: a configuration is data and executes nothing",
+        ),
+        (
+            "hydra: {job: {env_set: {PYTHONPATH: elsewhere}}}",
+            "holds env_set: a configuration is data and executes nothing",
         ),
     ],
 )
@@ -230,6 +259,9 @@ def test_a_file_that_would_blow_up_is_refused_before_it_is_composed(launch, tmp_
         "++hydra.callbacks.x._target_=numpy.load",
         "+model._target_=os.system",
         "hydra.searchpath=[/tmp]",
+        "+hydra.job.env_set.LD_PRELOAD=/tmp/x.so",
+        "--experimental-rerun=config.pickle",
+        "=3",
         "--config-path=/tmp",
         "-cp=/tmp",
     ],
@@ -239,6 +271,29 @@ def test_arguments_that_would_execute_or_look_elsewhere_are_refused(launch, argu
     assert done.code == 2
     assert done.err.count("\n") == 1
     assert done.err.startswith(f"mvit: {argument.partition('=')[0].lstrip('+')}")
+
+
+@pytest.mark.parametrize("flags", [["--resolve"], ["-m", "--cfg", "job"]])
+def test_flags_that_do_not_go_together_are_one_line(launch, flags):
+    done = launch(*flags)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+
+
+def test_what_an_experiment_tries_is_replaced_on_the_command_line(launch):
+    done = launch("experiment=digits_seeds", "seed=5", "dry_run=true")
+    assert (done.code, done.out.count("  devices")) == (0, 1)
+    done = launch("-m", "experiment=digits_seeds", "seed=5,6", "dry_run=true")
+    assert (done.code, done.out.count("  devices")) == (0, 2)
+
+
+def test_a_folder_of_configuration_may_stand_anywhere(launch, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("conf")
+    (folder / "experiment").mkdir()
+    (folder / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 7\n")
+    for place in ([f"--config-dir={folder}"], ["--config-dir", str(folder)]):
+        done = launch("experiment=mine", *place, "dry_run=true")
+        assert done.code == 0, done.err
 
 
 def test_aliases_are_welcome(launch, tmp_path_factory):

@@ -8,7 +8,7 @@ import pytest
 
 from mvit import rundir
 from mvit.data import dataset
-from mvit.launch import checkpoints, course, orphans, owner
+from mvit.launch import checkpoints, course, orphans, owner, supervise
 from mvit.launch.plan import make_plan
 from mvit.launch.resume import resume
 from mvit.launch.supervise import Outcome
@@ -170,3 +170,44 @@ def test_the_trials_of_a_sweep_that_did_not_finish_are_resumed_one_after_the_oth
     assert resume(trials[0].path.parent, [], fork=False) == 0
     assert resumed == ["trial-a", "trial-c"]
     assert "mvit: sweep FINISHED, " in capsys.readouterr().out
+
+
+def test_a_sweep_of_which_trials_were_not_begun_is_not_finished(capsys, made, monkeypatch):
+    done = made(name="sweep/trial-a")
+    owner.record_end(done, "FINISHED", exit_code=0, error=None)
+    asked = [{"overrides": ["seed=1"], "folder": "trial-a", "refused": False}]
+    asked += [{"overrides": ["seed=2", "name=b c"], "folder": None, "refused": False}]
+    asked += [{"overrides": ["seed=-1"], "folder": None, "refused": True}]
+    rundir.write_json(done.path.parent / "sweep.json", {"trials": asked})
+    monkeypatch.setattr(owner, "lives", lambda _: False)
+    assert resume(done.path.parent, [], fork=False) == 1
+    out = capsys.readouterr().out
+    assert "mvit: sweep FAILED, " in out
+    assert out.endswith("1 FINISHED, 1 not begun\nmvit: 1 trial was not begun:\n  python launch.py seed=2 'name=b c'\n")
+
+
+def test_without_a_whole_checkpoint_nothing_is_begun(capsys, made):
+    folder = made()
+    (folder.checkpoints / "step-00000003.safetensors").write_bytes(b"x")
+    (folder.checkpoints / "step-00000003.json").write_text("[1]")
+    assert "none of its checkpoints is whole; remove them to begin anew" in refused(capsys, folder.path)
+    assert not folder.launcher.exists()
+
+
+@pytest.mark.parametrize("end", ["FINISHED", {"x": 1}, 4, None])
+@pytest.mark.parametrize("lacks", [None, "pid", "started"])
+def test_a_launcher_json_of_another_shape_stops_no_launch(made, tmp_path, end, lacks):
+    folder = made()
+    said = {"host": socket.gethostname(), "boot": owner._boot(), "pid": 1, "started": 1, "end": end}
+    said.pop(lacks or "", None)
+    rundir.write_json(folder.launcher, said)
+    orphans.close(tmp_path / "runs")
+    assert folder.end.exists() == (lacks is None)
+
+
+def test_statuses_of_another_shape_are_none(made):
+    folder = made()
+    said = {"rank": 0, "pid": 1, "started": 1, "stage": "done", "step": 3, "error": None, "time": 1.0}
+    for rank, change in enumerate([{"rank": "x"}, {"time": "x"}, {"pid": None}, {"error": "x"}, {}]):
+        rundir.write_json(folder.status / f"{rank}.json", {**said, "rank": rank, **change})
+    assert [status["rank"] for status in supervise.statuses(folder)] == [4]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import time
@@ -289,6 +290,16 @@ def test_files_of_another_kind_cost_what_they_said(capsys, run_folder, store, co
             (folder.path / name).write_text(content)
     assert main(["sync", str(folder.path), "--uri", store]) == 0
     assert "4 points sent" in capsys.readouterr().out
+
+
+def test_a_copy_of_a_run_folder_has_a_run_of_its_own(capsys, run_folder, store, tmp_path):
+    folder = run_folder("20260101-000000-aaaa")
+    write(folder, until=2)
+    assert main(["sync", str(folder.path), "--uri", store]) == 0
+    copy = shutil.copytree(folder.path, tmp_path / "copy")
+    capsys.readouterr()
+    assert main(["sync", str(copy), "--uri", store]) == 0
+    assert "4 points sent, 0 already there" in capsys.readouterr().out
 
 
 def test_nothing_to_send_is_said(capsys, run_folder, tmp_path):

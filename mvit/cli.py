@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     synthetic.add_argument("--train", type=_count, default=64, metavar="N", help="training images, of all classes")
     synthetic.add_argument("--val", type=_count, default=16, metavar="N", help="validation images, of all classes")
     synthetic.add_argument("--size", type=_size, default=(500, 375), metavar="WIDTHxHEIGHT")
-    synthetic.add_argument("--seed", type=int, default=1)
+    synthetic.add_argument("--seed", type=_natural, default=1)
     synthetic.add_argument("--format", choices=("jpeg", "png"), default="jpeg")
     synthetic.add_argument("--overwrite", action="store_true", help="replace OUT if it was generated")
 
@@ -154,6 +154,12 @@ def _synthetic(asked: argparse.Namespace) -> int:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
     return int(text)
 
 

@@ -18,7 +18,7 @@ from mvit.launch.launcher import begin, checked, readable
 from mvit.launch.mirror import record_at
 from mvit.launch.plan import CHECKOUT, make_plan, this_host
 from mvit.launch.store import problem_of, store_uri
-from mvit.launch.sweep import never_begun, say_never_begun
+from mvit.launch.sweep import SWEEP, never_begun, say_never_begun
 from mvit.launch.tracking import close_sweep
 from mvit.rundir import RunDir, RunDirError, known, read_json, read_run
 
@@ -52,8 +52,11 @@ def _reported(path: Path, overrides: Sequence[str], *, fork: bool) -> int:
 
 
 def _trials(path: Path) -> list[RunDir]:
-    """The runs of a sweep's folder; none for a run's own folder."""
-    return [] if (path / "run.json").exists() else [RunDir(file.parent) for file in sorted(path.glob("*/run.json"))]
+    """The runs of a sweep's folder; none for a run's own folder. Raises `RunDirError` for one above several runs."""
+    found = [] if (path / "run.json").exists() else [RunDir(file.parent) for file in sorted(path.glob("*/run.json"))]
+    if found and not (path / SWEEP).exists() and not (path / "launcher.json").exists():
+        raise RunDirError(f"{path} holds runs that are no sweep; name one of them, as {found[-1].path.name}")
+    return found
 
 
 def _resume(folder: RunDir, overrides: Sequence[str]) -> int:

@@ -149,6 +149,8 @@ def test_an_orphan_whose_workers_came_to_the_end_is_finished(made, tmp_path):
 def test_a_sweep_that_still_runs_is_refused(capsys, made):
     trial = made(name="sweep/trial-a")
     done = made(name="sweep/trial-b")
+    assert "holds runs that are no sweep; name one of them, as trial-b" in refused(capsys, trial.path.parent)
+    rundir.write_json(trial.path.parent / "sweep.json", {"trials": []})
     owner.claim(done)
     owner.record_end(done, "FINISHED", exit_code=0, error=None)
     assert "is still running" in refused(capsys, RunDir(trial.path.parent).path)
@@ -157,6 +159,7 @@ def test_a_sweep_that_still_runs_is_refused(capsys, made):
 
 def test_the_trials_of_a_sweep_that_did_not_finish_are_resumed_one_after_the_other(capsys, made, monkeypatch):
     trials = [made(name=f"sweep/trial-{letter}") for letter in "abc"]
+    rundir.write_json(trials[0].path.parent / "sweep.json", {"trials": []})
     owner.record_end(trials[1], "FINISHED", exit_code=0, error=None)
     resumed = []
 

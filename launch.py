@@ -104,7 +104,7 @@ def _trials(params: Mapping[str, Any], arguments: list[str]) -> list[Trial]:
         key = override.get_key_element()
         swept = override.sweep_string_iterator() if override.is_sweep_override() else None
         found = [override.get_value_element_as_str()] if swept is None else [str(value) for value in swept]
-        values[key] = [f"{key.removeprefix('++')}={value}" for value in found]
+        values[key] = [key] if override.is_delete() else [f"{key.removeprefix('++')}={value}" for value in found]
     return [Trial(combination) for combination in itertools.product(*values.values())]
 
 

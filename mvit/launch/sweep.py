@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import socket
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mvit import console
@@ -16,7 +16,7 @@ from mvit.launch.plan import CHECKOUT
 from mvit.launch.store import problem_of, store_uri
 from mvit.launch.supervise import Outcome
 from mvit.launch.tracking import close_sweep, open_sweep
-from mvit.rundir import RunDir, known, write_json
+from mvit.rundir import RunDir, known, must_be_written, write_json
 
 SWEEP = "sweep.json"
 """What was asked for, and the folder of each trial."""
@@ -24,7 +24,7 @@ MOST_SHOWN = 20
 """Commands; the file has all."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Trial:
     """One of the runs that were asked for: what a person would type for it alone, and what became of it."""
 
@@ -87,7 +87,8 @@ class Sweep:
         uri = store_uri(tracking, CHECKOUT)
         name = f"{config.name}-{folder.name}"
         tags = {"mvit.kind": "sweep", "folder": str(folder), "host": socket.gethostname()}
-        folder.mkdir(parents=True, exist_ok=True)
+        with must_be_written(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         owner.claim(RunDir(folder))  # so that the next launch can close what this one leaves
         found: list[str] = []
         problem = problem_of(lambda: found.append(open_sweep(folder, tracking=tracking, uri=uri, name=name, tags=tags)))
@@ -98,15 +99,18 @@ class Sweep:
 
     def begun(self, name: str) -> None:
         """The present trial has a folder, and the sweep one to say so in."""
-        if self.folder is not None and self.at < len(self.trials):
-            self.trials[self.at].folder = name
-            with suppress(OSError):  # on a full disk nothing is written, and nothing stops for it
-                write_json(self.folder / SWEEP, {"trials": [vars(trial) for trial in self.trials]})
+        self._note(folder=name)
 
     def refuse(self) -> None:
         """The present trial is a wrong request."""
+        self._note(refused=True)
+
+    def _note(self, **said: str | bool) -> None:
         if self.at < len(self.trials):
-            self.trials[self.at].refused = True
+            self.trials[self.at] = replace(self.trials[self.at], **said)
+        if self.folder is not None and self.folder.exists():
+            with suppress(OSError):  # on a full disk nothing is written, and nothing stops for it
+                write_json(self.folder / SWEEP, {"trials": [vars(trial) for trial in self.trials]})
 
     @property
     def refused(self) -> int:
@@ -126,7 +130,7 @@ class Sweep:
         if self.folder is None or not (self.outcomes or self.refused or stopped):
             return  # plans alone, for dry_run
         found = [outcome.status for outcome in self.outcomes]
-        left = [trial for trial in self.trials if trial.folder is None and not trial.refused]
+        left = [trial for trial in self.trials if trial.folder is None and not trial.refused] if found else []
         whole = found and set(found) == {"FINISHED"} and not self.refused and not left
         status = "KILLED" if stopped else "FINISHED" if whole else "FAILED"
         if len(self.rows) > 1:

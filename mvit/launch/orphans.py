@@ -9,7 +9,7 @@ from pathlib import Path
 from mvit import console
 from mvit.launch import owner
 from mvit.launch.failure import Failure
-from mvit.launch.supervise import statuses
+from mvit.launch.supervise import has_finished, statuses
 from mvit.launch.tracking import close_dead
 from mvit.rundir import RunDir, known, write_json
 
@@ -40,7 +40,7 @@ def _close(folder: RunDir) -> None:
                 write_json(folder.error, end["error"])
         owner.record_end(folder, end["status"], exit_code=end["exit_code"], error=end["error"])
         return
-    if owner.has_finished(folder):
+    if has_finished(folder):
         owner.record_end(folder, "FINISHED", exit_code=0, error=None)
         return
     workers = [status for status in statuses(folder) if status["rank"] >= 0]

@@ -78,12 +78,6 @@ def is_orphan(folder: RunDir) -> bool:
     return not lives(folder) and alive(folder) is None
 
 
-def has_finished(folder: RunDir) -> bool:
-    """Whether the workers came to their end, as they say themselves: of a run whose launcher could not say it."""
-    workers = [status for status in statuses(folder) if status["rank"] >= 0]
-    return folder.result.exists() and bool(workers) and all(status["stage"] == "done" for status in workers)
-
-
 def record_end(folder: RunDir, status: str, *, exit_code: int | None, error: Mapping[str, Any] | None) -> None:
     """Say how the run ended, before its mirror is told."""
     content = {"status": status, "exit_code": exit_code, "error": error, "time": time.time(), "mirrored": None}

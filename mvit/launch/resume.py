@@ -18,6 +18,7 @@ from mvit.launch.launcher import begin, checked, readable
 from mvit.launch.mirror import record_at
 from mvit.launch.plan import CHECKOUT, make_plan, this_host
 from mvit.launch.store import problem_of, store_uri
+from mvit.launch.supervise import has_finished
 from mvit.launch.sweep import SWEEP, never_begun, say_never_begun
 from mvit.launch.tracking import close_sweep
 from mvit.rundir import RunDir, RunDirError, known, read_json, read_run
@@ -82,7 +83,7 @@ def _resume(folder: RunDir, overrides: Sequence[str]) -> int:
 def is_finished(folder: RunDir) -> bool:
     """Whether the run has come to its end."""
     end = known(folder.end)
-    return end.get("status") == "FINISHED" if end else owner.has_finished(folder)
+    return end.get("status") == "FINISHED" if end else has_finished(folder)
 
 
 def _place(folder: RunDir) -> str:

@@ -1,6 +1,6 @@
 """The processes of one attempt of a run: start, watch, stop; and what became of it.
 
-Outcome.status  FINISHED  exit code 0 and result.json
+Outcome.status  FINISHED  result.json, and exit code 0 or the word of all workers that they are done
                 KILLED    someone stopped it (SIGINT, SIGTERM, SIGHUP)
                 FAILED    anything else, with the first cause from the workers' own status files
 
@@ -112,7 +112,8 @@ def run(command: Command, folder: RunDir, *, limits: LimitsConfig, watch: Watche
             _end(process, mark, stop=stop)
         watch(folder)
     code = process.returncode
-    if code == 0 and folder.result.exists():
+    # MindSpore's threads may crash while its process leaves, after all is written.
+    if folder.result.exists() and (code == 0 or has_finished(folder)):
         return Outcome("FINISHED", 0)
     if stop and failed_at is None:
         return Outcome("KILLED", 128 + stop[0])
@@ -165,6 +166,12 @@ def statuses(folder: RunDir) -> list[dict[str, Any]]:
         if said and all(isinstance(said.get(key), type_) for key, type_ in SAID.items()):
             found.append(said)
     return sorted(found, key=lambda status: status["rank"])
+
+
+def has_finished(folder: RunDir) -> bool:
+    """Whether the workers came to their end, as they say themselves."""
+    workers = [status for status in statuses(folder) if status["rank"] >= 0]
+    return folder.result.exists() and bool(workers) and all(status["stage"] == "done" for status in workers)
 
 
 def _ask(process: subprocess.Popen[bytes], folder: RunDir, *, watch: Watcher, stop: list[int]) -> None:

@@ -81,6 +81,16 @@ def test_a_result_does_not_excuse_an_exit_code(program_of):
     assert cause(outcome).message == "ended with exit code 3"
 
 
+@pytest.mark.parametrize(("stage", "ended"), [("done", "FINISHED"), ("step", "FAILED")])
+def test_a_crash_after_all_workers_were_done_costs_nothing(program_of, stage, ended):
+    program = f"""
+(folder / 'result.json').write_text('{{}}')
+status(0, os.getpid(), "done"); status(1, os.getpid(), "{stage}")
+os.kill(os.getpid(), 11)
+"""
+    assert supervised(*program_of(program)).status == ended
+
+
 def test_a_signal_is_named(program_of):
     outcome = supervised(*program_of("os.kill(os.getpid(), 9)"))
     assert cause(outcome).message == "ended by signal 9 (SIGKILL)"

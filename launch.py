@@ -116,7 +116,7 @@ def _checked_by_us(argument: str, tried: frozenset[str]) -> str:
     key, equals, value = argument.partition("=")
     if key.startswith(("-cp", "--config-p")):
         raise ConfigError(Problem(key, None, "would replace conf/", "add a folder with --config-dir"))
-    if key.startswith("--exp"):
+    if key.startswith("--e"):
         raise ConfigError(Problem(key, None, "would read a pickle, which can execute anything", "launch it anew"))
     if key.lstrip("+~") == "":
         raise ConfigError(Problem(argument, None, "names no key", "write one, and its value after ="))

@@ -41,9 +41,12 @@ def never_begun(folder: Path) -> list[Trial]:
     """The trials of the sweep's folder that have none."""
     said = (known(folder / SWEEP) or {}).get("trials", [])
     with suppress(TypeError, KeyError):
-        trials = [Trial(tuple(trial["overrides"]), trial["folder"], trial["refused"]) for trial in said]
-        return [trial for trial in trials if trial.folder is None and not trial.refused]
+        return _left([Trial(tuple(trial["overrides"]), trial["folder"], trial["refused"]) for trial in said])
     return []
+
+
+def _left(trials: list[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.folder is None and not trial.refused]
 
 
 def say_never_begun(trials: list[Trial]) -> None:
@@ -130,7 +133,7 @@ class Sweep:
         if self.folder is None or not (self.outcomes or self.refused or stopped):
             return  # plans alone, for dry_run
         found = [outcome.status for outcome in self.outcomes]
-        left = [trial for trial in self.trials if trial.folder is None and not trial.refused] if found else []
+        left = _left(self.trials) if found else []
         whole = found and set(found) == {"FINISHED"} and not self.refused and not left
         status = "KILLED" if stopped else "FINISHED" if whole else "FAILED"
         if len(self.rows) > 1:

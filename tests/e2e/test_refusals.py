@@ -261,6 +261,7 @@ def test_a_file_that_would_blow_up_is_refused_before_it_is_composed(launch, tmp_
         "hydra.searchpath=[/tmp]",
         "+hydra.job.env_set.LD_PRELOAD=/tmp/x.so",
         "--experimental-rerun=config.pickle",
+        "--e=config.pickle",
         "=3",
         "--config-path=/tmp",
         "-cp=/tmp",

@@ -21,14 +21,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from mvit import console, rundir
-from mvit.check import ConfigError, Problem, nearest
-from mvit.composed import EXECUTES, must_be_sensible, swept
+from mvit import console
 from mvit.credentials import hidden
-from mvit.launch import signals
-from mvit.launch.launcher import launch
-from mvit.launch.plan import CHECKOUT
-from mvit.launch.sweep import Sweep, Trial
+from mvit.errors import ConfigError, Problem, RunDirError
+from mvit.parent import signals
+from mvit.parent.freeze import launch
+from mvit.parent.host import CHECKOUT
+from mvit.parent.request.check import nearest
+from mvit.parent.request.yaml_files import EXECUTES, must_be_sensible, swept
+from mvit.parent.sweep.sweep import Sweep, Trial
+from mvit.rundir import paths
 
 CONF = CHECKOUT / "conf"
 
@@ -45,7 +47,7 @@ def _main(scratch: str) -> int:
     OmegaConf.register_new_resolver("mvit.scratch", _always(scratch), replace=True)
     asked = list(sys.argv)
     codes: list[int] = []
-    sweep = Sweep(stamp=rundir.stamp())
+    sweep = Sweep(stamp=paths.new_run_id())
 
     def task(composed: DictConfig) -> None:
         hydra_config = HydraConfig.get()
@@ -141,7 +143,7 @@ def _reported(act: Callable[[], int]) -> int:
         return stopped.exit_code
     except ConfigError as error:
         console.complain(str(problem) for problem in error.problems)
-    except rundir.RunDirError as error:
+    except RunDirError as error:
         console.complain([hidden(str(error))])
     except MissingConfigException as error:
         console.complain([_missing_option(error)])

@@ -35,6 +35,9 @@ import numpy as np
 import yaml
 from PIL import Image, ImageEnhance
 
+from mvit.data import dataset, pack
+from mvit.worker.input import transforms
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 SIZE = 256
 BATCH = 64
@@ -116,10 +119,9 @@ Stream = Callable[[], AbstractContextManager[Iterator[int]]]
 def loader(candidate: Candidate, data: Data) -> Iterator[Stream]:
     """The batches as the trainer gets them."""
     from mvit.config import AugmentConfig, ImageFolderData, MindRecordData
-    from mvit.data import dataset
-    from mvit.train.data.loader import Loader, Part
-    from mvit.train.data.sampler import epoch_order
-    from mvit.train.data.source import open_sources
+    from mvit.worker.input.loader import Loader, Part
+    from mvit.worker.input.sampler import epoch_order
+    from mvit.worker.input.source import open_sources
 
     changes = {"workers": candidate.workers, "image_size": SIZE}
     if candidate.kind == "folder":
@@ -362,8 +364,7 @@ def measure(data: Data, *, images: int, rounds: int) -> dict[Candidate, Measured
 def stages(data: Data, *, images: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
     """Milliseconds of one image in each stage, ours and the plain loop's, once for each round."""
     from mvit.config import AugmentConfig
-    from mvit.train.data import transforms
-    from mvit.train.data.sample import File
+    from mvit.worker.input.sample import File
 
     config = AugmentConfig.model_validate(conf("augment/mindcv"))
     crop, color_jitter, erasing = config.crop, config.color_jitter, config.erasing
@@ -485,7 +486,6 @@ def tell(what: str) -> None:
 
 
 def prepared(folder: Path, images: int) -> Data:
-    from mvit.data import pack
     from mvit.data.synthetic import write_image_folder
 
     data = Data(folder / f"images-{images}", folder / f"packed-{images}")

@@ -30,10 +30,11 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Literal
 
-from mvit import rundir
 from mvit.config import MlflowTracking
-from mvit.launch.server import serve
-from mvit.launch.tracking import Tracker
+from mvit.parent.tracking.live import Tracker
+from mvit.parent.tracking.server import serve
+from mvit.rundir import paths
+from mvit.rundir.journal import Journal
 
 STEP_S = 0.05
 SLOW_S = 20.0
@@ -99,7 +100,7 @@ def compare(*, rounds: int, steps: int, hashes: int) -> int:
 
 
 def worker(folder: Path, *, steps: int, hashes: int) -> int:
-    journal = rundir.Journal(rundir.RunDir(folder).journal)
+    journal = Journal(paths.RunDir(folder).journal)
     seconds: list[float] = []
     for step in range(1, steps + 1):
         began = time.perf_counter()
@@ -116,7 +117,7 @@ def worker(folder: Path, *, steps: int, hashes: int) -> int:
 
 
 def launcher(path: Path, uri: str, *, steps: int, hashes: int) -> int:
-    folder = rundir.create(path)
+    folder = paths.create_run_dir(path)
     tracking = MlflowTracking(kind="mlflow", uri=None, experiment="benchmark")
     tracker = Tracker(folder, tracking=tracking, uri=uri, params={}, tags={}) if uri else None
     if tracker:

@@ -2,7 +2,7 @@
 
 import sys
 
-from mvit.cli import main
+from mvit.cli.main import main
 
 try:
     sys.exit(main())

@@ -1,6 +1,6 @@
 """The configuration of a run: the types of what is legal.
 
-What is chosen stands in `conf/`; nothing here has a default, so every fact keeps one home. `check.py` judges.
+What is chosen stands in `conf/`; nothing here has a default, so every fact keeps one home. `parent/request/` judges.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The plan of a launch: everything decided before a process starts, as data.
 
-Made by `launch/plan.py`, frozen into run.json, read by the workers.
+Made by `parent/plan.py`, frozen into run.json, read by the workers.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from mvit.check import parse
 from mvit.config import RunConfig
-from mvit.launch.store import prepare
+from mvit.parent.request.check import parse
+from mvit.parent.tracking.store import prepare
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 # A network that compiles in a third of the time of xx_small.

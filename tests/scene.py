@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from mvit.launch.plan import free_port
-from mvit.launch.supervise import statuses
+from mvit.files import file_digest, read_json
+from mvit.parent.host import free_port
 from mvit.process import MARK, process_start
-from mvit.rundir import JournalReader, RunDir, file_digest, read_json
+from mvit.rundir.journal import JournalReader
+from mvit.rundir.paths import RunDir
+from mvit.rundir.status import read_statuses
 from tests.conftest import CHECKOUT, TINY
 
 # 80 steps of some 40 ms; a checkpoint of 7 MB after every tenth.
@@ -32,7 +34,7 @@ STEPS = 80
 CLOSE_ORPHANS = """
 import sys, threading
 from pathlib import Path
-from mvit.launch import orphans
+from mvit.parent import orphans
 orphans.close(Path(sys.argv[1]))
 for thread in threading.enumerate():
     if thread.name == "orphans":
@@ -104,7 +106,7 @@ class Scene:
     def statuses(self) -> dict[int, dict]:
         """What the workers of this attempt say, by rank; the scheduler's is -1."""
         with suppress(ValueError):  # not yet one folder
-            return {s["rank"]: s for s in statuses(self.folder) if process_start(s["pid"]) == s["started"]}
+            return {s["rank"]: s for s in read_statuses(self.folder) if process_start(s["pid"]) == s["started"]}
         return {}
 
     def journal(self) -> list[dict]:

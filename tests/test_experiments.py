@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mvit.check import parse
+from mvit.parent.request.check import parse
 from tests.conftest import CHECKOUT, raw_config
 
 FOLDER = CHECKOUT / "experiments"

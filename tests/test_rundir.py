@@ -5,32 +5,35 @@ from pathlib import Path
 
 import pytest
 
-from mvit import rundir
 from mvit.data import dataset
-from mvit.launch.plan import make_plan
-from mvit.rundir import Journal, JournalReader, RunDirError
-from tests.launch.test_plan import HOST
+from mvit.errors import RunDirError
+from mvit.files import read_json, read_mapping, write_json
+from mvit.parent.plan import make_plan
+from mvit.rundir import paths
+from mvit.rundir.frozen import read_run, write_run
+from mvit.rundir.journal import Journal, JournalReader
+from tests.parent.test_plan import HOST
 
 
 @pytest.fixture
 def frozen(tmp_path, configured):
     config = configured()
-    folder = rundir.create(tmp_path / "runs" / "a" / rundir.stamp())
+    folder = paths.create_run_dir(tmp_path / "runs" / "a" / paths.new_run_id())
     plan = make_plan(config, host=HOST, facts=dataset.look(config.data))
-    rundir.write_run(folder, config, plan)
+    write_run(folder, config, plan)
     return folder, config, plan
 
 
 def test_what_was_frozen_is_read_back_equal(frozen):
     folder, config, plan = frozen
-    assert rundir.read_run(folder) == (config, plan)
+    assert read_run(folder) == (config, plan)
 
 
 def test_a_changed_run_file_is_refused(frozen):
     folder, *_ = frozen
     folder.run.write_text(folder.run.read_text().replace('"seed": 1', '"seed": 2'))
     with pytest.raises(RunDirError, match="was changed after the run was made"):
-        rundir.read_run(folder)
+        read_run(folder)
 
 
 def test_a_run_of_another_schema_is_refused(frozen):
@@ -38,7 +41,7 @@ def test_a_run_of_another_schema_is_refused(frozen):
     content = json.loads(folder.run.read_text())
     folder.run.write_text(json.dumps({**content, "schema": 99}))
     with pytest.raises(RunDirError, match="has schema 99"):
-        rundir.read_run(folder)
+        read_run(folder)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
@@ -46,27 +49,27 @@ def test_a_torn_run_file_is_one_line(frozen, content):
     folder, *_ = frozen
     folder.run.write_text(content)
     with pytest.raises(RunDirError, match="is no run folder"):
-        rundir.read_run(folder)
+        read_run(folder)
 
 
 def test_a_folder_is_never_reused(tmp_path):
-    rundir.create(tmp_path / "x")
+    paths.create_run_dir(tmp_path / "x")
     with pytest.raises(RunDirError, match="cannot make the run folder"):
-        rundir.create(tmp_path / "x")
+        paths.create_run_dir(tmp_path / "x")
 
 
 def test_a_place_that_is_no_folder_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirError, match="Not a directory"):
-        rundir.create(tmp_path / "file" / "runs")
+        paths.create_run_dir(tmp_path / "file" / "runs")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "x.json"
-    rundir.write_json(path, {"a": 1})
+    write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="JSON compliant"):
-        rundir.write_json(path, {"a": float("nan")})
-    assert rundir.read_json(path) == {"a": 1}
+        write_json(path, {"a": float("nan")})
+    assert read_json(path) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -91,18 +94,18 @@ def test_a_torn_last_line_waits_for_its_rest(tmp_path):
 
 def _write_many(path: Path, mark: str) -> None:
     for _ in range(20):
-        rundir.write_json(path, {"mark": mark * 1000})
+        write_json(path, {"mark": mark * 1000})
 
 
 def test_concurrent_writers_never_show_half_a_file(tmp_path):
     path = tmp_path / "x.json"
-    rundir.write_json(path, {"mark": "a" * 1000})
+    write_json(path, {"mark": "a" * 1000})
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write_many, args=(path, mark)) for mark in "bc"]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
-        assert len(set(rundir.read_json(path)["mark"])) == 1
+        assert len(set(read_json(path)["mark"])) == 1
     assert [writer.exitcode for writer in writers] == [0, 0]
 
 
@@ -112,16 +115,16 @@ def test_concurrent_writers_never_show_half_a_file(tmp_path):
 def test_a_file_that_is_no_json_is_a_value_error(tmp_path, content, words):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(ValueError, match=words):
-        rundir.read_json(tmp_path / "x.json")
+        read_json(tmp_path / "x.json")
 
 
 def test_a_huge_file_is_not_read(tmp_path):
     (tmp_path / "x.json").touch()
     os.truncate(tmp_path / "x.json", 1 << 40)
     with pytest.raises(ValueError, match="has more than 64 MiB"):
-        rundir.read_json(tmp_path / "x.json")
+        read_json(tmp_path / "x.json")
 
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.json")
-    assert rundir.known(tmp_path / "x.json") is None
+    assert read_mapping(tmp_path / "x.json") is None

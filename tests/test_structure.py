@@ -32,12 +32,12 @@ def users(*packages: str) -> set[str]:
 
 
 def test_launch_and_train_never_import_each_other():
-    assert not {path for path in users("mvit.train") if path.startswith("mvit/launch/")}
-    assert not {path for path in users("mvit.launch") if path.startswith(("mvit/train/", "mvit/models/"))}
+    assert not {path for path in users("mvit.worker") if path.startswith("mvit/parent/")}
+    assert not {path for path in users("mvit.parent") if path.startswith(("mvit/worker/", "mvit/models/"))}
 
 
 def test_the_parent_never_imports_mindspore():
-    outside = {path for path in users("mindspore") if not path.startswith(("mvit/train/", "mvit/models/"))}
+    outside = {path for path in users("mindspore") if not path.startswith(("mvit/worker/", "mvit/models/"))}
     assert outside == {"mvit/data/shard_writer.py"}
     assert users("mvit.data.shard_writer") == {"mvit/data/pack.py"}
 
@@ -47,7 +47,7 @@ def test_hydra_is_imported_by_the_launcher_alone():
 
 
 def test_mlflow_is_imported_by_the_store_and_the_mirror_alone():
-    assert users("mlflow") == {"mvit/launch/store.py", "mvit/launch/mirror.py"}
+    assert users("mlflow") == {"mvit/parent/tracking/store.py", "mvit/parent/tracking/mirror.py"}
 
 
 @pytest.mark.parametrize(

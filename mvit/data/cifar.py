@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvit.check import Problem
 from mvit.config import Cifar10Data, Cifar100Data
 from mvit.data.facts import DatasetError, facts
+from mvit.errors import Problem
 from mvit.plan import DatasetFacts
 
 SIDE = 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from mvit.check import Problem
+from mvit.errors import Problem
 from mvit.plan import DatasetFacts
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mvit.check import Problem
 from mvit.data.facts import DatasetError, facts
+from mvit.errors import Problem
 from mvit.plan import DatasetFacts
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from mvit.check import Problem
 from mvit.config import Frozen
 from mvit.data.facts import DatasetError, facts
+from mvit.errors import Problem
 from mvit.plan import DatasetFacts, Strings
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from typing import Literal
 
 from rich.progress import Progress
 
-from mvit.check import Problem
 from mvit.console import PLAIN_EVERY_S, console, say
 from mvit.data import imagefolder
 from mvit.data.facts import DatasetError
@@ -38,7 +37,8 @@ from mvit.data.mindrecord import (
     size_fault,
 )
 from mvit.data.shard_writer import PART, PackError, Part, Unreadable, write
-from mvit.rundir import write_json
+from mvit.errors import Problem
+from mvit.files import write_json
 
 SHARD_BYTES = 1 << 30
 """About the size of a shard, where no number of shards is asked for."""

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mvit.data.imagefolder import Split
-from mvit.rundir import read_json, write_json
+from mvit.files import read_json, write_json
 
 DECODABLE = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 """What Pillow is asked to read, whatever the file is called; it could read more."""

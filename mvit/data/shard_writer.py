@@ -16,7 +16,7 @@ import numpy as np
 
 from mvit.data.mindrecord import INDEX, Shard, packed_file
 from mvit.data.readable import is_broken
-from mvit.rundir import fsync_folder
+from mvit.files import fsync_dir
 
 BATCH = 64
 """Images that are decoded, to see whether they can be, while as many are written."""
@@ -84,7 +84,7 @@ def write(
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
         file.replace(out / file.name)
-    fsync_folder(out)
+    fsync_dir(out)
     data = files[0].model_dump()
     return Shard(**data, count=len(kept), db=files[1], index=files[2], skipped=tuple(skipped))
 

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from mvit.check import Problem
 from mvit.data.facts import DatasetError
+from mvit.errors import Problem
 
 MARK = "synthetic.json"
 """Tells a folder that was generated, and how, from one that must not be replaced."""

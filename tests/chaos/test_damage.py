@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mvit.rundir import file_digest, read_json, sealed
+from mvit.files import file_digest, read_json, sealed
 from tests.chaos.conftest import TWO_WORKERS
 from tests.scene import Scene
 

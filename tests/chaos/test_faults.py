@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mvit.data.synthetic import write_image_folder
-from mvit.rundir import read_json
+from mvit.files import read_json
 from tests.conftest import CHECKOUT
 from tests.scene import TRAIN
 
@@ -18,9 +18,9 @@ FAULT = """
 import os
 if os.environ.get("RANK_ID") == "{rank}" and os.environ.get("MVIT_LAUNCH"):
     import sys, time
-    from mvit.train.status import Status
+    from mvit.worker.heartbeat import Heartbeat
 
-    stage, step = Status.stage, Status.step
+    stage, step = Heartbeat.stage, Heartbeat.step
 
     def fault():
         with open({record!r}, "a") as file:
@@ -37,7 +37,7 @@ if os.environ.get("RANK_ID") == "{rank}" and os.environ.get("MVIT_LAUNCH"):
         if str(number) == "{when}":
             fault()
 
-    Status.stage, Status.step = at_stage, at_step
+    Heartbeat.stage, Heartbeat.step = at_stage, at_step
 """
 """A sitecustomize.py, which Python runs at every start: one rank does `act` when it comes to stage or step `when`."""
 
@@ -72,7 +72,7 @@ def test_a_rank_raises(scene, measured, rank, when, stage, kind):
     scene.holds("FAILED", code=1, kind=kind, at_least=10 if when in ("25", "evaluate") else None)
     error = read_json(scene.folder.error)
     assert (error["rank"], error["stage"], error["message"]) == (rank, stage, "ValueError: a shape is wrong")
-    assert error["where"].startswith("mvit/train/")
+    assert error["where"].startswith("mvit/worker/")
     assert f"mvit: log: {scene.folder.logs}/attempt-1/worker_{rank}.log" in scene.err
 
 
@@ -147,7 +147,7 @@ def test_the_memory_of_a_rank_ends(scene):
     scene.end()
     scene.holds("FAILED", code=1, kind="oom")
     error = read_json(scene.folder.error)
-    assert (error["rank"], error["where"].partition(":")[0]) == (1, "mvit/train/run_step.py")
+    assert (error["rank"], error["where"].partition(":")[0]) == (1, "mvit/worker/step.py")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mvit.rundir import read_json
+from mvit.files import read_json
 
 pytestmark = [pytest.mark.mindspore, pytest.mark.chaos]
 

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from mvit.rundir import read_json
+from mvit.files import read_json
 from tests.chaos.test_faults import faulty, since_fault
 
 pytestmark = pytest.mark.mindspore
@@ -61,7 +61,7 @@ def test_the_exception_of_a_worker_is_told_at_once(scene, measured):
     scene.holds("FAILED", code=1, kind="code", at_least=20)
     error = read_json(scene.folder.error)
     assert (error["rank"], error["stage"], error["message"]) == (1, "step", "ValueError: a shape is wrong")
-    assert error["where"].startswith("mvit/train/loop.py:")
+    assert error["where"].startswith("mvit/worker/train.py:")
     assert f"mvit: log: {scene.folder.logs}/attempt-1/worker_1.log" in scene.err
 
 

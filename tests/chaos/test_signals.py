@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mvit.rundir import read_json
+from mvit.files import read_json
 from tests.chaos.test_kills import reach
 
 pytestmark = [pytest.mark.mindspore, pytest.mark.chaos]

@@ -4,7 +4,9 @@ import signal
 
 import pytest
 
-from mvit.rundir import JournalReader, RunDir, read_json
+from mvit.files import read_json
+from mvit.rundir.journal import JournalReader
+from mvit.rundir.paths import RunDir
 
 pytestmark = [pytest.mark.mindspore, pytest.mark.chaos]
 

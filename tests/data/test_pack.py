@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvit import cli
-from mvit.check import parse
+from mvit.cli import main
 from mvit.data import dataset, pack, shard_writer
 from mvit.data.facts import DatasetError
 from mvit.data.synthetic import write_image_folder
-from mvit.train.data.sample import Blob
-from mvit.train.data.source import open_sources
+from mvit.parent.request.check import parse
+from mvit.worker.input.sample import Blob
+from mvit.worker.input.source import open_sources
 from tests.conftest import CHECKOUT, raw_config
 from tests.data.test_dataset import make_folder
 
@@ -33,7 +33,7 @@ def packed_once(tmp_path_factory):
     odd = source / "train" / "it's n°3"  # names go through SQL
     (source / "train" / "class_0002").rename(odd)
     (source / "val" / "class_0002").rename(source / "val" / odd.name)
-    assert cli.main(["pack", str(source), str(room / "out"), "--shards", "3", "--workers", "2"]) == 0
+    assert main.main(["pack", str(source), str(room / "out"), "--shards", "3", "--workers", "2"]) == 0
     return source, room / "out"
 
 
@@ -45,7 +45,7 @@ def packed(packed_once, tmp_path):
 
 
 def run(source, out, *options):
-    return cli.main(["pack", str(source), str(out), "--workers", "2", *options])
+    return main.main(["pack", str(source), str(out), "--workers", "2", *options])
 
 
 def data_of(out):
@@ -143,7 +143,7 @@ def test_a_shard_that_is_not_finished_is_written_and_the_others_are_not(packed):
     with pytest.raises(DatasetError, match="was not packed to its end; go on with: python -m mvit pack") as caught:
         dataset.look(data_of(out))
     command = str(caught.value).partition("go on with: ")[2]
-    assert cli.main(shlex.split(command)[3:]) == 0
+    assert main.main(shlex.split(command)[3:]) == 0
     after = state(out)
     assert {name for name in after if after[name] != before[name]} == {lost["file"], lost["db"]["file"]}
     assert json.loads((out / "manifest.json").read_text())["train"][1]["count"] == lost["count"]

@@ -1,35 +1,35 @@
 import pytest
 
-from mvit import cli
+from mvit.cli import main
 
 
 def test_a_generated_folder_is_a_function_of_its_seed_and_replaces_only_its_like(tmp_path, capsys):
     arguments = ["synthetic", str(tmp_path / "a"), "--classes", "3", "--train", "7", "--val", "2", "--size", "500x375"]
-    assert cli.main(arguments) == 0
+    assert main.main(arguments) == 0
     files = sorted((tmp_path / "a").glob("*/*/*.jpg"))
     assert len(files) == 9
     assert all(80_000 < path.stat().st_size < 130_000 for path in files)
     first = files[0].read_bytes()
-    assert cli.main(arguments) == 2
+    assert main.main(arguments) == 2
     assert "a' exists; use another folder, or --overwrite" in capsys.readouterr().err
-    assert cli.main([*arguments, "--overwrite"]) == 0
+    assert main.main([*arguments, "--overwrite"]) == 0
     assert files[0].read_bytes() == first
-    assert cli.main([*arguments, "--overwrite", "--seed", "2"]) == 0
+    assert main.main([*arguments, "--overwrite", "--seed", "2"]) == 0
     assert files[0].read_bytes() != first
     (tmp_path / "a" / "synthetic.json").unlink()
-    assert cli.main([*arguments, "--overwrite"]) == 2
+    assert main.main([*arguments, "--overwrite"]) == 2
     assert "is no generated folder" in capsys.readouterr().err
 
 
 def test_a_request_that_gives_a_class_no_image_is_one_line(tmp_path, capsys):
-    assert cli.main(["synthetic", str(tmp_path / "a"), "--train", "3"]) == 2
+    assert main.main(["synthetic", str(tmp_path / "a"), "--train", "3"]) == 2
     assert capsys.readouterr().err == "mvit: --train: 3 gives not each of 4 classes an image; ask for more\n"
     (tmp_path / "file").write_text("")
-    assert cli.main(["synthetic", str(tmp_path / "file" / "a")]) == 1
+    assert main.main(["synthetic", str(tmp_path / "file" / "a")]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_size_that_no_memory_holds_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        cli.main(["synthetic", str(tmp_path / "a"), "--size", "100000x3"])
+        main.main(["synthetic", str(tmp_path / "a"), "--size", "100000x3"])
     assert capsys.readouterr().err.endswith("'100000x3' has more than 8192 pixels to a side\n")

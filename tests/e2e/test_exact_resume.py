@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from mvit.rundir import read_json
+from mvit.files import read_json
 from tests.scene import RECIPE, Scene
 
 KILLS = int(os.environ.get("MVIT_KILLS", "1"))

@@ -6,10 +6,10 @@ import sys
 import pytest
 
 import launch as launch_script
-from mvit import cli
-from mvit.check import parse
-from mvit.launch.supervise import Outcome
-from mvit.launch.sweep import never_begun
+from mvit.cli import main
+from mvit.parent.request.check import parse
+from mvit.parent.sweep.sweep import never_begun
+from mvit.rundir.ending import Outcome
 from tests.conftest import CHECKOUT, Launched, launcher
 from tests.data.test_dataset import make_folder
 
@@ -309,6 +309,6 @@ def test_aliases_are_welcome(launch, tmp_path_factory):
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])
 def test_a_port_that_is_none_is_refused(port, capsys):
     with pytest.raises(SystemExit) as ended:
-        cli.main(["ui", f"--port={port}"])
+        main.main(["ui", f"--port={port}"])
     assert ended.value.code == 2
     assert f"argument --port: {port!r} is no" in capsys.readouterr().err

@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from mvit.rundir import RunDir, read_json
+from mvit.files import read_json
+from mvit.rundir.paths import RunDir
 from tests.scene import RECIPE, Scene
 
 pytestmark = pytest.mark.mindspore

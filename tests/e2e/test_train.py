@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mvit.launch.confusion import draw
 from mvit.models import spec
+from mvit.parent.report.confusion import draw
 from tests.conftest import TINY
 from tests.data.test_dataset import make_folder
 

@@ -1,0 +1,85 @@
+"""From a configuration and facts about the host to a plan of the launch; pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from mvit.config import (
+    RunConfig,
+    TrainConfig,
+    world_size,
+)
+from mvit.models import spec
+from mvit.parent.host import Host
+from mvit.plan import BucketPlan, DatasetFacts, GraphPlan, LaunchPlan
+from mvit.schedule import scaled_lr
+
+
+def make_plan(config: RunConfig, *, host: Host, facts: DatasetFacts) -> LaunchPlan:
+    """The plan; `config`, `host` and `facts` have passed their rules."""
+    topology = config.topology
+    world = world_size(topology)
+    buckets = bucket_plans(config.train, config.data.image_size, parts=world * topology.accumulation, facts=facts)
+    steps_per_epoch = sum(bucket.steps_per_epoch for bucket in buckets)
+    total_steps = steps_per_epoch * config.train.epochs
+    num_classes = len(facts.class_names)
+    return LaunchPlan(
+        world_size=world,
+        nodes=topology.nodes if topology.kind == "ascend" else 1,
+        device="CPU" if topology.kind == "cpu" else "Ascend",
+        threads=(topology.threads or max(1, host.cpu_count // world)) if topology.kind == "cpu" else None,
+        jit_level=topology.jit_level if topology.kind == "ascend" else None,
+        sink=topology.kind == "ascend" and topology.sink,
+        buckets=buckets,
+        accumulation=topology.accumulation,
+        num_classes=num_classes,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        last_step=min(total_steps, config.train.max_steps or total_steps),
+        peak_lr=scaled_lr(config.optimizer, global_batch_size=config.train.global_batch_size),
+        eval_steps=math.ceil(math.ceil(facts.num_val / world) / config.train.eval_batch_size),
+        graphs=_graphs(config, buckets),
+        parameters=spec.count_parameters(config.model, num_classes=num_classes),
+        trained_parameters=spec.count_parameters(config.model, num_classes=num_classes, without=config.train.freeze),
+        macs=spec.count_macs(config.model, num_classes=num_classes, image_size=config.data.image_size),
+        dataset=facts,
+    )
+
+
+def bucket_plans(train: TrainConfig, image_size: int, *, parts: int, facts: DatasetFacts) -> tuple[BucketPlan, ...]:
+    """The shapes of training batches, and how many steps of an epoch each has.
+
+    Each bucket has as many steps as fit when all have the same number, and then, in their order, one more while
+    samples are left for it: an epoch has the same number of steps on every rank and in every epoch.
+    """
+    asked = [(bucket.image_size, bucket.global_batch_size) for bucket in train.buckets]
+    asked = asked or [(image_size, train.global_batch_size)]
+    rounds, left = divmod(facts.num_train, sum(batch for _, batch in asked))
+    planned: list[BucketPlan] = []
+    for size, batch in asked:
+        extra = int(batch <= left)
+        left -= extra * batch
+        planned.append(
+            BucketPlan(
+                image_size=size,
+                global_batch_size=batch,
+                per_device_batch_size=batch // parts,
+                steps_per_epoch=rounds + extra,
+            )
+        )
+    return tuple(planned)
+
+
+def _graphs(config: RunConfig, buckets: Sequence[BucketPlan]) -> tuple[GraphPlan, ...]:
+    size = config.data.image_size
+    evaluation = GraphPlan(name="evaluate", images=(config.train.eval_batch_size, size, size, 3))
+    if config.task.kind == "evaluate":
+        return (evaluation,)
+    accumulates = config.topology.accumulation > 1
+    name = "accumulate" if accumulates else "train"
+    shapes = [(bucket.per_device_batch_size, bucket.image_size, bucket.image_size, 3) for bucket in buckets]
+    graphs = [GraphPlan(name=f"{name}-{shape[1]}" if len(shapes) > 1 else name, images=shape) for shape in shapes]
+    if accumulates:
+        graphs.append(GraphPlan(name="update", images=None))
+    return (*graphs, evaluation)

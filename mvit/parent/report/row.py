@@ -1,0 +1,49 @@
+"""The result row of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mvit.config import RunConfig
+from mvit.files import read_json
+from mvit.plan import LaunchPlan
+from mvit.rundir.paths import RunDir
+
+
+def result_row(config: RunConfig, plan: LaunchPlan, result: dict[str, Any], folder: RunDir) -> dict[str, str]:
+    """The columns of MindCV's published table; `-` stands for what this run did not measure."""
+    metrics = result["metrics"]
+
+    def number(key: str, form: str) -> str:
+        return form.format(metrics[key]) if key in metrics else "-"
+
+    size = config.data.image_size
+    train_batches = "/".join(str(bucket.per_device_batch_size) for bucket in plan.buckets)
+    better = metrics.get("val/ema_acc1", -1.0) > metrics.get("val/acc1", -1.0)
+    accuracy = "val/ema_acc" if better else "val/acc"
+    ema = better or result.get("weights") == "ema"
+    return {
+        "model name": config.model.name,
+        "params(M)": f"{plan.parameters / 1e6:.2f}",
+        "cards": f"{plan.world_size} {plan.device}",
+        "batch size": train_batches if config.task.kind == "train" else str(config.train.eval_batch_size),
+        "resolution": "/".join(f"{bucket.image_size}x{bucket.image_size}" for bucket in plan.buckets)
+        if config.task.kind == "train"
+        else f"{size}x{size}",
+        "jit level": plan.jit_level or "-",
+        "graph compile": number("perf/compile_s" if "perf/compile_s" in metrics else "perf/compile_eval_s", "{:.1f}s"),
+        "ms/step": number("perf/step_ms", "{:.2f}"),
+        "img/s": number("perf/images_per_s", "{:.2f}"),
+        "acc@top1": number(f"{accuracy}1", "{:.2f}"),
+        "acc@top5": number(f"{accuracy}5", "{:.2f}"),
+        "recipe": config.name,
+        "weights": _weights(config, folder) + (" (EMA)" if ema else ""),
+    }
+
+
+def _weights(config: RunConfig, folder: RunDir) -> str:
+    if config.task.kind == "evaluate":
+        return Path(config.task.checkpoint).name
+    last = folder.checkpoints / "last.json"
+    return read_json(last)["file"] if last.exists() else "-"

@@ -1,0 +1,112 @@
+"""What this machine and the data must have for a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from mvit.config import (
+    AscendTopology,
+    CpuTopology,
+    Data,
+    Init,
+    ModelConfig,
+    RandomInit,
+    Schedule,
+    Task,
+    TrainConfig,
+    TrainTask,
+)
+from mvit.errors import Problem
+from mvit.parent.host import Host
+from mvit.parent.plan import bucket_plans
+from mvit.parent.request.rules import Rule, global_batches
+from mvit.parent.request.weight_rules import fits_network, same_classes, same_conventions
+from mvit.plan import DatasetFacts
+
+
+def host_rules(host: Host) -> list[Rule]:
+    """What this machine must have, judged on the sections that ask for it."""
+
+    def cards(topology: CpuTopology | AscendTopology) -> Iterator[Problem]:
+        if topology.kind != "ascend":
+            return
+        if host.ascend_cards < topology.cards_per_node:
+            rule = f"asks for {topology.cards_per_node} Ascend cards a machine, this one has {host.ascend_cards}"
+            yield Problem("topology", None, rule, "use topology=cpu, or dry_run=true to see the plan")
+        if topology.nodes > 1:
+            rule = f"has {topology.nodes} machines: their plans are exact, but more than one is not launched yet"
+            remedy = "see a machine's plan with dry_run=true, MVIT_NODE_RANK, MVIT_MASTER_ADDR and MVIT_MASTER_PORT"
+            yield Problem("topology", None, rule, remedy)
+        if host.node_rank >= topology.nodes:
+            rule = f"is no machine of {topology.nodes}"
+            yield Problem("MVIT_NODE_RANK", host.node_rank, rule, f"count from 0 to {topology.nodes - 1}")
+
+    def checkpoint(key: str, section: Task | Init) -> Iterator[Problem]:
+        if isinstance(section, (TrainTask, RandomInit)):
+            return
+        path, given = Path(section.checkpoint), f"{key}.checkpoint"
+        if not path.exists():
+            remedy = "name a .safetensors file or the folder of a finished run"
+            yield Problem(given, section.checkpoint, "does not exist", remedy)
+        elif path.is_file() and path.suffix != ".safetensors":
+            remedy = "import it with: python -m mvit weights SRC OUT"
+            yield Problem(given, section.checkpoint, "is no .safetensors file", remedy)
+
+    return [
+        (("topology",), cards),
+        (("task",), partial(checkpoint, "task")),
+        (("init",), partial(checkpoint, "init")),
+        (("task", "data", "model"), partial(same_conventions, "task")),
+        (("init", "data", "model"), partial(same_conventions, "init")),
+        (("task", "model"), partial(fits_network, "task")),
+        (("init", "model"), partial(fits_network, "init")),
+    ]
+
+
+def data_rules(facts: DatasetFacts) -> list[Rule]:
+    """What the data must have for the recipe."""
+
+    def classes(model: ModelConfig, data: Data) -> Iterator[Problem]:
+        found = len(facts.class_names)
+        if model.num_classes is not None and model.num_classes != found:
+            rule = f"is not the number of classes of {data.kind}, {found}"
+            yield Problem("model.num_classes", model.num_classes, rule, f"use {found}, or null")
+
+    def batch(train: TrainConfig, task: Task) -> Iterator[Problem]:
+        if task.kind != "train":
+            return
+        asked = global_batches(train)
+        for path, size in asked:
+            if size > facts.num_train:
+                rule = f"is more than the {facts.num_train} training images"
+                yield Problem(path, size, rule, f"use {facts.num_train} or less")
+        together = sum(size for _, size in asked)
+        if len(asked) > 1 and max(size for _, size in asked) <= facts.num_train < together:
+            rule = f"are more than the {facts.num_train} training images together: a size would never have its turn"
+            yield Problem("train.buckets", together, rule, "use smaller batches or fewer sizes")
+
+    def warmup(schedule: Schedule, train: TrainConfig, data: Data, task: Task) -> Iterator[Problem]:
+        if task.kind != "train" or schedule.kind == "one_cycle" or schedule.warmup_unit == "epochs":
+            return
+        buckets = bucket_plans(train, data.image_size, parts=1, facts=facts)
+        steps = train.epochs * sum(bucket.steps_per_epoch for bucket in buckets)
+        if schedule.warmup > steps:
+            rule = f"is longer than the {steps} steps of training"
+            yield Problem("schedule.warmup", schedule.warmup, rule, f"use {steps} or less, or raise train.epochs")
+
+    def validation(_data: Data) -> Iterator[Problem]:
+        if not facts.num_val:
+            yield Problem("data", None, "has no readable validation image", "repair them")
+
+    def weights(task: Task) -> Iterator[Problem]:
+        yield from same_classes(task, found=len(facts.class_names))
+
+    return [
+        (("data",), validation),
+        (("task",), weights),
+        (("model", "data"), classes),
+        (("train", "task"), batch),
+        (("schedule", "train", "data", "task"), warmup),
+    ]

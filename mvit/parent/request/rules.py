@@ -1,0 +1,198 @@
+"""What must hold within and between the sections of a configuration."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mvit.config import (
+    AscendTopology,
+    AugmentConfig,
+    CpuTopology,
+    ImagesConfig,
+    Init,
+    MlflowTracking,
+    ModelConfig,
+    NoTracking,
+    Optimizer,
+    Precision,
+    Schedule,
+    Task,
+    TrainConfig,
+    world_size,
+)
+from mvit.errors import Problem
+from mvit.models.spec import STATISTICS, parameter_shapes
+from mvit.schedule import scaled_lr
+
+Rule = tuple[tuple[str, ...], Callable[..., Iterator[Problem]]]
+
+
+def judge(rules: list[Rule], sections: Mapping[str, Any]) -> Iterator[Problem]:
+    """Apply the rules whose sections are all valid."""
+    for names, rule in rules:
+        if all(name in sections for name in names):
+            yield from rule(*(sections[name] for name in names))
+
+
+def _shape(model: ModelConfig) -> Iterator[Problem]:
+    for index, features in enumerate(model.features):
+        if features % model.heads:
+            near = _multiples(features, model.heads)
+            rule = f"does not divide into {model.heads} heads"
+            yield Problem(f"model.features.{index}", features, rule, f"use {near}")
+    for name in ("channels", "conv_blocks", "depths", "features", "hidden"):
+        for index, value in enumerate(getattr(model, name)):
+            if value < 1:
+                yield Problem(f"model.{name}.{index}", value, "is below 1", "use 1 or more")
+
+
+def _normalisation(data: ImagesConfig) -> Iterator[Problem]:
+    for index, value in enumerate(data.std):
+        if value <= 0:
+            yield Problem(f"data.std.{index}", value, "is not above 0", "use the standard deviation, or 1")
+
+
+def _ranges(augment: AugmentConfig) -> Iterator[Problem]:
+    crop, erasing = augment.crop, augment.erasing
+    asked: list[tuple[str, tuple[float, float], float]] = []
+    if crop:
+        asked += [("crop.scale", crop.scale, 1.0), ("crop.ratio", crop.ratio, 100.0)]
+    if erasing:
+        asked += [("erasing.scale", erasing.scale, 1.0), ("erasing.ratio", erasing.ratio, 100.0)]
+    for name, (low, high), upper in asked:
+        if not 0 < low <= high <= upper:
+            rule = f"is no range with 0 < low <= high <= {upper:g}"
+            yield Problem(f"augment.{name}", [low, high], rule, "use for example [0.5, 1.0]")
+
+
+def _mix(augment: AugmentConfig) -> Iterator[Problem]:
+    mix = augment.mix
+    if mix is None:
+        return
+    if mix.cutmix_share > 0 and mix.cutmix_alpha == 0:
+        rule = "asks for cutmix, whose alpha is 0"
+        yield Problem("augment.mix.cutmix_share", mix.cutmix_share, rule, "use 0, or set augment.mix.cutmix_alpha=1.0")
+    if mix.cutmix_share < 1 and mix.mixup_alpha == 0:
+        rule = "asks for mixup, whose alpha is 0"
+        yield Problem("augment.mix.cutmix_share", mix.cutmix_share, rule, "use 1, or set augment.mix.mixup_alpha=0.2")
+
+
+def global_batches(train: TrainConfig) -> list[tuple[str, int]]:
+    """Path and size of every global batch that is trained on."""
+    buckets = enumerate(train.buckets)
+    asked = [(f"train.buckets.{index}.global_batch_size", bucket.global_batch_size) for index, bucket in buckets]
+    return asked or [("train.global_batch_size", train.global_batch_size)]
+
+
+def _mixed_alone(
+    augment: AugmentConfig, train: TrainConfig, topology: CpuTopology | AscendTopology
+) -> Iterator[Problem]:
+    parts = world_size(topology) * topology.accumulation
+    for path, batch in global_batches(train):
+        if augment.mix and batch // parts == 1:
+            rule = f"leaves one image to each of {parts} parts, and none to mix it with"
+            yield Problem(path, batch, rule, f"use {2 * parts} or more, or augment.mix=null")
+
+
+def _split(train: TrainConfig, topology: CpuTopology | AscendTopology) -> Iterator[Problem]:
+    parts = world_size(topology) * topology.accumulation
+    over = f"{world_size(topology)} device{'s' if world_size(topology) > 1 else ''}"
+    over += f" x {topology.accumulation} micro-batches" if topology.accumulation > 1 else ""
+    for path, batch in global_batches(train):
+        if batch % parts:
+            yield Problem(path, batch, f"does not split over {over}", f"use {_multiples(batch, parts)}")
+
+
+def _buckets(train: TrainConfig) -> Iterator[Problem]:
+    sizes = [bucket.image_size for bucket in train.buckets]
+    for size in sorted({size for size in sizes if sizes.count(size) > 1}):
+        yield Problem("train.buckets", size, "is the image size of two buckets", "give each size one batch")
+
+
+def _clip(train: TrainConfig) -> Iterator[Problem]:
+    if train.clip_norm is not None and train.clip_value is not None:
+        yield Problem("train.clip_value", train.clip_value, "stands beside train.clip_norm", "set one of them to null")
+
+
+def _frozen(train: TrainConfig, model: ModelConfig) -> Iterator[Problem]:
+    shapes = parameter_shapes(model, num_classes=model.num_classes or 2)
+    names = [name for name in shapes if not name.endswith(STATISTICS)]  # which are not trained anyway
+    for pattern in train.freeze:
+        if not fnmatch.filter(names, pattern):
+            remedy = f"use the pattern of a parameter, as stem.* or {names[-1]}"
+            yield Problem("train.freeze", pattern, "matches no parameter", remedy)
+    if all(any(fnmatch.fnmatchcase(name, pattern) for pattern in train.freeze) for name in names):
+        yield Problem("train.freeze", list(train.freeze), "leaves nothing to train", "leave out head.*")
+
+
+def _unused_init(init: Init, task: Task) -> Iterator[Problem]:
+    if task.kind == "evaluate" and init.kind != "random":
+        yield Problem("init", init.kind, "has no effect with task=evaluate", "use task.checkpoint")
+
+
+def _device_precision(precision: Precision, topology: CpuTopology | AscendTopology) -> Iterator[Problem]:
+    if precision.kind == "bf16" and topology.kind == "cpu":
+        yield Problem("precision", "bf16", "does not run on a CPU", "use precision=fp32 or an Ascend topology")
+
+
+def _warmup(schedule: Schedule, train: TrainConfig) -> Iterator[Problem]:
+    if schedule.kind == "one_cycle" or schedule.warmup_unit == "steps":
+        return
+    if schedule.warmup > train.epochs:
+        rule = f"is longer than the {train.epochs} epochs of training"
+        remedy = f"use {train.epochs} or less, or raise train.epochs"
+        yield Problem("schedule.warmup", schedule.warmup, rule, remedy)
+
+
+def _milestones(schedule: Schedule, train: TrainConfig) -> Iterator[Problem]:
+    if schedule.kind != "step":
+        return
+    found = list(schedule.milestones)
+    if found != sorted(set(found)) or not found or found[0] <= 0 or found[-1] >= train.epochs:
+        rule = f"are no rising epochs between 0 and {train.epochs}"
+        yield Problem("schedule.milestones", found, rule, "use for example [30.0, 60.0] of 90")
+
+
+def _end_lr(schedule: Schedule, optimizer: Optimizer, train: TrainConfig) -> Iterator[Problem]:
+    peak = scaled_lr(optimizer, global_batch_size=train.global_batch_size)
+    said = "optimizer.lr" if optimizer.lr_batch_size is None else "optimizer.lr scaled to the global batch,"
+    for name in ("final_lr", "warmup_from", "initial_lr"):
+        value = getattr(schedule, name, 0.0)
+        if value > peak:
+            rule = f"is above the peak, {said}{'=' if said.endswith('lr') else ' '}{peak:g}"
+            yield Problem(f"schedule.{name}", value, rule, f"use {peak:g} or less")
+
+
+def _no_password(tracking: MlflowTracking | NoTracking) -> Iterator[Problem]:
+    if tracking.kind == "mlflow" and tracking.uri and _SECRET.search(tracking.uri):
+        remedy = "put them into MLFLOW_TRACKING_URI or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        yield Problem("tracking.uri", "(hidden)", "holds credentials, which would be written to disk", remedy)
+
+
+_SECRET = re.compile(r"://[^\s]*@|[?&][\w-]*(password|passwd|token|secret|key)=", re.IGNORECASE)
+
+RULES: list[Rule] = [
+    (("model",), _shape),
+    (("data",), _normalisation),
+    (("augment",), _ranges),
+    (("augment",), _mix),
+    (("augment", "train", "topology"), _mixed_alone),
+    (("train", "topology"), _split),
+    (("train",), _buckets),
+    (("train",), _clip),
+    (("train", "model"), _frozen),
+    (("init", "task"), _unused_init),
+    (("precision", "topology"), _device_precision),
+    (("schedule", "train"), _warmup),
+    (("schedule", "train"), _milestones),
+    (("schedule", "optimizer", "train"), _end_lr),
+    (("tracking",), _no_password),
+]
+
+
+def _multiples(value: int, parts: int) -> str:
+    below, above = value // parts * parts, (value // parts + 1) * parts
+    return f"{below} or {above}" if below else f"{above}"

@@ -1,0 +1,52 @@
+"""The MLflow runs of launchers that are gone."""
+
+from __future__ import annotations
+
+import socket
+
+from mvit.parent.tracking.content import sync_command
+from mvit.parent.tracking.mirror import (
+    last_sign,
+    record_at,
+)
+from mvit.parent.tracking.store import (
+    TrackingError,
+    connect,
+    database_of,
+    load,
+    problem_of,
+    reason,
+    uri_of,
+    within,
+)
+from mvit.rundir.paths import RunDir
+
+CLOSE_TIMEOUT_S = 5.0
+"""Longest wait for the store of a run that is dead."""
+
+
+def close_dead(folder: RunDir, status: str) -> str | None:
+    """Give the run of a launcher that is gone its status, where it is still RUNNING and was made on this host.
+
+    Returns one line on trouble, after a few seconds at most; never raises.
+    """
+    record = record_at(folder.tracking)
+    if record is None or record["run_id"] is None:
+        return None
+    uri, run_id = uri_of(record["store"]), record["run_id"]
+
+    def act() -> None:
+        database = database_of(uri)
+        if database and not database.exists():
+            raise TrackingError(f"{database} is gone")  # connecting would make a new one
+        client = connect(uri)
+        run = client.get_run(run_id)
+        if run.info.status == "RUNNING" and run.data.tags.get("host") == socket.gethostname():
+            client.set_terminated(run_id, status, int(last_sign(folder) * 1000))
+
+    try:
+        load()  # takes seconds, but cannot hang
+        problem = problem_of(lambda: within(CLOSE_TIMEOUT_S, act, uri))
+    except Exception as error:  # noqa: BLE001  an installation that is broken, say: no reason to launch nothing
+        problem = f"MLflow: {reason(error, uri)}"
+    return f"{problem}; the run {run_id[:8]} may stay RUNNING there: {sync_command(folder.path)}" if problem else None

@@ -1,0 +1,168 @@
+"""From the run folder to MLflow, and nothing back: what a store does or fails to do never reaches the run.
+
+The client takes seconds to load and can hang, so all of it happens in threads that nobody has to wait for. What could
+not be mirrored waits in the run folder, for `python -m mvit sync`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from mvit.config import MlflowTracking
+from mvit.files import write_json
+from mvit.parent.tracking.content import sync_command
+from mvit.parent.tracking.mirror import (
+    Ending,
+    Mirror,
+    Status,
+    Target,
+    TornJournal,
+    claimed,
+    new_record,
+    open_mirror,
+    recorded,
+    run_tags,
+)
+from mvit.parent.tracking.store import (
+    TrackingError,
+    connect,
+    database_of,
+    ensure_experiment,
+    reason,
+    shown,
+)
+from mvit.rundir.paths import RunDir
+
+FLUSH_EVERY_S = 2.0
+RETRY_UP_TO_S = 30.0
+"""Longest pause between two attempts while the run goes on."""
+LAST_ATTEMPTS = 3
+"""Attempts once the run has ended."""
+GIVE_UP_WITHIN_S = 0.2
+
+
+class Tracker:
+    """Mirrors one run folder, from a thread of its own, while the run goes on.
+
+    A folder that was mirrored before continues its MLflow run where tracking.json says.
+    """
+
+    def __init__(
+        self,
+        folder: RunDir,
+        *,
+        tracking: MlflowTracking,
+        uri: str,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        parent_run_id: str | None = None,
+    ) -> None:
+        self._folder, self._uri, self._experiment = folder, uri, tracking.experiment
+        self._params = params
+        self._tags = run_tags(tags, parent_run_id=parent_run_id)
+        self._begun = time.time()
+        self._mirror: Mirror | None = None
+        self._ending: Ending | None = None
+        self._wake = threading.Event()
+        self._problem: str | None = "was not started"
+        self._is_torn = False
+        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+
+    def start(self) -> None:
+        """Open the MLflow run and follow the journal; returns at once."""
+        self._thread.start()
+
+    def finish(
+        self,
+        status: Status,
+        *,
+        artifacts: Sequence[Path],
+        tags: Mapping[str, str],
+        timeout_s: float = 60.0,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> str | None:
+        """Send what is left, the status, the artifacts. Returns one line when not all of it arrived in time.
+
+        Waits no longer once `give_up` says so.
+        """
+        self._ending = Ending(status, tuple(artifacts), dict(tags), time.time())
+        self._wake.set()
+        if self._thread.ident is not None:
+            deadline = time.monotonic() + timeout_s
+            while self._thread.is_alive() and not give_up() and (left := deadline - time.monotonic()) > 0:
+                self._thread.join(min(left, GIVE_UP_WITHIN_S))
+        problem = self._problem
+        if self._thread.is_alive():
+            problem = problem or f"no answer from {shown(self._uri)} within {timeout_s:g} s"
+        if problem is None:
+            return None
+        part = "not mirrored" if self._mirror is None else "not all mirrored"
+        if self._is_torn:  # nothing else is missing
+            return f"MLflow: {part} ({problem}); the run folder keeps everything"
+        return f"MLflow: {part} ({problem}); later: {sync_command(self._folder.path)}"
+
+    def run_url_hint(self) -> str | None:
+        """Where the run is to be seen; None while it is nowhere."""
+        mirror = self._mirror
+        if mirror is None:
+            return None
+        if self._uri.startswith(("http://", "https://")):
+            base = shown(self._uri).rstrip("/")
+            return f"{base}/#/experiments/{mirror.record['experiment_id']}/runs/{mirror.run_id}"
+        database = database_of(self._uri)
+        store = database.name if database else shown(self._uri)
+        name = self._tags.get("mlflow.runName", "")
+        return f"{store}, experiment {self._experiment}, run {name} ({mirror.run_id[:8]})".replace("  ", " ")
+
+    def _work(self) -> None:
+        self._problem = None
+        with claimed(self._folder):  # a sync leaves the folder alone meanwhile
+            if recorded(self._folder.tracking, self._uri) is None:
+                with suppress(OSError):  # where a sync sends what this may never reach
+                    write_json(self._folder.tracking, new_record(self._uri, self._experiment))
+            self._follow()
+
+    def _follow(self) -> None:
+        """Follow the journal until `finish` and to the end, trying again what fails."""
+        left = LAST_ATTEMPTS
+        pause_s = 1.0
+        while True:
+            hopeless = False
+            ending = self._ending  # looked at before the journal is read: what was written until then is sent
+            try:
+                if self._mirror is None:
+                    self._mirror = self._open()
+                if ending is None:
+                    self._mirror.flush()
+                else:
+                    self._mirror.close(ending)
+                self._problem = None
+            except Exception as error:  # noqa: BLE001  a client raises many kinds, and none may reach the run
+                self._problem = reason(error, self._uri)
+                hopeless = isinstance(error, TrackingError)  # of our own finding: it will not go away
+                self._is_torn = isinstance(error, TornJournal)
+            if ending is not None:
+                left -= 1
+                if self._problem is None or hopeless or not left:
+                    return
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, 4.0)
+            elif self._problem is None:
+                pause_s = 1.0
+                self._wake.wait(FLUSH_EVERY_S)
+            else:
+                self._wake.wait(pause_s)
+                pause_s = 1.0 if self._wake.is_set() else min(2 * pause_s, RETRY_UP_TO_S)
+
+    def _open(self) -> Mirror:
+        client = connect(self._uri)
+        target = Target(self._uri, self._experiment, ensure_experiment(client, self._uri, self._experiment))
+        mirror = open_mirror(client, self._folder, target=target, tags=self._tags, began=self._begun)
+        mirror.reopen()
+        mirror.set_tags(self._tags)
+        mirror.set_params(self._params)
+        return mirror

@@ -1,0 +1,348 @@
+"""One run folder and its MLflow run: what is sent there, how far it is, where it stands.
+
+Everything here raises what MLflow's client raises, and takes the time that the store takes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from mvit.files import read_json, write_json
+from mvit.parent.provenance import user
+from mvit.parent.tracking.store import TrackingError, cut, shown
+from mvit.rundir.journal import JournalReader
+from mvit.rundir.paths import RunDir
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+T = TypeVar("T")
+
+FOLDER_ID = "mvit.folder_id"
+"""The tag that finds a run folder's run again where tracking.json is lost: the folder's name."""
+
+# MLflow's limits; it refuses what is over them.
+MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100
+MAX_PARAM, MAX_TAG = 6000, 8000
+
+
+class TornJournal(TrackingError):
+    """Lines of the journal that cannot be read, and that no other attempt will."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """An experiment of a store."""
+
+    uri: str
+    experiment: str
+    experiment_id: str
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended, and when; the artifacts are files of its folder."""
+
+    status: Status
+    artifacts: tuple[Path, ...]
+    tags: dict[str, str]
+    time: float
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a mirror has sent so far: `points` new ones, and `known` that the store had already."""
+
+    points: int = 0
+    known: int = 0
+    others: int = 0
+    """Parameters, tags, artifacts, a status."""
+
+    def __bool__(self) -> bool:
+        return bool(self.points or self.others)
+
+
+class Mirror:
+    """One run folder and its open MLflow run. What stands there already is not sent again."""
+
+    def __init__(
+        self, client: MlflowClient, folder: RunDir, record: dict[str, Any], *, run: Run, writes_record: bool = True
+    ) -> None:
+        self.client, self.folder, self.record = client, folder, record
+        self.run_id: str = record["run_id"]
+        self.status: str = run.info.status
+        self.sent = Sent()
+        self.torn = 0
+        self._params, self._tags = dict(run.data.params), dict(run.data.tags)
+        self.is_recorded = writes_record
+        # A journal that was lost or cut is read from its beginning: what the store has of it is not doubled.
+        self._offset: int = record["offset"] if _ends_a_line(folder.journal, record["offset"]) else 0
+        self._closed: set[str] = set()
+
+    def begin(self, *, is_new: bool) -> None:
+        """Record the run, which `is_new` or was found."""
+        with suppress(OSError):  # a full disk: the run shall be followed all the same, and is found again by its tag
+            self._write({})
+        self._count(int(is_new))
+
+    def set_params(self, params: Mapping[str, str]) -> None:
+        """The ones that are missing: a parameter never changes, and setting it anew is refused."""
+        from mlflow.entities import Param
+
+        entities = [Param(key, cut(value, MAX_PARAM)) for key, value in params.items() if key not in self._params]
+        for batch in _batches(entities, MAX_PARAMS):
+            self.client.log_batch(self.run_id, params=batch, synchronous=True)
+        self._params |= params
+        self._count(len(entities))
+
+    def set_tags(self, tags: Mapping[str, str], *, replacing: bool = True) -> None:
+        """The ones that differ, or without `replacing` those that are missing; a run keeps the name it has."""
+        from mlflow.entities import RunTag
+
+        wanted = {key: cut(value, MAX_TAG) for key, value in tags.items()}
+        fixed = self._tags if not replacing else {"mlflow.runName"} & self._tags.keys()
+        changed = {k: v for k, v in wanted.items() if self._tags.get(k) != v and k not in fixed}
+        for batch in _batches([RunTag(key, value) for key, value in changed.items()], MAX_TAGS):
+            self.client.log_batch(self.run_id, tags=batch, synchronous=True)
+        self._tags |= changed
+        self._count(len(changed))
+
+    def reopen(self) -> None:
+        """The run goes on."""
+        if self.status != "RUNNING":
+            self.client.update_run(self.run_id, status="RUNNING")
+            self.status = "RUNNING"
+
+    def flush(self, *, asking: bool = False) -> None:
+        """Send the journal's new points, then record how far it was read.
+
+        After a crash in between, they are sent again, which adds nothing: MLflow keeps a (key, step, value, timestamp)
+        once. With `asking`, the store is asked beforehand which of them it has.
+        """
+        from mlflow.entities import Metric
+
+        reader = JournalReader(self.folder.journal, offset=self._offset)
+        points: list[Metric] = []
+        strange = 0
+        for entry in reader.entries():
+            try:
+                if "metrics" in entry:
+                    at, step = int(entry["time"] * 1000), int(entry["step"])
+                    points += [Metric(key, float(value), at, step) for key, value in entry["metrics"].items()]
+            except (KeyError, TypeError, ValueError, AttributeError):  # nobody's journal, or bytes that flipped
+                strange += 1
+        new = self._unknown(points) if asking else points
+        for batch in _batches(new, MAX_METRICS):
+            self.client.log_batch(self.run_id, metrics=batch, synchronous=True)
+        if reader.offset != self.record["offset"]:
+            self._write({"offset": reader.offset, "points": self.record["points"] + len(points)})
+            self._offset = reader.offset
+        self.torn += reader.torn + strange
+        known = self.sent.known + len(points) - len(new)
+        self.sent = replace(self.sent, points=self.sent.points + len(new), known=known)
+
+    def close(self, ending: Ending, *, asking: bool = False) -> None:
+        """Send the rest. What fails does not keep the others from being sent; a second call does what is left.
+
+        The status comes before the artifacts, which may take longer than anybody waits.
+        """
+        failures: list[Exception] = []
+        for name, act in self._last_acts(ending, asking=asking):
+            if name not in self._closed:
+                try:
+                    act()
+                    self._closed.add(name)
+                except Exception as error:  # noqa: BLE001  raised below, after the others had their turn
+                    failures.append(error)
+        if failures:
+            raise failures[0]
+        if self.torn:
+            raise TornJournal(f"{self.folder.journal.name} has lines that are torn")
+
+    def _last_acts(self, ending: Ending, *, asking: bool) -> Iterator[tuple[str, Callable[[], None]]]:
+        yield "journal", lambda: self.flush(asking=asking)
+        yield "tags", lambda: self.set_tags(ending.tags)
+        yield "status", lambda: self._end(ending)
+        for path in ending.artifacts:
+            yield str(path), lambda path=path: self._log_artifact(path)
+
+    def _end(self, ending: Ending) -> None:
+        if self.status != ending.status:
+            self.client.set_terminated(self.run_id, ending.status, int(ending.time * 1000))
+            self.status = ending.status
+            self._count(1)
+
+    def _log_artifact(self, path: Path) -> None:
+        """As it lies in the run folder: its folders hold files of the same name."""
+        below = path.parent.relative_to(self.folder.path) if path.is_relative_to(self.folder.path) else Path()
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        name = (below / path.name).as_posix()
+        if self.record["artifacts"].get(name) == digest:
+            return
+        place = below.as_posix() if below != Path() else None
+        self.client.log_artifact(self.run_id, str(path), place)  # pyright: ignore[reportUnknownMemberType]
+        self._write({"artifacts": {**self.record["artifacts"], name: digest}})
+        self._count(1)
+
+    def _unknown(self, points: list[Metric]) -> list[Metric]:
+        known = {
+            (key, point.step, point.value, point.timestamp)
+            for key in {point.key for point in points}
+            for point in self.client.get_metric_history(self.run_id, key)
+        }
+        return [point for point in points if (point.key, point.step, point.value, point.timestamp) not in known]
+
+    def _write(self, change: dict[str, Any]) -> None:
+        record = {**self.record, **change}
+        if self.is_recorded:
+            write_json(self.folder.tracking, record)
+        self.record = record
+
+    def _count(self, others: int) -> None:
+        self.sent = replace(self.sent, others=self.sent.others + others)
+
+
+def open_mirror(
+    client: MlflowClient, folder: RunDir, *, target: Target, tags: Mapping[str, str], began: float
+) -> Mirror:
+    """The folder's run in the store, made if need be; `began` is in seconds since 1970.
+
+    It is the one that tracking.json names, else the one that carries the folder's name. A tracking.json that names a
+    run elsewhere stays as it is.
+    """
+    record = recorded(folder.tracking, target.uri)
+    if record and record["experiment"] != target.experiment:
+        record = None
+    run = _active(client, record["run_id"]) if record else None
+    if run and run.data.tags.get(FOLDER_ID) != folder.path.name:  # the folder is a copy of that run's
+        run = None
+    if record is None or run is None:
+        run = find_run(client, target.experiment_id, folder.path)
+        is_new = run is None
+        if run is None:
+            wanted = {**tags, FOLDER_ID: folder.path.name}
+            name, at = wanted.get("mlflow.runName"), int(began * 1000)
+            run = client.create_run(target.experiment_id, start_time=at, tags=wanted, run_name=name)
+        record = new_record(target.uri, target.experiment)
+        record |= {"experiment_id": target.experiment_id, "run_id": run.info.run_id}
+        mirror = Mirror(client, folder, record, run=run, writes_record=not _is_elsewhere(folder, target))
+        mirror.begin(is_new=is_new)
+        return mirror
+    return Mirror(client, folder, record, run=run)
+
+
+def find_run(client: MlflowClient, experiment_id: str, folder: Path) -> Run | None:
+    """The oldest run of the experiment that carries the folder's name."""
+    quote = '"' if "'" in folder.name else "'"
+    found = client.search_runs(
+        [experiment_id], f"tags.`{FOLDER_ID}` = {quote}{folder.name}{quote}", order_by=["attributes.start_time ASC"]
+    )
+    return found[0] if found else None
+
+
+def run_tags(tags: Mapping[str, str], *, parent_run_id: str | None = None) -> dict[str, str]:
+    """With what MLflow's fluent interface would have set; its client sets nothing."""
+    source = {"mlflow.user": user(), "mlflow.source.name": "launch.py", "mlflow.source.type": "LOCAL"}
+    given = {key: cut(value, MAX_TAG) for key, value in tags.items() if value}
+    parent = {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
+    return {**source, **given, **parent}
+
+
+def new_record(uri: str, experiment: str) -> dict[str, Any]:
+    """Content of tracking.json of a folder that no store has seen."""
+    where = {"store": shown(uri), "experiment": experiment, "experiment_id": None, "run_id": None}
+    return {**where, "offset": 0, "points": 0, "artifacts": {}}
+
+
+def recorded(path: Path, uri: str) -> dict[str, Any] | None:
+    """What tracking.json says, if it names a run of this store."""
+    record = record_at(path)
+    if record and record["run_id"] and record["store"] == shown(uri):
+        return {"offset": 0, "points": 0, "artifacts": {}, **record}
+    return None
+
+
+def record_at(path: Path) -> dict[str, Any] | None:
+    """What tracking.json says; None where it is missing or torn."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        record = read_json(path)
+        if isinstance(record["store"], str) and isinstance(record["experiment"], str):
+            return {"run_id": None, **record}
+    return None
+
+
+@contextmanager
+def claimed(folder: RunDir) -> Generator[bool]:
+    """False while another process, or thread, mirrors the folder. The claim ends with who holds it, however it ends.
+
+    The lock is on run.json, which is never replaced; that of the folder is its launcher's (`owner.py`).
+    """
+    try:
+        number = os.open(folder.run, os.O_RDONLY)
+    except OSError:
+        yield True
+        return
+    try:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        except OSError:  # a file system without locks
+            free = True
+        yield free
+    finally:
+        os.close(number)
+
+
+def last_sign(folder: RunDir) -> float:
+    """When the run last wrote anything, in seconds since 1970."""
+    files = [folder.journal, folder.result, *folder.status.glob("[!.]*.json")]
+    times: list[float] = []
+    for file in files:
+        with suppress(OSError):
+            times.append(file.stat().st_mtime)
+    return max(times, default=time.time())
+
+
+def _is_elsewhere(folder: RunDir, target: Target) -> bool:
+    record = record_at(folder.tracking)
+    if record is None or record["run_id"] is None:
+        return False
+    return (record["store"], record["experiment"]) != (shown(target.uri), target.experiment)
+
+
+def _ends_a_line(journal: Path, offset: int) -> bool:
+    if offset == 0:
+        return True
+    with suppress(OSError), journal.open("rb") as file:
+        file.seek(offset - 1)
+        return file.read(1) == b"\n"
+    return False
+
+
+def _active(client: MlflowClient, run_id: str) -> Run | None:
+    """The run; None if there is no such run any more."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return run if run.info.lifecycle_stage == "active" else None
+
+
+def _batches(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
+    return (items[begin : begin + size] for begin in range(0, len(items), size))

@@ -1,0 +1,227 @@
+"""Run folders into a tracking store, after the fact: what their runs could not send, or never tried to.
+
+A second time there is nothing to send.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvit.config import MlflowTracking, RunConfig
+from mvit.errors import RunDirError
+from mvit.files import read_json
+from mvit.parent.host import CHECKOUT
+from mvit.parent.report import confusion
+from mvit.parent.tracking.content import artifacts_of, failure_tags, of_folder, picture_of
+from mvit.parent.tracking.mirror import (
+    Ending,
+    Mirror,
+    Status,
+    Target,
+    TornJournal,
+    claimed,
+    last_sign,
+    open_mirror,
+    record_at,
+    run_tags,
+)
+from mvit.parent.tracking.store import connect, ensure_experiment, reason, shown, store_uri, uri_of
+from mvit.parent.tracking.sweep_run import close_sweep, open_sweep
+from mvit.plan import LaunchPlan
+from mvit.rundir import ownership
+from mvit.rundir.ending import record_mirrored
+from mvit.rundir.frozen import read_run
+from mvit.rundir.paths import RunDir
+
+PATIENCE_S = 60
+"""Limit for one answer of a server: here somebody waits for the points, not for the end of a run."""
+_STAMP = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a run shall be."""
+
+    uri: str
+    experiment: str
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is sent of a folder beside its journal."""
+
+    folder: RunDir
+    place: _Place
+    config: RunConfig
+    plan: LaunchPlan
+    params: dict[str, str]
+    tags: dict[str, str]
+
+
+def sync(path: Path, *, uri: str | None, experiment: str | None) -> int:
+    """Send the run folder, or every one below, to the store named, else to each one's own. Returns the exit code."""
+    if not path.is_dir():
+        return _complain(f"{path} is no folder; name a run folder, or one above", code=2)
+    files = sorted(file for file in path.resolve().rglob("run.json") if "checkpoints" not in file.parts)
+    runs: list[_Run] = []
+    code = 0
+    for file in files:
+        try:
+            run = _read(RunDir(file.parent), uri=uri, experiment=experiment)
+        except (RunDirError, OSError, ValueError, KeyError, TypeError) as error:
+            code = _complain(f"{_shown(file.parent)}: {_line(error)}")
+        else:
+            if run:
+                runs.append(run)
+    sent = 0
+    stores = dict.fromkeys(run.place.uri for run in runs)
+    for store in stores:
+        of_store = [run for run in runs if run.place.uri == store]
+        try:
+            sent += _Store(store).play(of_store, path.resolve())
+        except Exception as error:  # noqa: BLE001  a client raises many kinds
+            code = _complain(f"{reason(error, store)}; nothing is lost: run it again later")
+    if not sent and not code:
+        where = f": {len(runs)} in {', '.join(map(shown, stores))}" if runs else f", no run to send in {path}"
+        print(f"mvit: nothing to do{where}")
+    return code
+
+
+class _Store:
+    """One store, and the experiments that were asked for; raises what the client raises."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._client = connect(uri, request_timeout_s=PATIENCE_S)
+        self._targets: dict[str, Target] = {}
+
+    def play(self, runs: list[_Run], below: Path) -> int:
+        """How many runs something was sent of."""
+        sent = 0
+        trials: dict[Path, dict[RunDir, Status | None]] = {}
+        for run in runs:
+            sweep = run.folder.path.parent
+            with claimed(run.folder) as free:
+                why = ownership.alive(run.folder) if free else "it is being mirrored"
+                if why:
+                    print(f"{_shown(run.folder.path)}: left alone: {why}")
+                    status = None
+                else:
+                    status, is_new = self._play(run)
+                    sent += is_new
+            if _STAMP.fullmatch(sweep.name) and sweep.is_relative_to(below):
+                trials.setdefault(sweep, {})[run.folder] = status
+        for sweep, found in trials.items():
+            sent += self._close(sweep, found)
+        return sent
+
+    def _play(self, run: _Run) -> tuple[Status, bool]:
+        """Status of the run, and whether something was sent."""
+        target = self._target(run.place)
+        tags = run_tags(run.tags, parent_run_id=self._parent(run))
+        began = run.folder.run.stat().st_mtime
+        mirror = open_mirror(self._client, run.folder, target=target, tags=tags, began=began)
+        had = mirror.record["points"]
+        mirror.set_params(run.params)
+        mirror.set_tags(tags, replacing=False)
+        ending = _ending(run, mirror)
+        torn = ""
+        try:
+            mirror.close(ending, asking=True)
+        except TornJournal as error:
+            torn = f"; {error}, left out"
+        if mirror.is_recorded:  # else this is a copy
+            record_mirrored(run.folder, mirrored=True)
+        sent, known = mirror.sent, had + mirror.sent.known
+        what = f"{sent.points} points sent" if sent else "nothing new"
+        place = f"run {mirror.run_id[:8]} ({ending.status})"
+        print(f"{_shown(run.folder.path)}: {what}, {known} already there, {place}{torn}")
+        return ending.status, bool(sent)
+
+    def _target(self, place: _Place) -> Target:
+        name = place.experiment
+        if name not in self._targets:
+            self._targets[name] = Target(self._uri, name, ensure_experiment(self._client, self._uri, name))
+        return self._targets[name]
+
+    def _parent(self, run: _Run) -> str | None:
+        """The run of the sweep, opened if its launcher could not."""
+        sweep = run.folder.path.parent
+        if not _STAMP.fullmatch(sweep.name):
+            return None
+        tracking = MlflowTracking(kind="mlflow", uri=None, experiment=run.place.experiment)
+        name, tags = f"{run.config.name}-{sweep.name}", {"mvit.kind": "sweep", "folder": str(sweep)}
+        return open_sweep(sweep, tracking=tracking, uri=self._uri, name=name, tags=tags)
+
+    def _close(self, sweep: Path, trials: dict[RunDir, Status | None]) -> bool:
+        """End the sweep's run where nobody has; whether it was to be done."""
+        record = record_at(sweep / "tracking.json")
+        if None in trials.values() or record is None or record["store"] != shown(self._uri):
+            return False
+        if self._client.get_run(record["run_id"]).info.status != "RUNNING":
+            return False
+        found = set(trials.values())
+        status: Status = "FINISHED" if found == {"FINISHED"} else "KILLED" if "KILLED" in found else "FAILED"
+        best: list[float] = []
+        for folder in trials:
+            with suppress(OSError, ValueError, KeyError):
+                best.append(read_json(folder.result)["metrics"]["best/val_acc1"])
+        close_sweep(sweep, uri=self._uri, status=status, summary={"best/val_acc1": max(best)} if best else {})
+        print(f"{_shown(sweep)}: sweep {status}, run {record['run_id'][:8]}")
+        return True
+
+
+def _read(folder: RunDir, *, uri: str | None, experiment: str | None) -> _Run | None:
+    """The run and its place; None for one that is not to be mirrored."""
+    config, plan = read_run(folder)
+    params, tags = of_folder(folder)
+    tracking, record = config.tracking, record_at(folder.tracking)
+    own = tracking.experiment if isinstance(tracking, MlflowTracking) else "mvit"
+    if uri is not None:
+        asked = MlflowTracking(kind="mlflow", uri=uri, experiment=own)
+        where = store_uri(asked, Path.cwd())
+    elif isinstance(tracking, MlflowTracking):
+        where = uri_of(record["store"]) if record else store_uri(tracking, CHECKOUT)
+    else:
+        print(f"{_shown(folder.path)}: is not to be mirrored (tracking.kind none), unless --uri names a store")
+        return None
+    return _Run(folder, _Place(where, experiment or own), config, plan, params, tags)
+
+
+def _ending(run: _Run, mirror: Mirror) -> Ending:
+    """As the parent recorded it; where it could not, what the folder lets one think."""
+    folder = run.folder
+    status: Status = "FINISHED" if folder.result.exists() else "FAILED"
+    said = None
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        said = read_json(folder.end)["status"]
+    if said in ("FINISHED", "FAILED", "KILLED"):
+        status = said
+    elif status == "FAILED" and mirror.status == "KILLED":
+        status = "KILLED"  # the launcher said so itself, before it ended
+    picture = picture_of(folder)
+    if folder.confusion.exists() and not picture.exists():
+        try:
+            confusion.draw(read_json(folder.confusion)["counts"], run.plan.dataset.class_names, picture)
+        except Exception as error:  # noqa: BLE001  a picture is no reason to send nothing else
+            _complain(f"no picture of the confusion matrix: {_line(error)}")
+    tags = {} if status == "FINISHED" else failure_tags(folder)
+    return Ending(status, tuple(artifacts_of(folder, status=status)), tags, last_sign(folder))
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _complain(line: str, *, code: int = 1) -> int:
+    print(f"mvit: {line}", file=sys.stderr)
+    return code

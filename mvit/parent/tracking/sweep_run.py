@@ -1,0 +1,66 @@
+"""The MLflow run of a sweep, parent of its trials."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from mvit.config import MlflowTracking
+from mvit.files import lock, write_json
+from mvit.parent.tracking.mirror import (
+    FOLDER_ID,
+    Status,
+    find_run,
+    new_record,
+    recorded,
+    run_tags,
+)
+from mvit.parent.tracking.store import (
+    ANSWER_TIMEOUT_S,
+    TrackingError,
+    connect,
+    ensure_experiment,
+    shown,
+    within,
+)
+
+
+def open_sweep(folder: Path, *, tracking: MlflowTracking, uri: str, name: str, tags: Mapping[str, str]) -> str:
+    """The id of the sweep's parent run: the one in `<folder>/tracking.json`, else a new one, recorded there.
+
+    Raises `TrackingError`, at the latest after a minute.
+    """
+
+    def act() -> str:
+        with lock(folder / ".tracking.lock"):  # trials may start at once, each in a process of its own
+            record = recorded(folder / "tracking.json", uri)
+            if record is None:
+                client = connect(uri)
+                experiment_id = ensure_experiment(client, uri, tracking.experiment)
+                run = find_run(client, experiment_id, folder)
+                if run is None:
+                    wanted = run_tags({**tags, FOLDER_ID: folder.name})
+                    run = client.create_run(experiment_id, tags=wanted, run_name=name)
+                ids = {"experiment_id": experiment_id, "run_id": run.info.run_id}
+                record = new_record(uri, tracking.experiment) | ids
+                write_json(folder / "tracking.json", record)
+            return record["run_id"]
+
+    return within(ANSWER_TIMEOUT_S, act, uri)
+
+
+def close_sweep(folder: Path, *, uri: str, status: Status, summary: Mapping[str, float]) -> None:
+    """End the parent run, with its summary as metrics. Raises as `open_sweep` does."""
+
+    def act() -> None:
+        record = recorded(folder / "tracking.json", uri)
+        if record is None:
+            raise TrackingError(f"{folder / 'tracking.json'} names no run in {shown(uri)}")
+        client = connect(uri)
+        now = int(time.time() * 1000)
+        for key, value in summary.items():
+            client.log_metric(record["run_id"], key, value, timestamp=now, step=0)
+        client.set_terminated(record["run_id"], status, now)
+
+    within(ANSWER_TIMEOUT_S, act, uri)

@@ -1,0 +1,198 @@
+"""Checkpoints: safetensors with a JSON sidecar, whole or absent.
+
+step-00000352.safetensors   weights, statistics, moments of the optimizer, by parameter name
+step-00000352.json          step, epoch, metrics, sha256 of the file; written after it, so that it vouches for it
+last.json, best.json        {"file": "step-00000352"}
+"""
+
+import hashlib
+import os
+import re
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+from safetensors.numpy import load_file, save
+
+from mvit.config import CheckpointConfig
+from mvit.files import file_digest, fsync_dir, read_json, read_sealed, sealed, write_json
+from mvit.rundir.checkpoints import checkpoint_file, sidecar_of
+
+HEAD = ("head.weight", "head.bias")
+"""What the number of classes shapes."""
+_OF_RANK = re.compile(r"^rank\d+\.")
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; one line."""
+
+
+def write(folder: Path, tensors: dict[str, np.ndarray], sidecar: dict[str, Any]) -> None:
+    """Write the checkpoint of sidecar["step"]: the tensors first, so that the sidecar vouches for them.
+
+    A step that is written again, after a resume, has the same bits: at no moment is there a sidecar of other ones.
+    """
+    path = sidecar_of(folder, sidecar["step"])
+    tensors_path = path.with_suffix(".safetensors")
+    temporary = folder / f".{tensors_path.name}.{secrets.token_hex(4)}"
+    data = save(tensors, metadata={"format": "mvit"})  # its save_file has errors, and temporary files, of its own kind
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(tensors_path)
+        fsync_dir(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_json(path, sealed({**sidecar, "sha256": hashlib.sha256(data).hexdigest()}))
+
+
+def prune(folder: Path, *, keep_last: int, keep_best: int) -> None:
+    """Throw away all but the newest and the best checkpoints, and what a kill left half written."""
+    sidecars = sorted(folder.glob("step-*.json"))
+    kept = {_of_json(folder / f"{tag}.json", "file") for tag in ("last", "best")}
+    kept |= {path.stem for path in sidecars[-keep_last:]}
+    scores = {path.stem: score for path in sidecars if (score := _of_json(path, "score")) is not None}
+    kept |= set(sorted(scores, key=lambda stem: (-scores[stem], stem))[:keep_best])
+    for file in (*folder.glob("step-*"), *folder.glob(".step-*")):
+        with suppress(OSError):
+            if file.stem not in kept:
+                file.unlink()
+
+
+def _of_json(path: Path, key: str) -> Any:
+    """A value of a file; None where it is missing or torn."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return read_json(path)[key]
+    return None
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest checkpoint that is whole, and one line for each newer one that is not."""
+
+    path: Path
+    tensors: dict[str, np.ndarray]
+    sidecar: dict[str, Any]
+    damaged: tuple[str, ...]
+
+
+def newest(folder: Path) -> Newest | None:
+    """Where to continue; None for a run without a checkpoint. Raises `CheckpointError` when all are damaged."""
+    damaged: list[str] = []
+    for path in sorted(folder.glob("step-*.json"), reverse=True):
+        try:
+            tensors = read(path.with_suffix(".safetensors"))
+            _must_be_finite(tensors, source=path.with_suffix(".safetensors"))
+            return Newest(path.with_suffix(".safetensors"), tensors, read_sealed(path), tuple(damaged))
+        except (CheckpointError, OSError, ValueError, KeyError, TypeError) as error:
+            damaged.append(str(error).splitlines()[0])
+    if damaged:
+        raise CheckpointError(f"no checkpoint of {folder} is whole: {damaged[0]}")
+    return None
+
+
+def snapshot(cells: list[nn.Cell]) -> dict[str, np.ndarray]:
+    """Every parameter of the cells by name, copied from the device; synchronises."""
+    found = {parameter.name: parameter for cell in cells for parameter in cell.get_parameters()}
+    return {name: np.array(parameter.asnumpy()) for name, parameter in found.items()}
+
+
+def restore(cells: list[nn.Cell], tensors: dict[str, np.ndarray], *, rank: int, source: Path) -> None:
+    """Set every parameter of the cells, bit for bit; a worker's own statistics stand under its rank."""
+    parameters = {p.name: p for cell in cells for p in cell.get_parameters()}
+    if strange := sorted(name for name in tensors if _OF_RANK.sub("", name) not in parameters):
+        raise CheckpointError(f"{source} holds {strange[0]}, which the run has not; it is of another configuration")
+    for parameter in parameters.values():
+        value = tensors.get(of_rank(rank, parameter.name), tensors.get(parameter.name))
+        if value is None:
+            raise CheckpointError(f"{source} lacks {parameter.name}; it is of another configuration")
+        if value.shape != parameter.shape:
+            raise CheckpointError(f"{source}: {parameter.name} has shape {value.shape}, not {parameter.shape}")
+        if value.dtype != (wanted := ms.dtype_to_nptype(parameter.dtype)):
+            raise CheckpointError(f"{source}: {parameter.name} is {value.dtype}, not {np.dtype(wanted)}")
+        parameter.set_data(ms.Tensor(value))
+
+
+def of_rank(rank: int, name: str) -> str:
+    """The name under which a checkpoint holds a tensor of a worker other than rank 0."""
+    return f"rank{rank}.{name}" if rank else name
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a file; a sidecar's sha256 is checked where there is one (imported weights have none)."""
+    sidecar = path.with_suffix(".json")
+    if path.parent.name == "checkpoints" and not sidecar.exists():
+        raise CheckpointError(f"{path} was not written to its end: it has no {sidecar.name}")
+    try:
+        if sidecar.exists() and file_digest(path) != read_json(sidecar)["sha256"]:
+            raise CheckpointError(f"{path} is damaged: its sha256 is not that of {sidecar.name}")
+        return load_file(path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # safetensors raises its own type, which it does not export
+        raise CheckpointError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The network's own tensors of a file, and which they are."""
+
+    source: Path
+    which: Literal["raw", "ema"]
+    tensors: dict[str, np.ndarray]
+
+
+def weights_of(asked: CheckpointConfig) -> Weights:
+    """The weights of a file or a run folder: the raw ones or their averages; `best` is what the sidecar says."""
+    path = checkpoint_file(Path(asked.checkpoint))
+    if path is None:
+        raise CheckpointError(f"{asked.checkpoint} has no best checkpoint")
+    tensors = read(path)
+    sidecar = path.with_suffix(".json")
+    which = asked.weights
+    if which == "best":
+        which = read_json(sidecar).get("best_of", "raw") if sidecar.exists() else "raw"
+    if which == "raw":
+        return Weights(path, "raw", tensors)
+    averages = {name.removeprefix("ema."): value for name, value in tensors.items() if name.startswith("ema.")}
+    if not averages:
+        raise CheckpointError(f"{path} holds no averaged weights; ask for the raw ones")
+    return Weights(path, "ema", averages)
+
+
+def initialise(net: nn.Cell, weights: Weights) -> tuple[str, ...]:
+    """Start from weights; names the parameters that stay as they were drawn: a head of other classes."""
+    tensors = weights.tensors
+    new = tuple(
+        name
+        for name, parameter in net.parameters_dict().items()
+        if name in HEAD and name in tensors and tensors[name].shape != parameter.shape
+    )
+    drawn = {name: net.parameters_dict()[name].asnumpy() for name in new}
+    load(net, {**tensors, **drawn}, source=weights.source)
+    return new
+
+
+def load(net: nn.Cell, tensors: dict[str, np.ndarray], *, source: Path) -> None:
+    """Set every parameter of the network; names and shapes must all be there. Moments and the like are left out."""
+    for name, parameter in net.parameters_dict().items():
+        if name not in tensors:
+            raise CheckpointError(f"{source} lacks {name}; it is of another model")
+        value = tensors[name]
+        if value.shape != parameter.shape:
+            raise CheckpointError(f"{source}: {name} has shape {value.shape}, the network wants {parameter.shape}")
+        _must_be_finite({name: value}, source=source)
+        parameter.set_data(ms.Tensor(value.astype(np.float32)))
+
+
+def _must_be_finite(tensors: dict[str, np.ndarray], *, source: Path) -> None:
+    for name, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise CheckpointError(f"{source}: {name} holds values that are not finite")

@@ -1,0 +1,158 @@
+"""Batches of images and labels, prepared ahead of the step that needs them."""
+
+import mmap
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mvit.config import AugmentConfig, Data
+from mvit.worker.input import prepare
+from mvit.worker.input.prepare import Asked, Place, Recipe
+from mvit.worker.input.source import Source
+
+AHEAD = 3
+"""Batches that are being prepared while one is computed."""
+CHUNK = 16
+"""Images of one task, at most: a task costs this process 0.2 ms; few enough to share out a batch."""
+IN_MEMORY = ("digits", "synthetic")
+"""Kinds of data whose samples are arrays of this process: threads prepare them, since a copy would cost more."""
+Job = tuple[Recipe, Source, np.ndarray, np.ndarray, int]
+"""What is done to which samples, in which views, as a batch of how many rows."""
+
+
+class DataProcessDied(Exception):
+    """A process that prepares images ended by itself."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (B, S, S, 3) uint8, labels (B,) int32, mask (B,) float32: 1 for samples, 0 for padding.
+
+    The images are the loader's own memory, and are overwritten once the next batch is asked for.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Part:
+    """What to load as one training batch: indices and views (n,), at one image size."""
+
+    indices: np.ndarray
+    views: np.ndarray
+    image_size: int
+
+
+class Loader:
+    """Processes (or threads) that decode and transform; `waited_s` is the time the training spent waiting for them.
+
+    `largest` is the largest number of images of a batch times their area.
+    """
+
+    def __init__(self, data: Data, *, augment: AugmentConfig, seed: int, largest: int) -> None:
+        rgb = data.channel_order == "rgb"
+        self.recipe = Recipe(
+            augment=augment,
+            image_size=data.image_size,
+            # Stated for the channels as the network sees them; images are RGB until they are normalised.
+            mean=(data.mean[0], data.mean[1], data.mean[2]) if rgb else (data.mean[2], data.mean[1], data.mean[0]),
+            eval_crop_fraction=data.eval_crop_fraction,
+            seed=seed,
+            epoch=None,
+        )
+        self.workers = data.workers
+        self.shared = data.kind not in IN_MEMORY
+        self.slot_bytes = 3 * largest
+        self.descriptor = os.memfd_create("mvit-batches")
+        os.ftruncate(self.descriptor, (AHEAD + 1) * self.slot_bytes)
+        self.memory = mmap.mmap(self.descriptor, 0)
+        self.pool = self._processes() if self.shared else ThreadPoolExecutor(self.workers, thread_name_prefix="data")
+        self.waited_s = 0.0
+
+    def _processes(self) -> Executor:
+        # A server that has loaded the modules once forks them: 6 MB of its own for each, and no fork of this process,
+        # whose threads and device would not survive it.
+        context = multiprocessing.get_context("forkserver")
+        augment = self.recipe.augment
+        operators = not augment.antialias or augment.color_jitter is not None
+        context.set_forkserver_preload([prepare.__name__, *(["mindspore.dataset.vision"] if operators else [])])
+        pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=prepare.start, initargs=(os.getpid(),))
+        for _ in range(self.workers):
+            pool.submit(prepare.ready)  # they start while the graphs are compiled
+        return pool
+
+    def train(self, source: Source, parts: Iterable[Part], *, epoch: int) -> Generator[Batch, None, None]:
+        """One augmented batch for each part."""
+
+        def job(part: Part) -> Job:
+            recipe = replace(self.recipe, epoch=epoch, image_size=part.image_size)
+            return recipe, source, part.indices, part.views, len(part.indices)
+
+        return self._ahead(map(job, parts))
+
+    def evaluate(
+        self, source: Source, indices: np.ndarray, *, batch_size: int, num_batches: int
+    ) -> Generator[Batch, None, None]:
+        """Batches of one fixed size; what the indices do not fill is masked."""
+        chunks = (indices[i * batch_size : (i + 1) * batch_size] for i in range(num_batches))
+        return self._ahead((self.recipe, source, chunk, np.zeros_like(chunk), batch_size) for chunk in chunks)
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        os.close(self.descriptor)  # the memory goes with the last view of it
+
+    def _ahead(self, jobs: Iterable[Job]) -> Generator[Batch, None, None]:
+        queue: deque[tuple[list[Future], np.ndarray, np.ndarray]] = deque()
+        try:
+            for number, (recipe, source, indices, views, batch_size) in enumerate(jobs):
+                offset = number % (AHEAD + 1) * self.slot_bytes
+                size = recipe.image_size
+                images = np.frombuffer(self.memory, np.uint8, batch_size * size * size * 3, offset)
+                images = images.reshape(batch_size, size, size, 3)
+                asked = [Asked(source.sample(int(i)), int(i), int(v)) for i, v in zip(indices, views, strict=True)]
+                queue.append((self._submit(recipe, asked, images, offset), images, source.labels[indices]))
+                if len(queue) > AHEAD:
+                    yield self._collect(*queue.popleft())
+            while queue:
+                yield self._collect(*queue.popleft())
+        except BrokenProcessPool as error:
+            raise DataProcessDied(
+                "a process that prepares images died; if memory ran out, lower data.workers"
+            ) from error
+        finally:  # left early: nothing may still write into memory that the next batches use
+            left = [future for futures, *_ in queue for future in futures]
+            wait(future for future in left if not future.cancel())
+
+    def _submit(self, recipe: Recipe, asked: list[Asked], images: np.ndarray, offset: int) -> list[Future]:
+        images[len(asked) :] = 0
+        chunk = max(1, min(CHUNK, len(asked) // (2 * self.workers)))
+        futures: list[Future] = []
+        for first in range(0, len(asked), chunk):
+            some = asked[first : first + chunk]
+            if self.shared:
+                place = Place(os.getpid(), self.descriptor, offset + first * images[0].nbytes)
+                futures.append(self.pool.submit(prepare.prepare_shared, recipe, some, place))
+            else:
+                futures.append(self.pool.submit(prepare.prepare, recipe, some, images[first : first + chunk]))
+        return futures
+
+    def _collect(self, futures: list[Future], images: np.ndarray, labels: np.ndarray) -> Batch:
+        began = time.perf_counter()
+        for future in futures:
+            future.result()
+        self.waited_s += time.perf_counter() - began
+        padding = len(images) - len(labels)
+        return Batch(
+            images=images,
+            labels=np.pad(labels, (0, padding)),
+            mask=(np.arange(len(images)) < len(labels)).astype(np.float32),
+        )

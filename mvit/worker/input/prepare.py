@@ -1,0 +1,115 @@
+"""Pixels of a few samples, made by a thread or by a process of its own: what the loader hands out.
+
+Processes import this module and nothing that opens a device; MindSpore's image operators only where they are asked for.
+"""
+
+import mmap
+import os
+import select
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mvit.config import AugmentConfig
+from mvit.worker.input.sampler import view_generator
+from mvit.worker.input.source import Sample
+from mvit.worker.input.transforms import augment, center
+
+
+class UnreadableImage(Exception):
+    """An image that cannot be decoded; the message names it."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to the images of one batch; `epoch` None asks for the evaluation view."""
+
+    augment: AugmentConfig
+    image_size: int
+    mean: tuple[float, float, float]
+    eval_crop_fraction: float
+    seed: int
+    epoch: int | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One image: its sample, the index and view that key its augmentation, and its row in the batch."""
+
+    sample: Sample
+    index: int
+    view: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where rows go: shared memory of another process, by its pid and file descriptor, at a byte offset."""
+
+    pid: int
+    descriptor: int
+    offset: int
+
+
+def prepare(recipe: Recipe, asked: Sequence[Asked], rows: np.ndarray) -> None:
+    """Fill `rows` (n, S, S, 3) uint8, one image each."""
+    for row, one in zip(rows, asked, strict=True):
+        row[...] = _image(recipe, one)
+
+
+def prepare_shared(recipe: Recipe, asked: Sequence[Asked], place: Place) -> None:
+    """The same into the memory of the process that asked."""
+    size = recipe.image_size
+    memory = _memory(place)
+    rows = np.frombuffer(memory, np.uint8, len(asked) * size * size * 3, place.offset)
+    prepare(recipe, asked, rows.reshape(len(asked), size, size, 3))
+
+
+def _image(recipe: Recipe, one: Asked) -> np.ndarray:
+    try:
+        with one.sample.open() as picture:
+            if recipe.epoch is None:
+                return center(
+                    picture,
+                    size=recipe.image_size,
+                    fraction=recipe.eval_crop_fraction,
+                    interpolation=recipe.augment.interpolation,
+                    antialias=recipe.augment.antialias,
+                )
+            random = view_generator(recipe.seed, epoch=recipe.epoch, index=one.index, view=one.view)
+            return augment(picture, recipe.augment, size=recipe.image_size, mean=recipe.mean, random=random)
+    except Exception as error:  # Pillow raises many kinds on files that are none
+        lines = str(error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
+        raise UnreadableImage(f"{one.sample.name} cannot be decoded: {reason}") from error
+
+
+_mapped: dict[tuple[int, int], mmap.mmap] = {}
+
+
+def _memory(place: Place) -> mmap.mmap:
+    key = (place.pid, place.descriptor)
+    if key not in _mapped:
+        with open(f"/proc/{place.pid}/fd/{place.descriptor}", "r+b") as file:  # noqa: PTH123 (a link to a memfd)
+            _mapped[key] = mmap.mmap(file.fileno(), 0)
+    return _mapped[key]
+
+
+def start(owner: int) -> None:
+    """Set up a process: it ends with the process it works for, and leaves Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Its parent is multiprocessing's fork server, which a kill of the owner does not reach.
+    threading.Thread(target=_end_with, args=(os.pidfd_open(owner),), daemon=True).start()
+
+
+def _end_with(owner: int) -> None:
+    select.select([owner], [], [])
+    os._exit(1)
+
+
+def ready() -> Literal[True]:
+    """Nothing: a process that answers has started."""
+    return True

@@ -1,0 +1,118 @@
+"""What is watched while steps run: losses that must be finite, and the time that steps take."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+
+import mindspore as ms
+import numpy as np
+
+from mvit.worker.stop import IN_FLIGHT
+
+WARM_STEPS = 3
+"""Steps of each shape whose time is left out of the throughput."""
+
+
+class NonFinite(Exception):
+    """A loss or gradient norm that is not finite; the message names the steps."""
+
+
+def must_be_finite(metrics: dict[str, float], *, step: int) -> None:
+    """Raises `NonFinite`."""
+    bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+    if bad:
+        raise NonFinite(f"{', '.join(bad)} not finite at step {step}; lower optimizer.lr, or clip")
+
+
+class Window:
+    """The losses since the last journal line, most of them still on the device."""
+
+    def __init__(self, losses: Sequence[tuple[int, float, int]] = (), *, last: float | None = None) -> None:
+        self.losses: list[tuple[int, ms.Tensor | float, int]] = [(step, value, count) for step, value, count in losses]
+        self.last = last
+        self._in_flight: deque[ms.Tensor] = deque()
+
+    def add(self, step: int, loss_sum: ms.Tensor, *, count: int) -> None:
+        """The sum of the losses of a step's `count` images. Waits for a step IN_FLIGHT before it."""
+        self.losses.append((step, loss_sum, count))
+        self._in_flight.append(loss_sum)
+        if len(self._in_flight) > IN_FLIGHT:
+            self._in_flight.popleft().asnumpy()  # synchronises
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        while self._in_flight:
+            self._in_flight.popleft().asnumpy()
+
+    def values(self) -> list[tuple[int, float, int]]:
+        """The losses as numbers; waits for the device."""
+        self.losses = [
+            (step, loss if isinstance(loss, (int, float)) else float(loss.asnumpy()), count)  # synchronises
+            for step, loss, count in self.losses
+        ]
+        return [(step, float(loss), count) for step, loss, count in self.losses]
+
+    def close(self) -> float:
+        """Mean loss of an image of the window; raises `NonFinite` naming the steps."""
+        sums = self.values()
+        self.losses.clear()
+        bad = [step for step, value, _ in sums if not np.isfinite(value)]
+        if bad:
+            steps = f"step {bad[0]}" if len(bad) == 1 else f"steps {bad[0]} to {bad[-1]}"
+            raise NonFinite(f"the loss is not finite at {steps}; lower optimizer.lr or set train.clip_norm")
+        self.last = sum(value for _, value, _ in sums) / sum(count for *_, count in sums)
+        return self.last
+
+
+class Throughput:
+    """Time of the steps in steady state: no compilation, no evaluation, no first steps of any shape."""
+
+    def __init__(self, *, synchronise: Callable[[], None], waited_s: Callable[[], float]) -> None:
+        self.synchronise, self.waited_s = synchronise, waited_s
+        self.steps = self.images = 0
+        self.seconds = self.waiting_s = 0.0
+        self._seen: Counter[int] = Counter()
+        self._steady = self._images = 0  # since the clock was started
+        self._began = self._waited = 0.0
+
+    def start(self) -> None:
+        """Start the clock; the device must be idle."""
+        self._began, self._waited = time.perf_counter(), self.waited_s()
+
+    @contextmanager
+    def step(self, images: int, *, shape: int) -> Generator[None]:
+        """One step of so many images, over all devices, through the graph of a shape.
+
+        The clock stands during the first WARM_STEPS of a shape: kernels search for their thread count, caches fill.
+        """
+        warm = self._seen[shape] < WARM_STEPS
+        self._seen[shape] += 1
+        if warm:
+            self.stop()
+        yield
+        if warm:
+            self.synchronise()
+            self.start()
+        else:
+            self._steady += 1
+            self._images += images
+
+    def stop(self) -> None:
+        """Take the time since the start, once the device has done its work."""
+        self.synchronise()
+        if self._steady:
+            self.seconds += time.perf_counter() - self._began
+            self.waiting_s += self.waited_s() - self._waited
+            self.steps, self.images = self.steps + self._steady, self.images + self._images
+            self._steady = self._images = 0
+
+    def metrics(self) -> dict[str, float]:
+        """Empty for a run of too few steps to have a steady state."""
+        if not self.steps:
+            return {}
+        return {
+            "perf/images_per_s": self.images / self.seconds,
+            "perf/step_ms": 1e3 * self.seconds / self.steps,
+            "perf/data_wait_pct": 100.0 * self.waiting_s / self.seconds,
+        }

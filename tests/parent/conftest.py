@@ -1,0 +1,153 @@
+"""MLflow stores and run folders for the tests of the parent."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from mvit.config import MlflowTracking
+from mvit.data import dataset
+from mvit.files import write_json
+from mvit.parent import provenance
+from mvit.parent.host import CHECKOUT, this_host
+from mvit.parent.plan import make_plan
+from mvit.parent.tracking import live
+from mvit.parent.tracking.content import of_folder
+from mvit.parent.tracking.live import Tracker
+from mvit.rundir import paths
+from mvit.rundir.frozen import write_run
+from mvit.rundir.journal import Journal
+from mvit.rundir.paths import RunDir
+
+
+@pytest.fixture
+def store(empty_store, tmp_path) -> str:
+    """The URI of a store of the test's own."""
+    (tmp_path / "a store").mkdir()
+    copy = shutil.copy(empty_store, tmp_path / "a store" / "mlflow.db")
+    return f"sqlite:///{copy}"
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunDir:
+    return paths.create_run_dir(tmp_path / "runs" / "run")
+
+
+@pytest.fixture
+def journal(folder) -> Iterator[Journal]:
+    opened = Journal(folder.journal)
+    yield opened
+    opened._file.close()
+
+
+@pytest.fixture
+def tracker(folder, monkeypatch) -> Callable[..., Tracker]:
+    """Makes trackers of the test's run folder."""
+    monkeypatch.setattr(live, "FLUSH_EVERY_S", 0.1)
+
+    def make(
+        uri: str,
+        *,
+        params: dict[str, str] | None = None,
+        tags: dict[str, str] | None = None,
+        parent_run_id: str | None = None,
+    ) -> Tracker:
+        return Tracker(
+            folder,
+            tracking=MlflowTracking(kind="mlflow", uri=None, experiment="mvit"),
+            uri=uri,
+            params=params or {},
+            tags=tags or {"mlflow.runName": "a run"},
+            parent_run_id=parent_run_id,
+        )
+
+    return make
+
+
+@pytest.fixture
+def run_folder(configured, tmp_path) -> Callable[..., RunDir]:
+    """Makes run folders as the launcher does, below `runs/x`."""
+
+    def make(name: str, *overrides: str, argv: tuple[str, ...] = ("launch.py",)) -> RunDir:
+        made = paths.create_run_dir(tmp_path / "runs" / "x" / name)
+        config = configured(*overrides)
+        facts = dataset.look(config.data)
+        write_run(made, config, make_plan(config, host=this_host(), facts=facts))
+        made_of, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint=facts.fingerprint)
+        write_json(made.provenance, made_of)
+        if patch:
+            made.patch.write_text(patch, encoding="utf-8", errors="surrogateescape")
+        return made
+
+    return make
+
+
+@pytest.fixture
+def mirrored(monkeypatch) -> Callable[[RunDir, str], Tracker]:
+    """Starts what mirrors a run folder, as the launcher does."""
+    monkeypatch.setattr(live, "FLUSH_EVERY_S", 0.1)
+
+    def start(folder: RunDir, uri: str, *, parent_run_id: str | None = None) -> Tracker:
+        params, tags = of_folder(folder)
+        where = MlflowTracking(kind="mlflow", uri=None, experiment="mvit")
+        started = Tracker(folder, tracking=where, uri=uri, params=params, tags=tags, parent_run_id=parent_run_id)
+        started.start()
+        return started
+
+    return start
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+SERVE = "import sys; from mvit.parent.tracking.server import serve; sys.exit(serve(sys.argv[1], port=int(sys.argv[2])))"
+
+
+class Served:
+    """The server of a store, which can be started again and again on one port."""
+
+    def __init__(self, store: str, port: int) -> None:
+        self.command = [sys.executable, "-c", SERVE, store, str(port)]
+        self.address = f"127.0.0.1:{port}"
+        self.uri = f"http://{self.address}"
+        self.process: subprocess.Popen[str] | None = None
+        self.said = ""
+
+    def up(self) -> None:
+        self.process = subprocess.Popen(
+            self.command, cwd=CHECKOUT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        deadline = time.monotonic() + 90
+        while not self._answers():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def down(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            self.said += self.process.communicate(timeout=30)[0]
+            self.process = None
+
+    def _answers(self) -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=20) as answer:
+            return answer.read() == b"OK"
+        return False
+
+
+@pytest.fixture
+def served(store, closed_port) -> Iterator[Served]:
+    server = Served(store, closed_port)
+    yield server
+    server.down()

@@ -1,0 +1,164 @@
+import pytest
+
+from mvit.config import RunConfig
+from mvit.errors import ConfigError
+from mvit.parent.request.check import check, parse
+from tests.conftest import CHECKOUT, raw_config
+
+OPTIONS = [
+    (group.name, option.stem)
+    for group in sorted((CHECKOUT / "conf").iterdir())
+    if group.is_dir() and not group.is_symlink()
+    for option in sorted(group.glob("*.yaml"))
+]
+NEEDED = {
+    "imagefolder": ["data.root=/images"],
+    "mindrecord": ["data.root=/shards"],
+    "cifar10": ["data.root=/cifar"],
+    "cifar100": ["data.root=/cifar"],
+    "evaluate": ["task.checkpoint=x.safetensors"],
+    "step": ["schedule.milestones=[3.0,4.0]"],
+    "weights": ["init.checkpoint=x.safetensors"],
+}
+
+
+def problems(*overrides: str) -> list[str]:
+    return [str(problem) for problem in check(raw_config(*overrides))[1]]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_validates(group, option):
+    device = ["topology=ascend_1"] if option == "bf16" else []
+    assert isinstance(parse(raw_config(f"{group}={option}", *NEEDED.get(option, []), *device)), RunConfig)
+
+
+def test_the_configuration_is_frozen(configured):
+    config = configured()
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 2
+
+
+def test_all_problems_are_listed_at_once():
+    found = problems(
+        "++optimizer.lrr=1", "++train.epochs=abc", "++modell=1", "++model.heads=3", "topology=cpu_2", "precision=bf16"
+    )
+    assert found == [
+        "modell: is no key of the configuration; did you mean model?",
+        "optimizer.lrr: is no key of the configuration; did you mean optimizer.lr?",
+        "train.epochs: 'abc' is refused: input should be a valid integer; passes over the training images",
+        "model.features.0: 64 does not divide into 3 heads; use 63 or 66",
+        "model.features.1: 80 does not divide into 3 heads; use 78 or 81",
+        "precision: 'bf16' does not run on a CPU; use precision=fp32 or an Ascend topology",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("++train.epochs=true", "train.epochs: True is refused: input should be a valid integer"),
+        ("++optimizer.lr=-1", "optimizer.lr: -1 is refused: input should be greater than 0; peak learning rate"),
+        ("++optimizer.lr=nan", "optimizer.lr: nan is refused: input should be a finite number"),
+        ("++data.kind=imagefoldr", "data.kind: 'imagefoldr' is no kind of data; did you mean imagefolder?"),
+        ("++optimizer.kind=sdg", "optimizer.kind: 'sdg' is no kind of optimizer; did you mean sgd?"),
+        (
+            "++augment.policy.kind=randagment",
+            "augment.policy.kind: 'randagment' is no kind of policy; did you mean randaugment?",
+        ),
+        ("++train.freeze=[stm.*]", "train.freeze: 'stm.*' matches no parameter; use the pattern of a parameter"),
+        ("++train.freeze=['*']", "train.freeze: ['*'] leaves nothing to train; leave out head.*"),
+        ("++augment.crop=3", "augment.crop: 3 is no group of keys"),
+        (
+            "++data.train_folder=x",
+            "data.train_folder: is no key of data of kind digits; leave it out, or choose one of kind imagefolder",
+        ),
+        ("++augment.crop.scal=3", "augment.crop.scal: is no key of the configuration; did you mean augment.crop.scale"),
+        ("++augment.crop.scale=[0.9,0.1]", "augment.crop.scale: [0.9, 0.1] is no range"),
+        ("++model.channels=[1,2]", "model.channels: [1, 2] has too few values; channels of stages 1 to 5"),
+        ("++seed=-1", "seed: -1 is refused: input should be greater than or equal to 0"),
+        ("++name=a/b", "name: 'a/b' is refused"),
+        ("++schedule.warmup=99", "schedule.warmup: 99.0 is longer than the 5 epochs of training; use 5"),
+        ("++schedule.final_lr=1.0", "schedule.final_lr: 1.0 is above the peak, optimizer.lr=0.002; use 0.002"),
+        ("++data.std=[1.0,0.0,1.0]", "data.std.1: 0.0 is not above 0"),
+        ("++train.label_smoothing=1.0", "train.label_smoothing: 1.0 is refused: input should be less than 1"),
+    ],
+)
+def test_each_problem_names_path_value_rule_and_remedy(override, line):
+    (found,) = problems(override) or [""]
+    assert found.startswith(line)
+    assert "; " in found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "remedy"),
+    [
+        (["topology=cpu_2", "++train.global_batch_size=33"], "33 does not split over 2 devices; use 32 or 34"),
+        (["topology=ascend_8", "++train.global_batch_size=3"], "3 does not split over 8 devices; use 8"),
+        (
+            ["topology=cpu_2", "++topology.accumulation=3", "++train.global_batch_size=100"],
+            "100 does not split over 2 devices x 3 micro-batches; use 96 or 102",
+        ),
+    ],
+)
+def test_a_global_batch_that_does_not_split_names_the_nearest_ones(overrides, remedy):
+    assert problems(*overrides) == [f"train.global_batch_size: {remedy}"]
+
+
+def test_ends_of_a_schedule_are_held_against_the_scaled_rate():
+    scaled = ("++optimizer.lr_batch_size=1024", "++schedule.final_lr=2e-4")
+    assert problems(*scaled) == [
+        "schedule.final_lr: 0.0002 is above the peak, optimizer.lr scaled to the global batch, 6.25e-05;"
+        " use 6.25e-05 or less"
+    ]
+    assert problems("++optimizer.lr_batch_size=8", "++schedule.final_lr=4e-3") == []
+
+
+def test_freezing_all_that_is_trained_is_refused():
+    patterns = "['*.weight','*.bias','*.gamma','*.beta']"
+    assert problems(f"++train.freeze={patterns}")[0].endswith("leaves nothing to train; leave out head.*")
+    assert "matches no parameter" in problems("++train.freeze=['*.moving_mean']")[0]
+
+
+def test_a_part_of_one_image_cannot_be_mixed():
+    (line,) = problems("augment=mixup_cutmix", "topology=cpu_2", "++train.global_batch_size=2")
+    assert line.startswith("train.global_batch_size: 2 leaves one image to each of 2 parts, and none to mix it with")
+
+
+def test_an_unknown_key_does_not_hide_what_else_is_wrong_in_its_section():
+    found = problems("++train.epchs=1", "topology=cpu_2", "++train.global_batch_size=33")
+    assert [line.split(":")[0] for line in found] == ["train.epchs", "train.global_batch_size"]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://user:secret@host/x",
+        "postgresql://u:p@h/db",
+        "https://token@host",
+        "postgresql://h/db?password=x",
+        "postgresql://u:p/w@h/db",
+    ],
+)
+def test_a_tracking_uri_with_credentials_is_refused_without_repeating_them(uri):
+    (line,) = problems(f"++tracking.uri='{uri}'")
+    assert line.startswith("tracking.uri: '(hidden)' holds credentials")
+    assert "secret" not in line
+
+
+def test_a_missing_section_is_one_line():
+    raw = raw_config()
+    del raw["optimizer"]
+    with pytest.raises(ConfigError, match=r"^optimizer: is missing; take it from conf/config.yaml$"):
+        parse(raw)
+
+
+def test_the_reference_page_is_current():
+    from mvit.reference import configuration
+
+    page = CHECKOUT / "docs" / "configuration.md"
+    assert page.read_text() == configuration(), "run make docs"
+
+
+def test_every_field_has_a_description():
+    from mvit.reference import configuration
+
+    assert "None |" not in configuration()

@@ -1,0 +1,200 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mvit.data import dataset
+from mvit.parent.command import make_command
+from mvit.parent.host import CHECKOUT, Host
+from mvit.parent.plan import make_plan
+from mvit.parent.request.launch_rules import data_rules, host_rules
+from mvit.parent.request.rules import judge
+from mvit.rundir.paths import RunDir
+
+FOLDER = Path("/runs/x")
+HOST = Host(
+    python="/env/bin/python",
+    path="/usr/bin",
+    pythonpath="/cann/python",
+    cpu_count=2,
+    ascend_cards=0,
+    port=23456,
+    node_rank=0,
+    master_addr="127.0.0.1",
+)
+IMAGENET = ("train=imagenet", "data=synthetic", "data.num_train=1281167", "data.num_val=50000", "data.classes=1000")
+
+
+@pytest.fixture
+def planned(configured):
+    def make(*overrides, host=HOST):
+        config = configured(*overrides)
+        return make_plan(config, host=host, facts=dataset.look(config.data))
+
+    return make
+
+
+@pytest.fixture
+def commanded(configured):
+    def make(*overrides, host=HOST):
+        return make_command(configured(*overrides), host=host, folder=RunDir(FOLDER), attempt=1)
+
+    return make
+
+
+def test_one_worker_needs_no_msrun(commanded):
+    assert commanded().argv == ("/env/bin/python", "-m", "mvit.worker.main", "/runs/x")
+
+
+def test_two_workers_run_under_msrun(planned, commanded):
+    plan = planned("topology=cpu_2")
+    assert " ".join(commanded("topology=cpu_2").argv) == (
+        "msrun --worker_num 2 --local_worker_num 2 --master_addr 127.0.0.1 --master_port 23456"
+        " --log_dir /runs/x/logs/attempt-1 --join=True --cluster_time_out 360 --tail_worker_log 2"
+        " python -m mvit.worker.main /runs/x"
+    )
+    assert plan.buckets[0].per_device_batch_size == 16
+    assert plan.threads == 1
+
+
+def test_eight_cards_are_planned_as_the_published_command_has_them(planned, commanded):
+    plan = planned("topology=ascend_8", *IMAGENET, "data.image_size=256")
+    assert " ".join(commanded("topology=ascend_8").argv) == (
+        "msrun --bind_core=True --worker_num 8 --local_worker_num 8 --master_addr 127.0.0.1 --master_port 23456"
+        " --log_dir /runs/x/logs/attempt-1 --join=True --cluster_time_out 360 --tail_worker_log 8"
+        " python -m mvit.worker.main /runs/x"
+    )
+    assert (plan.device, plan.jit_level, plan.sink, plan.world_size) == ("Ascend", "O2", True, 8)
+    assert (plan.buckets[0].global_batch_size, plan.buckets[0].per_device_batch_size) == (512, 64)
+    assert plan.steps_per_epoch == 1281167 // 512
+    assert plan.eval_steps == -(-6250 // 64)
+    assert plan.parameters == 1_272_024
+
+
+def test_one_card_needs_no_msrun(planned, commanded):
+    plan = planned("topology=ascend_1")
+    assert commanded("topology=ascend_1").argv == ("/env/bin/python", "-m", "mvit.worker.main", "/runs/x")
+    assert (plan.device, plan.jit_level, plan.sink) == ("Ascend", "O2", True)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_machines_differ_in_their_rank_alone(planned, commanded, rank):
+    host = replace(HOST, node_rank=rank, master_addr="10.0.0.1")
+    plan = planned("topology=ascend_2x8", *IMAGENET, host=host)
+    assert " ".join(commanded("topology=ascend_2x8", host=host).argv) == (
+        f"msrun --bind_core=True --worker_num 16 --local_worker_num 8 --node_rank {rank} --master_addr 10.0.0.1"
+        " --master_port 23456 --log_dir /runs/x/logs/attempt-1 --join=True --cluster_time_out 360 --tail_worker_log 16"
+        " python -m mvit.worker.main /runs/x"
+    )
+    assert (plan.world_size, plan.nodes, plan.buckets[0].per_device_batch_size) == (16, 2, 32)
+
+
+def test_the_environment_of_a_worker_is_exact(commanded):
+    common = {
+        "PATH": "/env/bin:/usr/bin",
+        "PYTHONPATH": f"{CHECKOUT}:/cann/python",
+        "PYTHONUNBUFFERED": "1",
+        "GLOG_v": "3",
+        "MS_EXCEPTION_DISPLAY_LEVEL": "1",
+        "MS_OM_PATH": "/runs/x/logs/attempt-1",
+    }
+    assert commanded("topology=cpu_2").env == {**common, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    assert commanded("topology=ascend_8").env == common
+
+
+def test_micro_batches_and_workers_cut_a_global_batch_alike(planned):
+    both = planned("topology=cpu_2"), planned("topology.accumulation=2")
+    assert [plan.buckets[0].per_device_batch_size for plan in both] == [16, 16]
+    assert [graph.name for graph in both[1].graphs] == ["accumulate", "update", "evaluate"]
+
+
+SCALES = "train.buckets=[{image_size: 64, global_batch_size: 300}, {image_size: 96, global_batch_size: 100}]"
+
+
+def test_an_epoch_has_as_many_steps_of_each_bucket_as_fit(planned):
+    plan = planned(SCALES, "topology=cpu_2")
+    # 1437 digits are three rounds of 400 and 237 more, in which the first bucket has no room and the second has.
+    assert [bucket.steps_per_epoch for bucket in plan.buckets] == [3, 4]
+    assert plan.steps_per_epoch == 7
+    assert [(graph.name, graph.images) for graph in plan.graphs] == [
+        ("train-64", (150, 64, 64, 3)),
+        ("train-96", (50, 96, 96, 3)),
+        ("evaluate", (60, 64, 64, 3)),
+    ]
+
+
+def test_the_rate_is_scaled_with_the_global_batch_when_asked(planned):
+    assert planned("optimizer.lr_batch_size=512").peak_lr == pytest.approx(2e-3 * 32 / 512)
+    assert planned().peak_lr == 2e-3
+
+
+def test_a_run_can_stop_before_its_schedule_ends(planned):
+    plan = planned("train.max_steps=7")
+    assert (plan.total_steps, plan.last_step) == (5 * 44, 7)
+    assert planned("train.max_steps=7000").last_step == 5 * 44
+
+
+def test_frozen_parameters_are_not_counted_as_trained(planned):
+    plan = planned("train.freeze=['stem.*', 'stages.*', 'transformers.*', 'final.*']")
+    assert plan.trained_parameters == 320 * 10 + 10
+
+
+def found(rules, raw, *overrides):
+    from mvit.parent.request.check import check
+
+    return [str(problem) for problem in judge(rules, check(raw(*overrides))[0])]
+
+
+def test_ascend_cards_that_are_not_there_are_refused(raw):
+    (line,) = found(host_rules(HOST), raw, "topology=ascend_8")
+    assert line == (
+        "topology: asks for 8 Ascend cards a machine, this one has 0; use topology=cpu, or dry_run=true to see the plan"
+    )
+    assert found(host_rules(replace(HOST, ascend_cards=8)), raw, "topology=ascend_8") == []
+
+
+def test_more_than_one_machine_is_planned_but_not_launched(raw):
+    lines = found(host_rules(replace(HOST, ascend_cards=8, node_rank=2)), raw, "topology=ascend_2x8")
+    assert [line.split(";")[0] for line in lines] == [
+        "topology: has 2 machines: their plans are exact, but more than one is not launched yet",
+        "MVIT_NODE_RANK: 2 is no machine of 2",
+    ]
+
+
+def test_a_head_of_another_size_than_the_data_is_refused(raw, configured):
+    facts = dataset.look(configured().data)
+    assert found(data_rules(facts), raw, "model.num_classes=11") == [
+        "model.num_classes: 11 is not the number of classes of digits, 10; use 10, or null"
+    ]
+    assert found(data_rules(facts), raw, "model.num_classes=10") == []
+
+
+def test_a_batch_larger_than_the_data_is_refused(raw, configured):
+    facts = dataset.look(configured().data)
+    assert found(data_rules(facts), raw, "train.global_batch_size=2048") == [
+        "train.global_batch_size: 2048 is more than the 1437 training images; use 1437 or less"
+    ]
+
+
+def test_a_warm_up_in_steps_that_is_longer_than_the_training_is_refused(raw, configured):
+    facts = dataset.look(configured().data)
+    asked = ("schedule.warmup_unit=steps", "schedule.warmup=221")
+    assert found(data_rules(facts), raw, *asked) == [
+        "schedule.warmup: 221.0 is longer than the 220 steps of training; use 220 or less, or raise train.epochs"
+    ]
+    assert found(data_rules(facts), raw, "schedule.warmup_unit=steps", "schedule.warmup=220") == []
+
+
+def test_buckets_that_never_all_fit_into_an_epoch_are_refused(raw, configured):
+    facts = dataset.look(configured().data)
+    buckets = "++train.buckets=[{image_size: 64, global_batch_size: 800}, {image_size: 96, global_batch_size: 700}]"
+    assert found(data_rules(facts), raw, buckets) == [
+        "train.buckets: 1500 are more than the 1437 training images together: a size would never have its turn;"
+        " use smaller batches or fewer sizes"
+    ]
+
+
+def test_an_evaluation_is_not_judged_by_the_recipe_of_training(raw, configured):
+    facts = dataset.look(configured().data)
+    asked = ("task=evaluate", "task.checkpoint=x", "train.global_batch_size=2048")
+    assert found(data_rules(facts), raw, *asked, "schedule.warmup_unit=steps", "schedule.warmup=9999") == []

@@ -117,7 +117,7 @@ def children_of(pid: int) -> list[int]:
 LOADS = """
 import sys, time
 import numpy as np
-from tests.train.test_loader import Loader, Part, opened
+from tests.worker.test_loader import Loader, Part, opened
 if __name__ == "__main__":
     config, train, _ = opened("data=imagefolder", f"data.root={sys.argv[1]}", "data.workers=2")
     loader = Loader(config.data, augment=config.augment, seed=1, largest=8 * 40**2)

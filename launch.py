@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
@@ -25,12 +20,11 @@ from mvit import console
 from mvit.credentials import hidden
 from mvit.errors import ConfigError, Problem, RunDirError
 from mvit.parent import signals
-from mvit.parent.freeze import launch
 from mvit.parent.host import CHECKOUT
+from mvit.parent.launch import launch
 from mvit.parent.request.check import nearest
 from mvit.parent.request.yaml_files import EXECUTES, must_be_sensible, swept
-from mvit.parent.sweep.sweep import Sweep, Trial
-from mvit.rundir import paths
+from mvit.parent.sweep.sweep import launch_sweep
 
 CONF = CHECKOUT / "conf"
 
@@ -43,41 +37,33 @@ def main() -> int:
 
 def _main(scratch: str) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, instead of printing several lines and exiting with 1
-    # Hydra makes a folder for a sweep before anything is checked; ours is made with the first trial that is accepted.
+    # Hydra makes a folder for a sweep before anything is checked; ours is made when all trials are accepted.
     OmegaConf.register_new_resolver("mvit.scratch", _always(scratch), replace=True)
-    asked = list(sys.argv)
+    argv = list(sys.argv)
     codes: list[int] = []
-    sweep = Sweep(stamp=paths.new_run_id())
 
-    def task(composed: DictConfig) -> None:
-        hydra_config = HydraConfig.get()
-        of_many = hydra_config.mode == RunMode.MULTIRUN
-        if of_many:
-            sweep.at = hydra_config.job.num
-            sweep.trials = sweep.trials or _trials(hydra_config.sweeper.get("params") or {}, sys.argv[1:])
-        codes.append(_reported(lambda: launch(_plain(composed), argv=asked, sweep=sweep if of_many else None)))
-        if codes[-1] == 2 and of_many:
-            sweep.refuse()
-        if codes[-1] >= 128:
-            raise signals.Stopped(codes[-1] - 128)
+    def task(composed: DictConfig | list[Any]) -> None:
+        # Hydra would print what a task raises in its own words.
+        if isinstance(composed, list):  # the trials of a multirun, by hydra_plugins/mvit_launcher.py
+            trials = [(overrides, _plain(config)) for overrides, config in composed]
+            codes.append(_reported(lambda: launch_sweep(trials, argv=argv)))
+        else:
+            codes.append(_reported(lambda: launch(_plain(composed), argv=argv)))
 
     def compose() -> int:
-        folders, arguments = _other_folders(asked[1:])
+        folders, arguments = _other_folders(argv[1:])
         must_be_sensible([CONF, *folders])
         tried = swept([CONF, *folders])
         # Hydra takes -m and --config-dir before or after all overrides, not between them.
         arguments = sorted((_checked_by_us(a, tried) for a in arguments), key=lambda a: a not in ("-m", "--multirun"))
-        sys.argv = [asked[0], *(f"--config-dir={folder}" for folder in folders), *arguments]
+        sys.argv = [argv[0], *(f"--config-dir={folder}" for folder in folders), *arguments]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
-        return 0
+        return max(codes, default=0)
 
     try:
-        codes.append(_reported(compose))
+        return _reported(compose)
     finally:
-        sys.argv = asked
-        with suppress(signals.Stopped):  # who cannot wait for MLflow: the next launch tells it
-            sweep.close(stopped=max(codes, default=0) >= 128)
-    return max(codes)
+        sys.argv = argv
 
 
 def _always(value: str) -> Callable[[], str]:
@@ -96,18 +82,6 @@ def _other_folders(arguments: list[str]) -> tuple[list[Path], list[str]]:
     parser.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
     found, others = parser.parse_known_args(arguments)
     return found.config_dir, others
-
-
-def _trials(params: Mapping[str, Any], arguments: list[str]) -> list[Trial]:
-    """What Hydra's basic sweeper makes of its parameters and the command line: every combination, in its order."""
-    of_line = [a for a in arguments if a[:1] != "-" and not a.lstrip("+~").startswith("hydra")]
-    values: dict[str, list[str]] = {}
-    for override in OverridesParser.create().parse_overrides([*(f"{k}={v}" for k, v in params.items()), *of_line]):
-        key = override.get_key_element()
-        swept = override.sweep_string_iterator() if override.is_sweep_override() else None
-        found = [override.get_value_element_as_str()] if swept is None else [str(value) for value in swept]
-        values[key] = [key] if override.is_delete() else [f"{key.removeprefix('++')}={value}" for value in found]
-    return [Trial(combination) for combination in itertools.product(*values.values())]
 
 
 def _checked_by_us(argument: str, tried: frozenset[str]) -> str:
@@ -139,7 +113,7 @@ def _reported(act: Callable[[], int]) -> int:
     """The exit code of `act`; a wrong request is one line per problem, never a traceback."""
     try:
         return act()
-    except signals.Stopped as stopped:  # before or after the run itself, which ends its own processes
+    except signals.Interrupted as stopped:  # before or after the run itself, which ends its own processes
         return stopped.exit_code
     except ConfigError as error:
         console.complain(str(problem) for problem in error.problems)

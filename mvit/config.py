@@ -487,6 +487,7 @@ class RunConfig(Frozen):
     seed: int = Field(ge=0, lt=2**31, description="Seeds initial weights, order of images, augmentation and dropout.")
     runs_dir: str = Field(min_length=1, description="Where run folders are made; relative to the checkout.")
     dry_run: bool = Field(description="Print the plan and stop.")
+    freeze: bool = Field(description="Make the run folder, print its path and stop; `python -m mvit run` executes it.")
     model: ModelConfig
     init: Init
     data: Data

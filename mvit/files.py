@@ -1,42 +1,27 @@
-"""Files: atomic writes, reads that cannot hang, digests, locks."""
+"""Files: atomic writes, reads that cannot hang, digests, locks; one of each."""
 
 from __future__ import annotations
 
 import fcntl
-import os
-from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
 import hashlib
 import json
+import os
 import secrets
-from contextlib import suppress
-from typing import cast
-
-
-@contextmanager
-def lock(path: Path) -> Generator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
 
 LARGEST_JSON = 64 << 20
-"""Bytes of a file that is read as a whole; the confusion matrix of 1000 classes has 13 million."""
+"""Largest file that is read as a whole, in bytes; the confusion matrix of 1000 classes takes 13 million."""
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_bytes(path: Path, data: bytes) -> None:
     """Write atomically: a reader sees the whole old file or the whole new one, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("x", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, allow_nan=False)
-            file.write("\n")
+        with temporary.open("xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -46,13 +31,51 @@ def write_json(path: Path, content: Any) -> None:
         raise
 
 
-def fsync_dir(folder: Path) -> None:
-    """Make renames in the folder last."""
-    number = os.open(folder, os.O_RDONLY)
+def write_json(path: Path, content: Any) -> None:
+    """`write_bytes` of a JSON document; raises `ValueError` for NaN and infinity."""
+    write_bytes(path, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+
+
+def fsync_dir(path: Path) -> None:
+    """Make renames in the directory durable."""
+    number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def read_json_bytes(path: Path) -> bytes:
+    """Content of a file of a sensible size; raises `OSError`, and `ValueError` for one that is too large.
+
+    A pipe reads as an empty file, where the launcher would otherwise wait for ever for a writer.
+    """
+    with open(path, "rb", opener=nonblocking) as file:
+        data = file.read(LARGEST_JSON + 1)
+    if len(data) > LARGEST_JSON:
+        raise ValueError(f"{path} is larger than {LARGEST_JSON >> 20} MiB")
+    return data
+
+
+def read_json(path: Path) -> Any:
+    """A JSON document; raises `OSError`, and `ValueError` for one that is torn, nested too deeply or too large."""
+    try:
+        return json.loads(read_json_bytes(path))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
+
+
+def read_mapping(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where the file is missing, torn or something else."""
+    with suppress(OSError, ValueError):
+        content = read_json(path)
+        return cast(dict[str, Any], content) if isinstance(content, dict) else None
+    return None
+
+
+def nonblocking(path: str, flags: int) -> int:
+    """An opener for `open` that does not wait for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def file_digest(path: Path) -> str:
@@ -64,44 +87,45 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_json(path: Path) -> Any:
-    """What a file holds; raises `OSError`, and `ValueError` for one that is torn, nested too deep or too large."""
-    with open(path, "rb", opener=nonblocking) as file:
-        data = file.read(LARGEST_JSON + 1)
-    if len(data) > LARGEST_JSON:
-        raise ValueError(f"{path} has more than {LARGEST_JSON >> 20} MiB")
-    try:
-        return json.loads(data)
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deep") from error
-
-
-def read_mapping(path: Path) -> dict[str, Any] | None:
-    """What the file says; None for one that is missing, torn or no mapping."""
-    with suppress(OSError, ValueError):
-        content = read_json(path)
-        return cast(dict[str, Any], content) if isinstance(content, dict) else None
-    return None
-
-
-def nonblocking(path: str, flags: int) -> int:
-    """Opens a pipe as an empty file, where a launcher would wait for ever for somebody who writes to it."""
-    return os.open(path, flags | os.O_NONBLOCK)
+def json_digest(content: Any) -> str:
+    """sha256 of a JSON document, in hexadecimal, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
-    """With a hash over all of it, which `read_sealed` checks."""
+    """The content with a digest of all of it, which `read_sealed` verifies."""
     bare = {key: value for key, value in content.items() if key != "digest"}
     return {**bare, "digest": json_digest(bare)}
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What `sealed` was written there; raises as `read_json`, and `ValueError` where a byte of it has changed."""
+    """What `sealed` returned and `write_json` wrote; raises as `read_json`, and `ValueError` where a byte differs."""
     content = read_json(path)
     if not isinstance(content, dict) or sealed(content := cast(dict[str, Any], content)) != content:
-        raise ValueError(f"{path} is damaged: it is not what was written")
+        raise ValueError(f"{path} is damaged: its digest does not match")
     return content
 
 
-def json_digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+@contextmanager
+def lock(path: Path, *, wait: bool = True) -> Generator[bool]:
+    """Hold the lock of a file, made if it is missing, or of a directory; yields False if someone else holds it.
+
+    With `wait`, waits until it is free. The lock ends with its holder, however that ends. On a file system without
+    locks everybody holds it.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
+        except BlockingIOError:
+            held = False
+        except OSError:
+            held = True
+        yield held
+    finally:
+        os.close(number)

@@ -48,6 +48,7 @@ class LaunchPlan(Frozen):
     nodes: int
     device: Literal["CPU", "Ascend"]
     threads: int | None
+    """Kernel threads of one process on a CPU."""
     jit_level: str | None
     sink: bool
     buckets: Annotated[tuple[BucketPlan, ...], Field(strict=False)]
@@ -66,3 +67,8 @@ class LaunchPlan(Frozen):
     macs: int
     """Multiply-accumulates of one image's forward pass."""
     dataset: DatasetFacts
+
+    @property
+    def cores(self) -> int | None:
+        """Cores that the processes of one node see, on a CPU: numerics depend on how many, through oneDNN."""
+        return None if self.threads is None else self.threads * self.world_size // self.nodes

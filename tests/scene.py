@@ -22,7 +22,7 @@ from mvit.parent.host import free_port
 from mvit.process import MARK, process_start
 from mvit.rundir.journal import JournalReader
 from mvit.rundir.paths import RunDir
-from mvit.rundir.status import read_statuses
+from mvit.rundir.status import WorkerStatus, read_statuses
 from tests.conftest import CHECKOUT, TINY
 
 # 80 steps of some 40 ms; a checkpoint of 7 MB after every tenth.
@@ -103,10 +103,10 @@ class Scene:
         (found,) = self.runs.glob("*/*/run.json")
         return RunDir(found.parent)
 
-    def statuses(self) -> dict[int, dict]:
+    def statuses(self) -> dict[int, WorkerStatus]:
         """What the workers of this attempt say, by rank; the scheduler's is -1."""
         with suppress(ValueError):  # not yet one folder
-            return {s["rank"]: s for s in read_statuses(self.folder) if process_start(s["pid"]) == s["started"]}
+            return {status.rank: status for status in read_statuses(self.folder) if status.lives()}
         return {}
 
     def journal(self) -> list[dict]:
@@ -136,14 +136,14 @@ class Scene:
     def until_stage(self, stage: str) -> "Scene":
         """Until all are in the stage; in `join` one of them waits for the others."""
         some = any if stage == "join" else all
-        self.until(lambda: (s := self._ranks()) and some(status["stage"] == stage for status in s))
+        self.until(lambda: (s := self._ranks()) and some(status.stage == stage for status in s))
         return self
 
     def until_step(self, step: int) -> "Scene":
         self.until(lambda: step in self.steps())
         return self
 
-    def _ranks(self) -> list[dict]:
+    def _ranks(self) -> list[WorkerStatus]:
         return [status for rank, status in self.statuses().items() if rank >= 0]
 
     def look(self) -> set[int]:
@@ -158,9 +158,9 @@ class Scene:
             case ["launcher"]:
                 return self.process.pid
             case ["rank", rank]:
-                return self.statuses()[int(rank)]["pid"]
+                return self.statuses()[int(rank)].pid
             case ["scheduler"]:
-                return self.statuses()[-1]["pid"]
+                return self.statuses()[-1].pid
             case [name]:
                 word = {"msrun": "msrun", "data": "forkserver"}[name]
                 found = [pid for pid in sorted(self.look()) if word in _command(pid)]

@@ -10,7 +10,7 @@ from mvit.errors import RunDirError
 from mvit.files import read_json, read_mapping, write_json
 from mvit.parent.plan import make_plan
 from mvit.rundir import paths
-from mvit.rundir.frozen import read_run, write_run
+from mvit.rundir.frozen import Run, read_run, write_run
 from mvit.rundir.journal import Journal, JournalReader
 from tests.parent.test_plan import HOST
 
@@ -20,24 +20,24 @@ def frozen(tmp_path, configured):
     config = configured()
     folder = paths.create_run_dir(tmp_path / "runs" / "a" / paths.new_run_id())
     plan = make_plan(config, host=HOST, facts=dataset.look(config.data))
-    write_run(folder, config, plan)
-    return folder, config, plan
+    run = Run(folder, config, plan)
+    write_run(run)
+    return run
 
 
 def test_what_was_frozen_is_read_back_equal(frozen):
-    folder, config, plan = frozen
-    assert read_run(folder) == (config, plan)
+    assert read_run(frozen.folder) == frozen
 
 
 def test_a_changed_run_file_is_refused(frozen):
-    folder, *_ = frozen
+    folder = frozen.folder
     folder.run.write_text(folder.run.read_text().replace('"seed": 1', '"seed": 2'))
-    with pytest.raises(RunDirError, match="was changed after the run was made"):
+    with pytest.raises(RunDirError, match="was edited after the run was frozen"):
         read_run(folder)
 
 
 def test_a_run_of_another_schema_is_refused(frozen):
-    folder, *_ = frozen
+    folder = frozen.folder
     content = json.loads(folder.run.read_text())
     folder.run.write_text(json.dumps({**content, "schema": 99}))
     with pytest.raises(RunDirError, match="has schema 99"):
@@ -46,15 +46,15 @@ def test_a_run_of_another_schema_is_refused(frozen):
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
 def test_a_torn_run_file_is_one_line(frozen, content):
-    folder, *_ = frozen
+    folder = frozen.folder
     folder.run.write_text(content)
-    with pytest.raises(RunDirError, match="is no run folder"):
+    with pytest.raises(RunDirError, match="is not a run folder"):
         read_run(folder)
 
 
 def test_a_folder_is_never_reused(tmp_path):
     paths.create_run_dir(tmp_path / "x")
-    with pytest.raises(RunDirError, match="cannot make the run folder"):
+    with pytest.raises(RunDirError, match="cannot create the run folder"):
         paths.create_run_dir(tmp_path / "x")
 
 
@@ -121,7 +121,7 @@ def test_a_file_that_is_no_json_is_a_value_error(tmp_path, content, words):
 def test_a_huge_file_is_not_read(tmp_path):
     (tmp_path / "x.json").touch()
     os.truncate(tmp_path / "x.json", 1 << 40)
-    with pytest.raises(ValueError, match="has more than 64 MiB"):
+    with pytest.raises(ValueError, match="is larger than 64 MiB"):
         read_json(tmp_path / "x.json")
 
 

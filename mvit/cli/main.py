@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mvit.cli import resume, run
+
 LARGEST_SIDE = 8192
 """Pixels of a generated image; two at a time fit into ordinary memory."""
 
@@ -49,10 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     synthetic.add_argument("--format", choices=("jpeg", "png"), default="jpeg")
     synthetic.add_argument("--overwrite", action="store_true", help="replace OUT if it was generated")
 
-    again = commands.add_parser("resume", help="continue a run, or a sweep's unfinished trials, from their folder")
-    again.add_argument("run", type=Path, metavar="RUN", help="a run folder, or that of a sweep")
-    again.add_argument("overrides", nargs="*", metavar="key=value", help="refused where they change it, but for --fork")
-    again.add_argument("--fork", action="store_true", help="a new run beside it, from its newest checkpoint")
+    run.add_to(commands)
+    resume.add_to(commands)
 
     ui = commands.add_parser("ui", help="MLflow's server on this project's store")
     ui.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
@@ -86,10 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         case "synthetic":
             return _synthetic(asked)
-        case "resume":
-            from mvit.parent.resume import resume
-
-            return resume(asked.run, asked.overrides, fork=asked.fork)
+        case "run" | "resume":
+            return asked.act(asked)
         case "sync":
             from mvit.parent.tracking.replay import sync
 

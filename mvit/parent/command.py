@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mvit.config import (
     AscendTopology,
     CpuTopology,
-    RunConfig,
     world_size,
 )
 from mvit.parent.host import CHECKOUT, Host
-from mvit.rundir.paths import RunDir
+from mvit.parent.slot import Slot
+from mvit.rundir.frozen import Run
 
 WORKER = "mvit.worker.main"
 
@@ -30,28 +30,37 @@ class Command:
     workers: int
     port: int | None
     """Where msrun's scheduler listens; None without msrun."""
+    slot: Slot = field(default_factory=Slot)
 
 
-def make_command(config: RunConfig, *, host: Host, folder: RunDir, attempt: int) -> Command:
-    """The command of an attempt of a run, counted from 1, on this machine."""
-    topology, logs = config.topology, folder.attempt_logs(attempt)
-    world = world_size(topology)
+def make_command(run: Run, *, host: Host, slot: Slot, port: int, attempt: int) -> Command:
+    """The command of an attempt of a run, counted from 1; `port` is for msrun's scheduler."""
+    topology, logs = run.config.topology, run.folder.attempt_logs(attempt)
+    join_s = run.config.limits.join_s
     return Command(
-        argv=_argv(topology, host=host, folder=folder.path, logs=logs, join_s=config.limits.join_s),
-        env=_environment(topology, host=host, logs=logs),
+        argv=_argv(topology, host=host, slot=slot, port=port, folder=run.folder.path, logs=logs, join_s=join_s),
+        env={**_environment(topology, host=host, logs=logs), **slot.environment()},
         logs=logs,
-        workers=world,
-        port=host.port if world > 1 else None,
+        workers=run.plan.world_size,
+        port=port if run.plan.world_size > 1 else None,
+        slot=slot,
     )
 
 
 def _argv(
-    topology: CpuTopology | AscendTopology, *, host: Host, folder: Path, logs: Path, join_s: float
+    topology: CpuTopology | AscendTopology,
+    *,
+    host: Host,
+    slot: Slot,
+    port: int,
+    folder: Path,
+    logs: Path,
+    join_s: float,
 ) -> tuple[str, ...]:
-    """The command of this machine.
+    """The command line of this node.
 
-    World size 1 needs no msrun. Under msrun the word `python` is found on PATH, whose first entry `_environment` makes
-    this interpreter's folder.
+    World size 1 needs no msrun. msrun looks up the word `python` on PATH, whose first entry is this interpreter's
+    folder (see `_environment`).
     """
     world = world_size(topology)
     if world == 1:
@@ -63,12 +72,12 @@ def _argv(
         *(("--bind_core=True",) if bind else ()),
         *("--worker_num", str(world)),
         *("--local_worker_num", str(world // nodes)),
-        *(("--node_rank", str(host.node_rank)) if nodes > 1 else ()),
-        *("--master_addr", host.master_addr),
-        *("--master_port", str(host.port)),
+        *(("--node_rank", str(slot.node_rank)) if nodes > 1 else ()),
+        *("--master_addr", slot.master_addr),
+        *("--master_port", str(port)),
         *("--log_dir", str(logs)),
         "--join=True",  # otherwise msrun returns 0 at once
-        *("--cluster_time_out", str(math.ceil(join_s) + 60)),  # after our own limit, which says who is missing
+        *("--cluster_time_out", str(math.ceil(join_s) + 60)),  # longer than our own limit, which says who is missing
         # Names a rank that does not exist, so that msrun starts no `tail -f`, which would outlive it.
         *("--tail_worker_log", str(world)),
         *("python", "-m", WORKER, str(folder)),
@@ -78,7 +87,7 @@ def _argv(
 def _environment(topology: CpuTopology | AscendTopology, *, host: Host, logs: Path) -> dict[str, str]:
     environment = {
         "PATH": os.pathsep.join((str(Path(host.python).parent), host.path)),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(CHECKOUT), host.pythonpath))),  # CANN's own stand there
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(CHECKOUT), host.pythonpath))),  # holds CANN's own
         "PYTHONUNBUFFERED": "1",
         "GLOG_v": "3",  # MindSpore's errors without its warnings
         "MS_EXCEPTION_DISPLAY_LEVEL": "1",

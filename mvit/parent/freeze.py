@@ -1,9 +1,10 @@
-"""One run, from its raw configuration to its exit code."""
+"""Freezing: from a composed configuration to a run folder that anything may execute."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,69 +16,61 @@ from mvit.data.imagefolder import emptied, scan
 from mvit.data.readable import unreadable_cached
 from mvit.errors import ConfigError, Problem, RunDirError
 from mvit.files import write_json
-from mvit.parent import execute, orphans, provenance
-from mvit.parent.command import Command, make_command
-from mvit.parent.describe import describe
-from mvit.parent.host import CHECKOUT, Host, this_host
+from mvit.parent import provenance
+from mvit.parent.host import CHECKOUT, Host
 from mvit.parent.plan import make_plan
-from mvit.parent.report.estimate import past_runs
 from mvit.parent.request.check import check
 from mvit.parent.request.launch_rules import data_rules, host_rules
 from mvit.parent.request.rules import judge
-from mvit.parent.signals import Stopped
-from mvit.parent.sweep.sweep import Sweep
+from mvit.parent.signals import Interrupted
 from mvit.plan import DatasetFacts, LaunchPlan
-from mvit.rundir import ownership, paths
-from mvit.rundir.frozen import write_run
-from mvit.rundir.paths import RunDir
+from mvit.rundir.frozen import Run, write_run
+from mvit.rundir.paths import create_run_dir, writable
 
 
-def launch(raw: Mapping[str, Any], *, argv: Sequence[str], sweep: Sweep | None) -> int:
-    """Check, plan, run, mirror, report; returns the exit code, raises `ConfigError` for a wrong request."""
-    host = this_host()
+@dataclass(frozen=True)
+class Planned:
+    """A request that may be frozen: legal, and possible here."""
+
+    config: RunConfig
+    plan: LaunchPlan
+
+
+def plan_launch(raw: Mapping[str, Any], *, host: Host) -> Planned:
+    """Check and plan a composed configuration; raises `ConfigError` with every problem."""
     config, facts = checked(raw, host)
-    runs = CHECKOUT / config.runs_dir
-    path = (sweep.place(config) if sweep else runs / config.name) / paths.new_run_id()
-    if config.dry_run:
-        command = make_command(config, host=host, folder=RunDir(path), attempt=1)
-        _show(config, make_plan(config, host=host, facts=facts), command, runs)
-        return 0
-
-    facts = readable(config, facts)
-    orphans.close(runs)
-    plan = make_plan(config, host=host, facts=facts)
-    parent_run_id = sweep.parent_run(config) if sweep else None
-    folder = begin(path, config, plan, argv=argv, about={})
-    if sweep:
-        sweep.begun(path.name)
-    console.pairs(describe(config, plan, past=past_runs(config, plan, runs)))
-    ended = execute.follow(config, plan, folder, host=host, parent_run_id=parent_run_id)
-    if sweep:
-        best = ended.result["metrics"].get("best/val_acc1") if ended.result else None
-        sweep.add(path.name, ended.outcome, ended.row, best=best)
-    return ended.outcome.exit_code
+    if not config.dry_run:
+        facts = readable(config, facts)
+    return Planned(config, make_plan(config, host=host, facts=facts))
 
 
-def begin(path: Path, config: RunConfig, plan: LaunchPlan, *, argv: Sequence[str], about: Mapping[str, Any]) -> RunDir:
-    """A new run folder that this process owns: what the workers shall do, and what made it; `about` adds to that."""
-    folder = paths.create_run_dir(path)
-    made_of, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint=plan.dataset.fingerprint)
+def runs_of(config: RunConfig) -> Path:
+    """Where the run folders of the configuration's name are."""
+    return CHECKOUT / config.runs_dir / config.name
+
+
+def freeze(planned: Planned, path: Path, *, argv: Sequence[str], about: Mapping[str, Any] | None = None) -> Run:
+    """Make the run folder: what the workers shall do, and what made it; `about` adds to its provenance.
+
+    Nothing has started. Raises `RunDirError` where the folder cannot be written; then nothing is left of it.
+    """
+    run = Run(create_run_dir(path), planned.config, planned.plan)
+    fingerprint = planned.plan.dataset.fingerprint
+    made_of, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint=fingerprint)
     try:
-        with paths.writable(path):
-            ownership.claim(folder)
-            write_run(folder, config, plan)
-            write_json(folder.provenance, {**made_of, **about})
+        with writable(path):
+            write_json(run.folder.provenance, {**made_of, **(about or {})})
             if patch:
-                folder.patch.write_text(patch, encoding="utf-8", errors="surrogateescape")
-    except (RunDirError, Stopped):
+                run.folder.patch.write_text(patch, encoding="utf-8", errors="surrogateescape")
+            write_run(run)
+    except (RunDirError, Interrupted):
         shutil.rmtree(path, ignore_errors=True)
         raise
-    console.say(f"mvit: {config.name} in {execute.shown(path)}")
-    return folder
+    return run
 
 
 def checked(raw: Mapping[str, Any], host: Host) -> tuple[RunConfig, DatasetFacts]:
-    """The configuration and a look at its data; raises `ConfigError` with all that is wrong, here and there."""
+    """The configuration and a look at its data; raises `ConfigError` with all that is wrong with either."""
     sections, problems = check(raw)
     if raw.get("dry_run") is not True:  # a plan can be made for cards that are elsewhere
         problems += judge(host_rules(host), sections)
@@ -120,10 +113,3 @@ def readable(config: RunConfig, facts: DatasetFacts) -> DatasetFacts:
     if problems := list(judge(data_rules(facts), dict(config))):
         raise ConfigError(*problems)
     return facts
-
-
-def _show(config: RunConfig, plan: LaunchPlan, command: Command, runs: Path) -> None:
-    """The plan, for `dry_run`."""
-    console.pairs(describe(config, plan, past=past_runs(config, plan, runs)))
-    console.pairs([("command", " ".join(command.argv))])
-    console.pairs(("" if index else "environment", f"{k}={v}") for index, (k, v) in enumerate(command.env.items()))

@@ -1,4 +1,4 @@
-"""Runs and sweeps of this machine whose launcher could not record their end: the next launch does."""
+"""Orphans: runs and sweeps of this host whose launcher could not record their end; the next launch does."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from mvit import console
-from mvit.files import read_mapping, write_json
 from mvit.parent.tracking.dead import close_dead
-from mvit.rundir import ownership
-from mvit.rundir.ending import Failure, record_end, record_mirrored, recorded_in_place
+from mvit.parent.verdict import first_report
+from mvit.rundir.ending import EndStatus, Failure, read_ending, record_end, record_mirrored, write_failure
+from mvit.rundir.ownership import is_orphan, launcher_lives
 from mvit.rundir.paths import RunDir
-from mvit.rundir.status import read_statuses, workers_finished
+from mvit.rundir.state import is_sweep, run_status, sweep_status
+from mvit.rundir.status import read_workers
 
 MOST_TOLD = 20
 """Ends that one launch tells MLflow; a store that was down for weeks gets the rest with the next ones."""
@@ -23,41 +24,48 @@ def close(runs: Path) -> None:
     untold: list[RunDir] = []
     for file in sorted((*runs.glob("*/*/launcher.json"), *runs.glob("*/*/*/launcher.json")), reverse=True):
         folder = RunDir(file.parent)
-        if ownership.is_orphan(folder):
-            _close(folder)
-            console.say(f"mvit: {folder.path.name} was left without an end; it is recorded as {_status(folder)}")
-        end = read_mapping(folder.end)
-        if end and end.get("mirrored") is not True and folder.tracking.exists() and not ownership.lives(folder):
+        if is_orphan(folder):
+            status = _close(folder)
+            console.say(f"mvit: the launcher of {folder.path.name} died; marked {status}")
+        ending = read_ending(folder)
+        if ending and ending.mirrored is not True and folder.tracking.exists() and not launcher_lives(folder):
             untold.append(folder)
     if untold:
         told = untold[:MOST_TOLD]
         threading.Thread(target=lambda: [_tell(folder) for folder in told], name="orphans", daemon=True).start()
 
 
-def _close(folder: RunDir) -> None:
-    if end := recorded_in_place(folder):
-        if end["error"]:
+def _close(folder: RunDir) -> EndStatus:
+    """Record the end that the folder tells."""
+    if is_sweep(folder.path):
+        status = sweep_status(folder.path)
+        end: EndStatus = "KILLED" if status in ("RUNNING", "FROZEN") else status
+        record_end(folder, end, exit_code=None)
+        return end
+    if ending := read_ending(folder):  # recorded on a full disk, in launcher.json
+        if ending.error:
             with suppress(OSError):
-                write_json(folder.error, end["error"])
-        record_end(folder, end["status"], exit_code=end["exit_code"], error=end["error"])
-        return
-    if workers_finished(folder):
-        record_end(folder, "FINISHED", exit_code=0, error=None)
-        return
-    workers = [status for status in read_statuses(folder) if status["rank"] >= 0]
-    stage = workers[0]["stage"] if workers else "start"
-    failure = Failure("killed", None, stage, "its launcher was killed")
+                write_failure(folder, ending.error)
+        record_end(folder, ending.status, exit_code=ending.exit_code, failure=ending.error)
+        return ending.status
+    workers, status = read_workers(folder), run_status(folder)
+    if status == "FINISHED":
+        record_end(folder, "FINISHED", exit_code=0)
+        return "FINISHED"
+    end: EndStatus = "FAILED" if status == "FAILED" else "KILLED"
+    failure = first_report(workers)
+    if failure is None:
+        stage = workers[0].stage.value if workers else "start"
+        failure = Failure("killed", None, stage, "its launcher was killed")
     with suppress(OSError):
-        write_json(folder.error, failure.fields())
-    record_end(folder, "KILLED", exit_code=None, error=failure.fields())
+        write_failure(folder, failure)
+    record_end(folder, end, exit_code=None, failure=failure)
+    return end
 
 
 def _tell(folder: RunDir) -> None:
-    if ownership.lives(folder):  # resumed in the meantime
+    ending = read_ending(folder)
+    if ending is None or launcher_lives(folder):  # resumed in the meantime
         return
-    if close_dead(folder, _status(folder)) is None:  # else the next launch tries again
+    if close_dead(folder, ending.status) is None:  # else the next launch tries again
         record_mirrored(folder, mirrored=True)
-
-
-def _status(folder: RunDir) -> str:
-    return (read_mapping(folder.end) or {}).get("status", "KILLED")

@@ -7,25 +7,24 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mvit.config import RunConfig
 from mvit.console import PLAIN_EVERY_S, complain, console, say
 from mvit.parent.verdict import disk_trouble
-from mvit.plan import LaunchPlan
+from mvit.rundir.frozen import Run
 from mvit.rundir.journal import JournalReader
-from mvit.rundir.paths import RunDir
-from mvit.rundir.status import read_statuses
+from mvit.rundir.status import Stage, read_workers
 
 
 class ProgressView:
     """Follows the journal: a bar on a terminal, a line every ten seconds elsewhere; both with a line per evaluation."""
 
-    def __init__(self, config: RunConfig, plan: LaunchPlan, folder: RunDir) -> None:
-        self.total = plan.last_step if config.task.kind == "train" else 0
+    def __init__(self, run: Run) -> None:
+        folder = self.folder = run.folder
+        self.total = run.plan.last_step if run.config.task.kind == "train" else 0
         self.reader = JournalReader(folder.journal)
         self.latest: dict[str, float] = {}
         for entry in self.reader.entries():  # of a resumed run: known, and said before
             self.latest.update(entry.get("metrics", {}))
-        self.stage = ""
+        self.stage = Stage.START
         self.stopping = False
         self.trouble: str | None = None
         self.spoken = self.since = time.monotonic()
@@ -48,33 +47,38 @@ class ProgressView:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def __call__(self, folder: RunDir) -> None:
+    def say(self, line: str) -> None:
+        say(line)
+
+    def complain(self, line: str) -> None:
+        complain([line])
+
+    def look(self) -> None:
+        folder = self.folder
         if folder.stop.exists() and not self.stopping:
-            say("mvit: stopping, after a checkpoint of the current step; once more stops at once")
+            say("mvit: stopping, after a checkpoint of the current step; press Ctrl-C again to stop immediately")
         self.stopping = folder.stop.exists()
         trouble = disk_trouble(folder.path)
         if trouble and not self.trouble:
-            complain([f"nothing can be written to {folder.path}: {trouble}; the run goes on without"])
+            complain([f"cannot write to {folder.path}: {trouble}; the run goes on without"])
         self.trouble = trouble
         for entry in self.reader.entries():
             self._take(entry)
-        workers = [status for status in read_statuses(folder) if status["rank"] >= 0]
+        workers = read_workers(folder)
         if not workers:
             return
-        slowest = min(workers, key=lambda status: status["step"])
+        slowest = min(workers, key=lambda status: status.step)
         if not self.bar.disable:
-            self.bar.update(self.task, description=slowest["stage"], completed=slowest["step"], numbers=self._numbers())
+            self.bar.update(self.task, description=slowest.stage.value, completed=slowest.step, numbers=self._numbers())
             return
-        changed = slowest["stage"] != self.stage and slowest["stage"] in ("data", "compile")
+        changed = slowest.stage != self.stage and slowest.stage in (Stage.DATA, Stage.COMPILE)
         now = time.monotonic()
         if changed:
-            self.stage, self.since = slowest["stage"], now
+            self.stage, self.since = slowest.stage, now
         if changed or now - self.spoken > PLAIN_EVERY_S:
             self.spoken = now
-            step = (
-                f"{slowest['step']}/{self.total} {self._numbers()}" if slowest["step"] else f"{now - self.since:.0f} s"
-            )
-            say(f"  {slowest['stage']}{'' if changed else f' {step}'}".rstrip())
+            step = f"{slowest.step}/{self.total} {self._numbers()}" if slowest.step else f"{now - self.since:.0f} s"
+            say(f"  {slowest.stage}{'' if changed else f' {step}'}".rstrip())
 
     def _take(self, entry: dict[str, Any]) -> None:
         metrics = entry.get("metrics", {})

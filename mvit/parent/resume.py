@@ -1,208 +1,139 @@
-"""Runs that go on: from their folder and its newest checkpoint, as they were made, or as a fork that is changed."""
+"""Resuming: a frozen folder opened again, as it was made, or as a fork that is changed."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Sequence
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from mvit import console
-from mvit.config import MlflowTracking, RunConfig
+from mvit.config import RunConfig
 from mvit.errors import ConfigError, Problem, RunDirError
-from mvit.files import read_json, read_mapping, write_json
-from mvit.parent import execute, provenance, signals
-from mvit.parent.freeze import begin, checked, readable
+from mvit.files import read_mapping
+from mvit.parent import provenance
+from mvit.parent.foreground import follow, shown
+from mvit.parent.freeze import checked, freeze, plan_launch
 from mvit.parent.host import CHECKOUT, this_host
-from mvit.parent.plan import make_plan
+from mvit.parent.launch import announce
 from mvit.parent.request.check import parse
-from mvit.parent.sweep.sweep import SWEEP, never_begun, say_never_begun
-from mvit.parent.tracking.mirror import record_at
-from mvit.parent.tracking.store import problem_of, store_uri
-from mvit.parent.tracking.sweep_run import close_sweep
-from mvit.rundir import checkpoints, ownership, paths
-from mvit.rundir.checkpoints import Checkpoint
-from mvit.rundir.ending import record_end, record_mirrored
-from mvit.rundir.frozen import read_run
-from mvit.rundir.paths import RunDir
-from mvit.rundir.status import workers_finished
+from mvit.parent.request.override import overridden
+from mvit.parent.slot import Slot, must_fit
+from mvit.parent.sweep.sweep import run_sweep
+from mvit.rundir import checkpoints
+from mvit.rundir.frozen import Run, read_run, run_digest
+from mvit.rundir.ownership import launcher_lives, must_be_over
+from mvit.rundir.paths import RunDir, new_run_id
+from mvit.rundir.state import is_sweep, run_status, trials_of
 
 MAY_CHANGE = ("limits.", "train.max_restarts")
 """What only the launcher reads: another value gives the same run."""
 
 
-def resume(path: Path, overrides: Sequence[str], *, fork: bool) -> int:
-    """Continue a run, every unfinished trial of a sweep, or a changed copy of a run; returns the exit code."""
-    with signals.raising():
-        return _reported(path, overrides, fork=fork)
+def reopen(folder: RunDir, overrides: Sequence[str] = ()) -> Run:
+    """A frozen run that may be executed, for the first time or again; the overrides are limits and the like.
 
-
-def _reported(path: Path, overrides: Sequence[str], *, fork: bool) -> int:
-    try:
-        path = path.resolve()
-        trials = _trials(path)
-        if fork:
-            if trials:
-                raise RunDirError(f"{path} is the folder of a sweep; fork one of its trials")
-            argv = ["mvit", "resume", str(path), *overrides, "--fork"]
-            return _fork(RunDir(path), overrides, argv=argv)
-        return _resume_sweep(path, trials, overrides) if trials else _resume(RunDir(path), overrides)
-    except ConfigError as error:
-        console.complain(str(problem) for problem in error.problems)
-    except RunDirError as error:
-        console.complain([str(error)])
-    except signals.Stopped as stopped:  # before or after the run itself, which ends its own processes
-        return stopped.exit_code
-    return 2
-
-
-def _trials(path: Path) -> list[RunDir]:
-    """The runs of a sweep's folder; none for a run's own folder. Raises `RunDirError` for one above several runs."""
-    found = [] if (path / "run.json").exists() else [RunDir(file.parent) for file in sorted(path.glob("*/run.json"))]
-    if found and not (path / SWEEP).exists() and not (path / "launcher.json").exists():
-        raise RunDirError(f"{path} holds runs that are no sweep; name one of them, as {found[-1].path.name}")
-    return found
-
-
-def _resume(folder: RunDir, overrides: Sequence[str]) -> int:
-    made, plan = read_run(folder)
-    config = parse(_overridden(_plain(made), overrides))
-    changed = _changed(_plain(made), _plain(config))
-    if changed := [problem for problem in changed if not problem.path.startswith(MAY_CHANGE)]:
-        raise ConfigError(*changed)
-    if is_finished(folder):
-        raise RunDirError(f"{folder.path} is FINISHED; --fork continues it as a new run, with train.epochs=... say")
-    host = this_host()
-    _, facts = checked(_plain(config), host)
-    if facts.fingerprint != plan.dataset.fingerprint:
+    Raises `RunDirError` for a run that is finished, damaged or whose data changed, `ConfigError` for a change that
+    would make another run of it.
+    """
+    run = read_run(folder)
+    config = parse(overridden(run.config, overrides))
+    changes = [change for change in changed(run.config, config) if not change.path.startswith(MAY_CHANGE)]
+    if changes:
+        raise ConfigError(*changes)
+    if run_status(folder) == "FINISHED":
+        raise RunDirError(
+            f"{folder.path} is FINISHED; --fork continues it as a new run, for example with train.epochs=..."
+        )
+    _, facts = checked(_plain(config), this_host())
+    if facts.fingerprint != run.plan.dataset.fingerprint:
         raise RunDirError(f"{folder.path}: its data has changed since the run was made; start a new run")
-    place, code = _place(folder), _code_has_changed(folder)
-    ownership.claim(folder)
-    console.say(f"mvit: {config.name} in {execute.shown(folder.path)}, resumed {place}")
-    if code:
-        console.say(code)
-    return execute.follow(config, plan, folder, host=host, parent_run_id=_parent_run(folder)).outcome.exit_code
+    must_be_over(folder)
+    resumes_at(folder)
+    return replace(run, config=config)
 
 
-def is_finished(folder: RunDir) -> bool:
-    """Whether the run has come to its end."""
-    end = read_mapping(folder.end)
-    return end.get("status") == "FINISHED" if end else workers_finished(folder)
+def run_frozen(path: Path, overrides: Sequence[str], *, slot: Slot) -> int:
+    """Execute a frozen run, or go on with it, in the foreground; returns the exit code."""
+    run = reopen(RunDir(path), overrides)
+    must_fit(slot, run.plan)
+    if run_status(run.folder) == "FROZEN":
+        announce(run)
+    else:
+        place, code = resumes_at(run.folder), _code_has_changed(run.folder)
+        console.say(f"mvit: {run.config.name} in {shown(path)}, resumed {place}")
+        if code:
+            console.say(code)
+    return follow(run, slot=slot).exit_code
 
 
-def _place(folder: RunDir) -> str:
-    if (step := checkpoints.newest_step(folder)) is not None:
-        return f"after step {step}"
-    damaged = next(checkpoints.newest_first(folder), None)
-    if damaged is None:
-        return "from the beginning: it has no checkpoint"
-    raise RunDirError(f"{folder.checkpoints}: none of its checkpoints is whole; remove them to begin anew")
+def resume(path: Path, overrides: Sequence[str], *, slot: Slot) -> int:
+    """Continue a run, or what of a sweep is not finished; returns the exit code."""
+    if is_sweep(path):
+        return _resume_sweep(path, overrides, slot=slot)
+    _must_not_be_above_runs(path)
+    return run_frozen(path, overrides, slot=slot)
 
 
-def _resume_sweep(path: Path, trials: list[RunDir], overrides: Sequence[str]) -> int:
-    """One trial after the other; one that cannot be resumed leaves the others their turn."""
-    for trial in trials:
-        if ownership.lives(trial):  # with its end recorded, it is busy with the next one
+def _resume_sweep(path: Path, overrides: Sequence[str], *, slot: Slot) -> int:
+    for trial in trials_of(path):
+        if launcher_lives(trial):  # with its end recorded, it is busy with the next one
             raise RunDirError(f"{path} is still running; stop it first")
-    codes = [0]
-    for trial in trials:
-        if is_finished(trial):
+    runs: list[Run] = []
+    code = 0
+    for trial in trials_of(path):
+        if run_status(trial) == "FINISHED":
             continue
         try:
-            codes.append(_resume(trial, overrides))
-        except (ConfigError, RunDirError) as error:
-            console.complain(str(error).splitlines())
-            codes.append(2)
-        if codes[-1] >= 128:
-            break
-    ends = [(read_mapping(trial.end) or {}).get("status", "FAILED") for trial in trials]
-    left = never_begun(path)
-    whole = set(ends) == {"FINISHED"} and not left
-    status = "KILLED" if codes[-1] >= 128 else "FINISHED" if whole else "FAILED"
-    counts = [f"{ends.count(kind)} {kind}" for kind in sorted(set(ends))]
-    counts += [f"{len(left)} not begun"] if left else []
-    console.say(f"mvit: sweep {status}, {execute.shown(path)}: {', '.join(counts)}")
-    say_never_begun(left)
-    _close_sweep(path, trials, status=status)
-    return max(codes) or (0 if whole else 1)
+            runs.append(reopen(trial, overrides))
+        except RunDirError as error:  # a damaged one leaves the others their turn
+            console.complain([str(error)])
+            code = 2
+    return max(code, run_sweep(path, runs, slot=slot))
 
 
-def _close_sweep(path: Path, trials: list[RunDir], *, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-    """Give the sweep's run in MLflow, where it has one, its new status."""
-    tracking = read_run(trials[0])[0].tracking
-    if record_at(path / "tracking.json") is None or not isinstance(tracking, MlflowTracking):
-        return
-    found: list[float] = []
-    for trial in trials:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            found.append(float(read_json(trial.result)["metrics"]["best/val_acc1"]))
-    summary = {"best/val_acc1": max(found)} if found else {}
-    uri = store_uri(tracking, CHECKOUT)
-    record_end(RunDir(path), status, exit_code=None, error=None)
-    problem = problem_of(lambda: close_sweep(path, uri=uri, status=status, summary=summary))
-    if problem:
-        console.complain([problem])
-    record_mirrored(RunDir(path), mirrored=problem is None)
+def _must_not_be_above_runs(path: Path) -> None:
+    runs = [] if (path / "run.json").exists() else sorted(path.glob("*/run.json"))
+    if runs:
+        raise RunDirError(f"{path} holds runs but is not a sweep; name one of them, such as {runs[-1].parent.name}")
 
 
-def _parent_run(folder: RunDir) -> str | None:
-    """The MLflow run of the sweep that a trial belongs to."""
-    above = folder.path.parent
-    record = None if (above / "run.json").exists() else record_at(above / "tracking.json")
-    return record["run_id"] if record else None
+def resumes_at(folder: RunDir) -> str:
+    """Where the run goes on, in words; raises `RunDirError` if all its checkpoints are damaged."""
+    if (step := checkpoints.newest_step(folder)) is not None:
+        return f"after step {step}"
+    if next(checkpoints.newest_first(folder.checkpoints), None) is None:
+        return "from the beginning: it has no checkpoint"
+    raise RunDirError(f"{folder.checkpoints}: none of its checkpoints is whole; remove them to start over")
 
 
-def _fork(origin: RunDir, overrides: Sequence[str], *, argv: Sequence[str]) -> int:
-    """A new run beside its origin, which begins with a copy of the newest checkpoint."""
-    config, _ = read_run(origin)
-    if reason := ownership.alive(origin):
-        raise RunDirError(f"{origin.path} is still running: {reason}; stop it first")
-    newest = checkpoints.newest_whole(origin)
+def fork(path: Path, overrides: Sequence[str], *, slot: Slot, argv: Sequence[str]) -> int:
+    """A new run beside its origin, of a changed configuration, that starts from a copy of the newest checkpoint."""
+    if is_sweep(path):
+        raise RunDirError(f"{path} is a sweep; fork one of its trials")
+    origin = read_run(RunDir(path))
+    must_be_over(origin.folder)
+    newest = checkpoints.newest_whole(origin.folder)
     if newest is None:
-        raise RunDirError(f"{origin.path} has no checkpoint to begin with; launch a new run instead")
-    host = this_host()
-    changed, facts = checked(_overridden(_plain(config), overrides), host)
-    facts = readable(changed, facts)
-    plan = make_plan(changed, host=host, facts=facts)
-    if newest.step > plan.last_step or (newest.step == plan.last_step and _is_evaluated(newest)):
-        rule = f"ends after step {plan.last_step}, and the checkpoint is of step {newest.step}"
-        raise ConfigError(Problem("train.epochs", changed.train.epochs, rule, "raise it, or train.max_steps"))
-    about = {"forked_from": {"folder": str(origin.path), "step": newest.step, "run_sha256": _sha(origin)}}
-    folder = begin(origin.path.parent / paths.new_run_id(), changed, plan, argv=argv, about=about)
-    _inherit(origin, folder, newest)
-    for problem in _changed(_plain(config), _plain(changed)):
-        console.say(f"  {problem.path}: {problem.value}")
-    console.say(f"  continues {execute.shown(origin.path)} after step {newest.step}")
-    tags = {"mvit.forked_from": origin.path.name}
-    ended = execute.follow(changed, plan, folder, host=host, parent_run_id=_parent_run(origin), tags=tags)
-    return ended.outcome.exit_code
-
-
-def _inherit(origin: RunDir, folder: RunDir, newest: Checkpoint) -> None:
-    """The newest checkpoint, and the best one with its confusion matrix, until there is a better one."""
-    checkpoints.give(newest, folder)
-    write_json(folder.checkpoints / "last.json", {"file": newest.sidecar.stem})
-    best = checkpoints.best_whole(origin)
-    if best is not None:
-        if best != newest:
-            checkpoints.give(best, folder)
-        write_json(folder.checkpoints / "best.json", {"file": best.sidecar.stem})
-        if origin.confusion.exists():
-            shutil.copy2(origin.confusion, folder.confusion)
-
-
-def _is_evaluated(checkpoint: Checkpoint) -> bool:
-    return bool(read_json(checkpoint.sidecar).get("progress", {}).get("evaluated"))
-
-
-def _sha(folder: RunDir) -> str:
-    return str(read_json(folder.run)["sha256"])
+        raise RunDirError(f"{path} has no checkpoint to start from; launch a new run instead")
+    planned = plan_launch(overridden(origin.config, overrides), host=this_host())
+    last_step = planned.plan.last_step
+    if newest.step > last_step or (newest.step == last_step and newest.is_evaluated()):
+        rule = f"ends after step {last_step}, and the checkpoint is of step {newest.step}"
+        raise ConfigError(Problem("train.epochs", planned.config.train.epochs, rule, "raise it, or train.max_steps"))
+    about = {"folder": str(path), "step": newest.step, "run_sha256": run_digest(origin.folder)}
+    beside = path.parent.parent if is_sweep(path.parent) else path.parent
+    run = freeze(planned, beside / new_run_id(), argv=argv, about={"forked_from": about})
+    checkpoints.inherit(origin.folder, run.folder, newest)
+    console.say(f"mvit: {run.config.name} in {shown(run.folder.path)}")
+    for change in changed(origin.config, run.config):
+        console.say(f"  {change.path}: {change.value}")
+    console.say(f"  continues {shown(path)} after step {newest.step}")
+    return follow(run, slot=slot).exit_code
 
 
 def _code_has_changed(folder: RunDir) -> str | None:
-    """Says so where the code is not that of the run's beginning: its numbers are then of both."""
+    """Says so where the code is not what the run was made with: its numbers are then of both."""
     made_of = read_mapping(folder.provenance) or {}
     now, patch = provenance.collect(CHECKOUT, argv=[], dataset_fingerprint="")
     before = folder.patch.read_text(encoding="utf-8", errors="surrogateescape") if folder.patch.is_file() else ""
@@ -215,47 +146,18 @@ def _plain(config: RunConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def _overridden(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy with `key=value` set; raises `ConfigError`. Groups are chosen at the launch, not here."""
-    raw = json.loads(json.dumps(raw))
+def changed(before: RunConfig, after: RunConfig) -> list[Problem]:
+    """The values that differ, as problems of a run that must not change."""
+    return list(_differences(_plain(before), _plain(after), ""))
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str) -> list[Problem]:
     problems: list[Problem] = []
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        *inner, last = key.lstrip("+").split(".")
-        place: Any = raw
-        for part in inner:
-            place = cast(dict[str, Any], place).get(part) if isinstance(place, dict) else None
-        if not equals or not isinstance(place, dict) or last not in place:
-            remedy = "set one of run.json's, as optimizer.lr=1e-3"
-            problems.append(Problem(override, None, "sets no value of the run", remedy))
-            continue
-        section = cast(dict[str, Any], place)
-        if isinstance(section[last], dict):
-            problems.append(Problem(override, None, "chooses a group", "set its single values, as optimizer.lr=1e-3"))
-            continue
-        section[last] = text if isinstance(section[last], str) else _value(text)
-    if problems:
-        raise ConfigError(*problems)
-    return raw
-
-
-def _value(text: str) -> Any:
-    """Numbers, true, false, null and lists of them; all else is text."""
-    with suppress(ValueError):
-        return json.loads(text)
-    if text.startswith("[") and text.endswith("]"):
-        return [_value(part.strip()) for part in text[1:-1].split(",")]
-    return text
-
-
-def _changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[Problem]:
-    """The paths that differ."""
-    found: list[Problem] = []
     for key, value in after.items():
         old, path = before.get(key), f"{prefix}{key}"
         if isinstance(value, dict) and isinstance(old, dict):
-            found += _changed(cast(dict[str, Any], old), cast(dict[str, Any], value), f"{path}.")
+            problems += _differences(cast(dict[str, Any], old), cast(dict[str, Any], value), f"{path}.")
         elif value != old:
-            rule = f"is not what the run was made with, {old}"
-            found.append(Problem(path, value, rule, "leave it out, or continue as a new run with --fork"))
-    return found
+            rule = f"differs from what the run was made with, {old}"
+            problems.append(Problem(path, value, rule, "leave it out, or continue as a new run with --fork"))
+    return problems

@@ -1,4 +1,4 @@
-"""The signals that ask for an end: raised between runs, collected while there is one that is to be stopped in order."""
+"""The signals that ask for an end: raised between runs, turned into a stop request while one is executed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
-ASK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from mvit.parent.stop_request import StopRequest
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Stopped(KeyboardInterrupt):
-    """An end was asked for; no Exception, which Hydra would take for the failure of one trial."""
+class Interrupted(KeyboardInterrupt):
+    """A signal asked for the end; not an Exception, which Hydra would take for the failure of one trial."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -20,32 +22,33 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def raising() -> Generator[None]:
-    """Meanwhile a signal raises `Stopped`."""
+    """Meanwhile a signal raises `Interrupted`."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        raise Stopped(number)
+        raise Interrupted(number)
 
     with _handled(handle):
         yield
 
 
 @contextmanager
-def collecting() -> Generator[list[int]]:
-    """The signals that came so far."""
-    received: list[int] = []
-    with _handled(lambda number, _frame: received.append(number)):
-        yield received
+def stopping() -> Generator[StopRequest]:
+    """Meanwhile a signal makes the stop request that is yielded."""
+    stop = StopRequest()
+    with _handled(lambda number, _frame: stop.signal(number)):
+        yield stop
 
 
 @contextmanager
 def _handled(handle: Callable[[int, FrameType | None], None]) -> Generator[None]:
-    """The previous handlers come back at the end."""
-    before = {number: signal.getsignal(number) for number in ASK}
-    heard = [number for number in ASK if not (number == signal.SIGHUP and before[number] == signal.SIG_IGN)]  # nohup
-    for number in heard:
+    """Install a handler for a while; main thread only."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    # nohup makes a process ignore SIGHUP, and so it shall.
+    handled = [number for number in STOPPING if not (number == signal.SIGHUP and before[number] == signal.SIG_IGN)]
+    for number in handled:
         signal.signal(number, handle)
     try:
         yield
     finally:
-        for number in heard:
+        for number in handled:
             signal.signal(number, before[number])

@@ -1,7 +1,4 @@
-"""Why an attempt failed: its first cause, and the class that it is of.
-
-config data compile oom nan comm port checkpoint disk code killed hang
-"""
+"""The verdict on a failed attempt: its first cause and its class."""
 
 from __future__ import annotations
 
@@ -10,17 +7,16 @@ import os
 import re
 import signal
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mvit.parent.command import Command
-from mvit.process import process_start
 from mvit.rundir.ending import Failure, Kind
 from mvit.rundir.paths import RunDir
-from mvit.rundir.status import read_statuses
+from mvit.rundir.status import SCHEDULER, Stage, WorkerStatus, read_statuses
 
 LEAST_FREE = 1 << 14
-"""Bytes without which a disk is full: a status file and a line of the journal have some hundred."""
+"""A disk with fewer free bytes is full: a status file and a line of the journal take a few hundred."""
 
 _BY_TYPE: dict[str, Kind] = {
     "UnreadableImage": "data",
@@ -46,9 +42,9 @@ _COMM = re.compile(
 
 
 def kind_of(error: str, message: str, *, stage: str, log: Path | None = None) -> Kind:
-    """The class of an exception by its type, its message and the stage; MindSpore says most only in its message.
+    """The class of an exception by its type, its message and the stage; MindSpore tells most only in its message.
 
-    A scheduler without a port says so in its log alone.
+    A scheduler that gets no port says so in its log alone.
     """
     if error in _BY_TYPE:
         return _BY_TYPE[error]
@@ -70,14 +66,14 @@ def _head(log: Path, limit: int = 20_000) -> str:
 
 
 def kernel_kills() -> int:
-    """Processes of this control group, else of this machine, that the kernel has killed so far for want of memory."""
+    """How many processes of this control group, else of this machine, the kernel's OOM killer has killed so far."""
     with suppress(OSError, ValueError):
         for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             _, controllers, group = line.split(":", 2)
             if controllers in ("", "memory"):
                 root = "/sys/fs/cgroup/memory" if controllers else "/sys/fs/cgroup"
                 name = "memory.oom_control" if controllers else "memory.events"
-                # In a container, the group's own path is often not to be seen, and the root is the group.
+                # In a container, the group's own path is often hidden, and the root is the group.
                 for place in (Path(f"{root}{group}") / name, Path(root) / name):
                     if (found := _count(place)) is not None:
                         return found
@@ -93,14 +89,14 @@ def _count(file: Path) -> int | None:
 
 
 def disk_trouble(folder: Path) -> str | None:
-    """Why nothing can be written there: the disk is full, or read-only."""
+    """Why nothing can be written to a folder: its disk is full, or read-only."""
     try:
         disk = os.statvfs(folder)
     except OSError as error:
         return error.strerror
     if disk.f_flag & os.ST_RDONLY:
         return os.strerror(errno.EROFS)
-    blocks = disk.f_bfree if os.geteuid() == 0 else disk.f_bavail  # some are kept for root
+    blocks = disk.f_bfree if os.geteuid() == 0 else disk.f_bavail  # some are reserved for root
     no_files = disk.f_files > 0 and disk.f_favail == 0
     return os.strerror(errno.ENOSPC) if blocks * disk.f_frsize < LEAST_FREE or no_files else None
 
@@ -108,36 +104,61 @@ def disk_trouble(folder: Path) -> str | None:
 _GONE = re.compile(r"Worker process (\d+) exit with exception")
 
 
-def lost(workers: list[dict[str, Any]], command: Command) -> Failure | None:
-    """A process that is gone without having said why: killed, for instance for want of memory."""
+def disappeared(statuses: list[WorkerStatus], command: Command) -> Failure | None:
+    """A process of this host that is gone without having said why, as one that was killed."""
     if command.workers == 1:  # alone, its signal is the exit code
         return None
-    at_work = [status for status in workers if status["stage"] not in ("done", "failed", "stopped")]
-    gone = [status for status in at_work if process_start(status["pid"]) != status["started"]]
-    if ranks := [status for status in gone if status["rank"] >= 0]:
-        noticed = _noticed(command) if len(ranks) > 1 else []  # msrun kills the others when it sees that one is gone
-        first = next((status for pid in noticed for status in ranks if status["pid"] == pid), ranks[0])
-        return Failure("killed", first["rank"], first["stage"], "the process is gone without a word")
+    gone = [status for status in statuses if status.stage.limit and status.has_disappeared()]
+    if ranks := [status for status in gone if status.is_worker]:
+        # msrun kills the others when it notices that one is gone.
+        noticed = _noticed(command) if len(ranks) > 1 else []
+        first = next((status for pid in noticed for status in ranks if status.pid == pid), ranks[0])
+        return Failure("killed", first.rank, first.stage.value, "the process disappeared without reporting an error")
     # The scheduler never says that it is done: it ends when all workers have.
-    if gone and any(status["stage"] not in ("done", "stopped") for status in workers if status["rank"] >= 0):
-        return Failure("killed", None, "scheduler", "msrun's scheduler is gone without a word")
+    at_work = any(s.stage not in (Stage.DONE, Stage.STOPPED) for s in statuses if s.is_worker)
+    if gone and at_work:
+        return Failure("killed", None, "scheduler", "msrun's scheduler disappeared without reporting an error")
     return None
 
 
 def _noticed(command: Command) -> list[int]:
-    """The pids whose end msrun speaks of, the first one first."""
+    """The pids whose end msrun reports, the first one first."""
     with suppress(OSError):
         return [int(pid) for pid in _GONE.findall((command.logs / "launch.log").read_text(errors="replace"))]
     return []
 
 
+def first_error(statuses: list[WorkerStatus], command: Command) -> Failure | None:
+    """The earliest exception that a worker of the attempt reported."""
+    report = first_report(statuses, scheduler_log=command.logs / "scheduler.log")
+    if report is None:
+        return None
+    if report.kind == "port" and command.port is not None:
+        report = replace(report, message=f"msrun's scheduler cannot listen on port {command.port}")
+    rank = report.rank if report.rank is not None else SCHEDULER
+    return replace(report, log=log_of(command, rank))
+
+
+def first_report(statuses: list[WorkerStatus], *, scheduler_log: Path | None = None) -> Failure | None:
+    """The earliest exception that a worker reported; None where none did."""
+    errors = [(status.rank, status.error) for status in statuses if status.error]
+    if not errors:
+        return None
+    rank, error = min(errors, key=lambda pair: pair[1].time)
+    log = scheduler_log if rank == SCHEDULER else None
+    kind = kind_of(error.type, error.message, stage=error.stage.value, log=log)
+    message = f"{error.type}: {error.message}"
+    return Failure(kind, None if rank == SCHEDULER else rank, error.stage.value, message, error.where)
+
+
 def first_cause(returncode: int | None, command: Command, folder: RunDir) -> Failure:
-    workers = read_statuses(folder)
-    if told := first_error(workers, command):
-        return told
+    """Why an attempt that ended with `returncode` failed; None is a process that could not be killed."""
+    statuses = read_statuses(folder)
+    if reported := first_error(statuses, command):
+        return reported
     kind: Kind = "code"
     if returncode is None:
-        message = "cannot be ended"
+        message = "cannot be killed"
     elif returncode < 0:
         message = f"ended by signal {-returncode} ({signal.Signals(-returncode).name})"
         kind = "killed" if -returncode in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP) else "code"
@@ -147,24 +168,21 @@ def first_cause(returncode: int | None, command: Command, folder: RunDir) -> Fai
         message = f"ended with exit code {returncode}"
     if command.workers > 1:
         message = f"msrun {message}"
-    rank = workers[-1]["rank"] if len(workers) == 1 else None
-    return Failure(kind, rank, workers[-1]["stage"] if workers else "start", message)
+    rank = statuses[-1].rank if len(statuses) == 1 else None
+    return Failure(kind, rank, statuses[-1].stage.value if statuses else "start", message)
 
 
-def first_error(workers: list[dict[str, Any]], command: Command) -> Failure | None:
-    """The earliest exception that a worker wrote down."""
-    failed = sorted((s for s in workers if s["error"]), key=lambda s: s["error"]["time"])
-    if not failed:
-        return None
-    error, rank = failed[0]["error"], failed[0]["rank"]
-    log = log_of(command, rank)
-    kind = kind_of(error["type"], error["message"], stage=error["stage"], log=log)
-    message = f"{error['type']}: {error['message']}"
-    if kind == "port" and command.port is not None:
-        message = f"msrun's scheduler cannot listen on port {command.port}"
-    return Failure(kind, None if rank < 0 else rank, error["stage"], message, error["where"], log)
+def with_hindsight(failure: Failure, command: Command, folder: RunDir, *, kernel_kills_before: int) -> Failure:
+    """The failure with what only the system knows: the kernel killed it, the disk is full; and with its log."""
+    if failure.kind in ("killed", "data") and kernel_kills() > kernel_kills_before:
+        failure = replace(failure, kind="oom", message=f"{failure.message}: killed by the kernel's OOM killer")
+    # On a full disk no worker can report why it ended.
+    if failure.kind in ("killed", "code") and failure.where is None and (trouble := disk_trouble(folder.path)):
+        failure = Failure("disk", None, failure.stage, f"{folder.path}: {trouble}; {failure.message}")
+    return failure if failure.log else replace(failure, log=log_of(command, failure.rank))
 
 
 def log_of(command: Command, rank: int | None) -> Path:
-    worker = command.logs / ("scheduler.log" if rank == -1 else f"worker_{rank}.log")  # msrun's names
+    """The log to read for a rank, by msrun's names."""
+    worker = command.logs / ("scheduler.log" if rank == SCHEDULER else f"worker_{rank}.log")
     return worker if command.workers > 1 and worker.exists() else command.logs / "launch.log"

@@ -1,4 +1,10 @@
-"""What the parent sees of a run's checkpoints: steps and hashes, no tensors."""
+"""Checkpoints as files: their names, their sidecars, which is last and best. No tensors are loaded here.
+
+step-00000352.safetensors   weights, statistics, moments of the optimizer, by parameter name
+step-00000352.json          the sidecar, sealed: step, epoch, metrics, sha256 of the tensors; written after them, so
+                            that it vouches for them
+last.json, best.json        {"file": "step-00000352"}
+"""
 
 from __future__ import annotations
 
@@ -8,74 +14,126 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from mvit.files import file_digest, read_json, read_sealed
+from mvit.files import file_digest, read_json, read_sealed, sealed, write_json
 from mvit.rundir.paths import RunDir
+
+Tag = Literal["last", "best"]
+TENSORS = ".safetensors"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A pair of files: tensors, and the sidecar that vouches for them."""
 
+    folder: Path
     step: int
-    sidecar: Path
+
+    @property
+    def stem(self) -> str:
+        return f"step-{self.step:08d}"
+
+    @property
+    def sidecar(self) -> Path:
+        return self.folder / f"{self.stem}.json"
 
     @property
     def tensors(self) -> Path:
-        return self.sidecar.with_suffix(".safetensors")
+        return self.folder / f"{self.stem}{TENSORS}"
+
+    def read_sidecar(self) -> dict[str, Any]:
+        """Raises `OSError`, and `ValueError` where it is not what was written."""
+        return read_sealed(self.sidecar)
+
+    def write_sidecar(self, content: dict[str, Any]) -> None:
+        write_json(self.sidecar, sealed(content))
 
     def is_whole(self) -> bool:
         """Whether the tensors are those that the sidecar vouches for; reads all of them."""
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return file_digest(self.tensors) == read_sealed(self.sidecar)["sha256"]
+            return file_digest(self.tensors) == self.read_sidecar()["sha256"]
         return False
 
+    def is_evaluated(self) -> bool:
+        """Whether the evaluation that is due after this step is done."""
+        return bool(self.read_sidecar().get("progress", {}).get("evaluated"))
 
-def newest_first(folder: RunDir) -> Iterator[Checkpoint]:
-    """The checkpoints that were written to their end, unverified."""
-    for path in sorted(folder.checkpoints.glob("step-*.json"), reverse=True):
-        number = path.stem.removeprefix("step-")
-        if number.isdecimal() and path.with_suffix(".safetensors").exists():
-            yield Checkpoint(int(number), path)
+    def score(self) -> float | None:
+        """Top-1 of its evaluation, percent; None without one."""
+        with suppress(OSError, ValueError, TypeError):
+            return read_json(self.sidecar).get("score")
+        return None
+
+
+def newest_first(folder: Path) -> Iterator[Checkpoint]:
+    """The checkpoints in a `checkpoints` folder that have a sidecar, unverified."""
+    numbers = (path.stem.removeprefix("step-") for path in folder.glob("step-*.json"))
+    for step in sorted((int(number) for number in numbers if number.isdecimal()), reverse=True):
+        yield Checkpoint(folder, step)
+
+
+def newest_whole(folder: RunDir) -> Checkpoint | None:
+    """The newest checkpoint that is whole; reads it."""
+    return next((checkpoint for checkpoint in newest_first(folder.checkpoints) if checkpoint.is_whole()), None)
 
 
 def newest_step(folder: RunDir) -> int | None:
     """The step to continue after; reads its checkpoint."""
-    found = newest_whole(folder)
-    return found.step if found else None
+    newest = newest_whole(folder)
+    return newest.step if newest else None
 
 
-def newest_whole(folder: RunDir) -> Checkpoint | None:
-    """The newest one whose hash is right."""
-    return next((found for found in newest_first(folder) if found.is_whole()), None)
-
-
-def best_whole(folder: RunDir) -> Checkpoint | None:
-    """The one that best.json names, if it is whole."""
+def tagged(folder: Path, tag: Tag) -> Checkpoint | None:
+    """The last or the best checkpoint, unverified; None where none is named."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        stem = str(read_json(folder.checkpoints / "best.json")["file"])
-        return next((c for c in newest_first(folder) if c.sidecar.stem == stem and c.is_whole()), None)
+        return Checkpoint(folder, int(str(read_json(folder / f"{tag}.json")["file"]).removeprefix("step-")))
     return None
 
 
-def give(checkpoint: Checkpoint, folder: RunDir) -> None:
-    """Put a checkpoint into another run, the sidecar last. Its files never change in place, so a link does."""
-    for path in (checkpoint.tensors, checkpoint.sidecar):
-        new = folder.checkpoints / path.name
-        try:
-            os.link(path, new)
-        except OSError:  # another file system, or one without links
-            shutil.copy2(path, new)
+def set_tag(folder: Path, tag: Tag, checkpoint: Checkpoint) -> None:
+    write_json(folder / f"{tag}.json", {"file": checkpoint.stem})
+
+
+def prune(folder: Path, *, keep_last: int, keep_best: int) -> None:
+    """Delete all but the newest and the best checkpoints, and what a kill left half written."""
+    existing = list(newest_first(folder))
+    kept = {checkpoint.stem for tag in ("last", "best") if (checkpoint := tagged(folder, tag))}
+    kept |= {checkpoint.stem for checkpoint in existing[:keep_last]}
+    scores = {checkpoint.stem: score for checkpoint in existing if (score := checkpoint.score()) is not None}
+    kept |= set(sorted(scores, key=lambda stem: (-scores[stem], stem))[:keep_best])
+    for file in (*folder.glob("step-*"), *folder.glob(".step-*")):
+        with suppress(OSError):
+            if file.stem not in kept:
+                file.unlink()
+
+
+def inherit(origin: RunDir, heir: RunDir, newest: Checkpoint) -> None:
+    """Give a fork its origin's newest checkpoint, and the best with its confusion matrix until there is a better."""
+    best = tagged(origin.checkpoints, "best")
+    for tag, checkpoint in (("last", newest), ("best", best)):
+        if checkpoint is None or not checkpoint.is_whole():
+            continue
+        for path in (checkpoint.tensors, checkpoint.sidecar):
+            _link(path, heir.checkpoints / path.name)
+        set_tag(heir.checkpoints, "last" if tag == "last" else "best", checkpoint)
+        if tag == "best" and origin.confusion.exists():
+            shutil.copy2(origin.confusion, heir.confusion)
+
+
+def _link(path: Path, new: Path) -> None:
+    """A hard link, since a checkpoint's files never change in place; a copy where there are no links."""
+    if new.exists():
+        return
+    try:
+        os.link(path, new)
+    except OSError:
+        shutil.copy2(path, new)
 
 
 def checkpoint_file(path: Path) -> Path | None:
-    """The file of a checkpoint: itself, or the best of a run folder, if it has one."""
+    """The tensors to load: the file itself, or the best checkpoint of a run folder; None where there is none."""
     if not path.is_dir():
         return path
-    best = path / "checkpoints" / "best.json"
-    return best.with_name(f"{read_json(best)['file']}.safetensors") if best.exists() else None
-
-
-def sidecar_of(folder: Path, step: int) -> Path:
-    """The sidecar of the checkpoint of `step`; the tensors are beside it."""
-    return folder / f"step-{step:08d}.json"
+    best = tagged(path / "checkpoints", "best")
+    return best.tensors if best else None

@@ -1,34 +1,40 @@
-"""How a run ended: its outcome, its first cause, end.json."""
+"""How a run ended: its outcome, the first cause of a failure, end.json and error.json."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from mvit.files import read_mapping, write_json
+from pydantic import TypeAdapter
+
+from mvit.config import Frozen
+from mvit.files import read_json_bytes, write_json
 from mvit.rundir.ownership import read_launcher
 from mvit.rundir.paths import RunDir
 
+EndStatus = Literal["FINISHED", "PAUSED", "FAILED", "KILLED"]
 Kind = Literal[
     "config", "data", "compile", "oom", "nan", "comm", "port", "checkpoint", "disk", "code", "killed", "hang"
 ]
+"""The class of a failure."""
 RETRYABLE: frozenset[Kind] = frozenset(("comm", "port", "killed", "hang"))
-"""What `train.max_restarts` is for; want of memory would come back."""
+"""Classes that may not come back, which `train.max_restarts` is for; running out of memory would come back."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The first cause."""
+    """The first cause of a failure."""
 
     kind: Kind
     rank: int | None
     stage: str
+    """A `Stage`, or `scheduler` or `launcher`."""
     message: str
     where: str | None = None
     log: Path | None = None
@@ -41,55 +47,86 @@ class Failure:
         if self.log is not None:
             yield f"log: {self.log}"
 
-    def fields(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As error.json holds it."""
-        return {**vars(self), "log": str(self.log) if self.log else None}
+        return {**asdict(self), "log": str(self.log) if self.log else None}
 
 
-def record_end(folder: RunDir, status: str, *, exit_code: int | None, error: Mapping[str, Any] | None) -> None:
-    """Say how the run ended, before its mirror is told."""
-    content = {"status": status, "exit_code": exit_code, "error": error, "time": time.time(), "mirrored": None}
+@dataclass(frozen=True)
+class Outcome:
+    """What an execution of a run came to."""
+
+    status: EndStatus
+    exit_code: int
+    failure: Failure | None = None
+
+
+class Ending(Frozen):
+    """end.json."""
+
+    status: EndStatus
+    exit_code: int | None
+    error: Failure | None
+    time: float
+    mirrored: bool | None
+    """Whether MLflow knows; None before it was told."""
+
+
+_FAILURE: TypeAdapter[Failure] = TypeAdapter(Failure)
+
+
+def read_failure(folder: RunDir) -> Failure | None:
+    """error.json; None where it is missing or torn."""
+    with suppress(OSError, ValueError):
+        return _FAILURE.validate_json(read_json_bytes(folder.error))
+    return None
+
+
+def write_failure(folder: RunDir, failure: Failure) -> None:
+    write_json(folder.error, failure.to_json())
+
+
+def read_ending(folder: RunDir) -> Ending | None:
+    """end.json, else the end that was recorded on a full disk; None for a run that has none."""
+    with suppress(OSError, ValueError):
+        return Ending.model_validate_json(read_json_bytes(folder.end))
+    return _read_in_place(folder)
+
+
+def record_end(folder: RunDir, status: EndStatus, *, exit_code: int | None, failure: Failure | None = None) -> None:
+    """Write end.json, before the mirror is told."""
+    ending = Ending(status=status, exit_code=exit_code, error=failure, time=time.time(), mirrored=None)
     try:
-        write_json(folder.end, content)
+        write_json(folder.end, ending.model_dump(mode="json"))
     except OSError:  # a full disk
-        _record_in_place(folder, content)
+        _record_in_place(folder, ending)
 
 
-def recorded_in_place(folder: RunDir) -> dict[str, Any] | None:
-    """The end that was recorded on a full disk."""
-    end = (read_launcher(folder) or {}).get("end")
-    if not isinstance(end, dict) or not end.keys() >= {"status", "exit_code", "error"}:
-        return None
-    return cast(dict[str, Any], end)
+def record_mirrored(folder: RunDir, *, mirrored: bool) -> None:
+    """Note in end.json whether MLflow knows the end."""
+    with suppress(OSError, ValueError):
+        ending = Ending.model_validate_json(read_json_bytes(folder.end))
+        write_json(folder.end, ending.model_copy(update={"mirrored": mirrored}).model_dump(mode="json"))
 
 
-def _record_in_place(folder: RunDir, content: dict[str, Any]) -> None:
-    """Write over the room that launcher.json has for an end: a full disk still takes what needs no more of it."""
+def _read_in_place(folder: RunDir) -> Ending | None:
+    launcher = read_launcher(folder)
+    with suppress(ValueError):
+        return Ending.model_validate_json(json.dumps(launcher.end)) if launcher and launcher.end else None
+    return None
+
+
+def _record_in_place(folder: RunDir, ending: Ending) -> None:
+    """Write over the room that launcher.json reserves for an end: a full disk still takes what needs no more of it."""
     launcher = read_launcher(folder)
     if launcher is None:
         return
     size = folder.launcher.stat().st_size
-    for error in (content["error"], None):  # its message may be too long
-        text = json.dumps({**launcher, "room": "", "end": {**content, "error": error}}).encode()
+    for kept in (ending, ending.model_copy(update={"error": None})):  # its message may be too long
+        content = launcher.model_copy(update={"room": "", "end": kept.model_dump(mode="json")})
+        text = content.model_dump_json().encode()
         if len(text) <= size:
             with suppress(OSError), folder.launcher.open("r+b", buffering=0) as file:
                 file.write(text.ljust(size))
                 os.fsync(file.fileno())
             return
-
-
-def record_mirrored(folder: RunDir, *, mirrored: bool) -> None:
-    """Say whether MLflow knows the end, too."""
-    content = read_mapping(folder.end)
-    if content:
-        with suppress(OSError):
-            write_json(folder.end, {**content, "mirrored": mirrored})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    status: Literal["FINISHED", "FAILED", "KILLED"]
-    exit_code: int
-    failure: Failure | None = None

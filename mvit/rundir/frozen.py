@@ -1,38 +1,63 @@
-"""run.json: the configuration and the plan of a run, hashed."""
+"""run.json: a run as it was frozen, configuration and plan, hashed."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from mvit.config import RunConfig
 from mvit.errors import RunDirError
-from mvit.files import json_digest, read_json, write_json
+from mvit.files import json_digest, read_json, read_mapping, write_json
 from mvit.plan import LaunchPlan
 from mvit.rundir.paths import RunDir
 
-SCHEMA = 3
+SCHEMA = 4
 
 
-def write_run(folder: RunDir, config: RunConfig, plan: LaunchPlan) -> None:
-    """Freeze what the workers shall do."""
-    content = {"schema": SCHEMA, "config": config.model_dump(mode="json"), "plan": plan.model_dump(mode="json")}
-    write_json(folder.run, {**content, "sha256": json_digest(content)})
+@dataclass(frozen=True)
+class Run:
+    """A frozen run: its folder, its configuration, its plan. What the parent executes and the workers read."""
+
+    folder: RunDir
+    config: RunConfig
+    plan: LaunchPlan
 
 
-def read_run(folder: RunDir) -> tuple[RunConfig, LaunchPlan]:
-    """What `write_run` froze; raises `RunDirError` for a folder that is torn, changed or of another version."""
+def write_run(run: Run) -> None:
+    """Freeze: from here on, edits to YAML change nothing."""
+    content = {
+        "schema": SCHEMA,
+        "config": run.config.model_dump(mode="json"),
+        "plan": run.plan.model_dump(mode="json"),
+    }
+    write_json(run.folder.run, {**content, "sha256": json_digest(content)})
+
+
+def read_run(folder: RunDir) -> Run:
+    """What `write_run` froze; raises `RunDirError` for a folder that is torn, edited or of another version."""
     try:
         content = read_json(folder.run)
         digest = content.pop("sha256")
         schema = content["schema"]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise RunDirError(f"{folder.path} is no run folder: run.json is missing or torn") from error
+        raise RunDirError(f"{folder.path} is not a run folder: run.json is missing or torn") from error
     if schema != SCHEMA:
-        raise RunDirError(f"{folder.run} has schema {schema}, this mvit reads {SCHEMA}; use the commit that made it")
+        raise RunDirError(f"{folder.run} has schema {schema}, this mvit reads {SCHEMA}; {_other_version(folder)}")
     if digest != json_digest(content):
-        raise RunDirError(f"{folder.run} was changed after the run was made (sha256 differs); start a new run instead")
+        raise RunDirError(f"{folder.run} was edited after the run was frozen (sha256 differs); start a new run instead")
     try:
         config = RunConfig.model_validate_json(json.dumps(content["config"]))
-        return config, LaunchPlan.model_validate_json(json.dumps(content["plan"]))
-    except (KeyError, ValueError) as error:  # whole and unchanged, so written by another version
-        raise RunDirError(f"{folder.run} holds what this mvit does not know; use the commit that made it") from error
+        plan = LaunchPlan.model_validate_json(json.dumps(content["plan"]))
+    except (KeyError, ValueError) as error:  # whole and unedited, so written by another version
+        raise RunDirError(f"{folder.run} does not fit this version of mvit; {_other_version(folder)}") from error
+    return Run(folder, config, plan)
+
+
+def run_digest(folder: RunDir) -> str:
+    """The sha256 that run.json holds: the identity of what was asked for."""
+    return str(read_json(folder.run)["sha256"])
+
+
+def _other_version(folder: RunDir) -> str:
+    commit = (read_mapping(folder.provenance) or {}).get("commit")
+    return f"use the commit that made it: git checkout {commit[:10]}" if commit else "use the version that made it"

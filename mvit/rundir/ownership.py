@@ -1,108 +1,143 @@
-"""Who looks after a run: launcher.json, and whether that process still lives.
+"""launcher.json: which process looks after a run, and whether it still lives.
 
-end.json says how the run ended. A run with a launcher that is dead and without an end is an orphan.
+end.json says how a run ended. A run whose launcher is dead and which has no end is an orphan.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict
+
+from mvit.config import Frozen
 from mvit.errors import RunDirError
-from mvit.files import read_mapping, write_json
+from mvit.files import lock, read_json_bytes, write_json
 from mvit.process import process_start
 from mvit.rundir.paths import RunDir, writable
 from mvit.rundir.status import read_statuses
 
-ELSEWHERE_S = 120.0
-"""A run of another machine counts as alive while its workers have written in so many seconds."""
+REMOTE_S = 120.0
+"""A run of another host counts as alive while one of its workers has written within so many seconds."""
 ROOM = 2000
-"""Bytes of launcher.json that wait for an end that nothing else on the disk has room for."""
-SAID = frozenset(("pid", "started", "host", "boot"))
-"""What launcher.json holds, whatever else."""
+"""Bytes of launcher.json reserved for an end that nothing else on the disk has room for."""
 LEAVE_S = 5.0
-"""Longest wait for the workers of a launcher that was killed: within a second or two they see it and end."""
+"""Longest wait for the workers of a launcher that was killed: they notice within a second or two, and end."""
+
+
+class Launcher(Frozen):
+    """launcher.json."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    pid: int
+    started: int | None
+    """Start of the process, in clock ticks since boot."""
+    host: str
+    boot: str
+    """The boot of the host: pids and start times begin anew with it."""
+    room: str = ""
+    end: Any = None
+
+    @property
+    def is_local(self) -> bool:
+        return self.host == socket.gethostname()
+
+    def lives(self) -> bool:
+        """Whether it is a live process of this host; it may be busy with another run by now."""
+        return self.is_local and self.boot == _boot() and process_start(self.pid) == self.started
+
+
+_executing: set[Path] = set()
+_executing_lock = threading.Lock()
+
+
+@contextmanager
+def owned(folder: RunDir) -> Generator[None]:
+    """Make this process the run's launcher for a while: nobody else executes it meanwhile, nor another thread.
+
+    Raises `RunDirError` while another launcher, or a worker of it, lives, or where the folder cannot be written.
+    """
+    path = folder.path.resolve()
+    with _executing_lock:
+        if path in _executing:
+            raise RunDirError(f"{folder.path} is still running in this process; stop it first")
+        _executing.add(path)
+    try:
+        claim(folder)
+        yield
+    finally:
+        with _executing_lock:
+            _executing.discard(path)
 
 
 def claim(folder: RunDir) -> None:
-    """Make this process the run's launcher; raises `RunDirError` while another one, or a worker of it, lives, or
-    where the folder cannot be written.
-    """
-    with writable(folder.path), _locked(folder.path):
-        deadline = time.monotonic() + LEAVE_S
-        while (reason := alive(folder)) and _are_leaving(folder) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        if reason:
-            raise RunDirError(f"{folder.path} is still running: {reason}; stop it first")
-        write_json(folder.launcher, {**_myself(), "time": time.time(), "room": " " * ROOM})
+    """Write launcher.json in this process's name, and forget an earlier end; raises as `owned` does."""
+    with writable(folder.path), lock(folder.path):
+        must_be_over(folder)
+        pid, host = os.getpid(), socket.gethostname()
+        me = Launcher(pid=pid, started=process_start(pid), host=host, boot=_boot(), room=" " * ROOM, end=None)
+        write_json(folder.launcher, me.model_dump(mode="json"))
         folder.end.unlink(missing_ok=True)
 
 
+def must_be_over(folder: RunDir) -> None:
+    """Raises `RunDirError` while a process of the run lives; waits for workers whose launcher was killed."""
+    deadline = time.monotonic() + LEAVE_S
+    while (reason := alive(folder)) and _is_leaving(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if reason:
+        raise RunDirError(f"{folder.path} is still running: {reason}; stop it first")
+
+
 def alive(folder: RunDir) -> str | None:
-    """Which process of the run lives, in words."""
-    owner = read_launcher(folder)
-    if owner and owner.get("host") != socket.gethostname():
-        fresh = [s for s in read_statuses(folder) if time.time() - s["time"] < ELSEWHERE_S]
-        return f"on {owner.get('host')}" if fresh and not read_mapping(folder.end) else None
-    if owner and owner.get("boot") != _boot():
-        return None  # pids and start times begin anew with the machine
-    if owner and owner["pid"] != os.getpid() and lives(folder) and not read_mapping(folder.end):
-        return f"its launcher is process {owner['pid']}"
-    workers = [status for status in read_statuses(folder) if process_start(status["pid"]) == status["started"]]
-    return f"process {workers[0]['pid']} of it has not ended" if workers else None
+    """Which process of the run is alive, in words."""
+    launcher = read_launcher(folder)
+    if launcher and not launcher.is_local:
+        recent = [status for status in read_statuses(folder) if time.time() - status.time < REMOTE_S]
+        return f"on {launcher.host}" if recent and not folder.end.exists() else None
+    if launcher and launcher.boot != _boot():
+        return None
+    if launcher and launcher.pid != os.getpid() and launcher.lives() and not folder.end.exists():
+        return f"its launcher is process {launcher.pid}"
+    workers = [status for status in read_statuses(folder) if status.lives()]
+    return f"its process {workers[0].pid} has not ended" if workers else None
 
 
-def _are_leaving(folder: RunDir) -> bool:
-    """Whether only workers are left, of a launcher of this machine."""
-    owner = read_launcher(folder)
-    return bool(owner) and owner.get("host") == socket.gethostname() and not lives(folder)
-
-
-def lives(folder: RunDir) -> bool:
-    """Whether the run's launcher is a live process of this machine; it may be busy with another trial."""
-    owner = read_launcher(folder)
-    mine = owner and owner.get("host") == socket.gethostname() and owner.get("boot") == _boot()
-    return bool(mine and owner and process_start(owner["pid"]) == owner["started"])
+def launcher_lives(folder: RunDir) -> bool:
+    """Whether the run's launcher is a live process of this host; it may be busy with another run by now."""
+    launcher = read_launcher(folder)
+    return launcher is not None and launcher.lives()
 
 
 def is_orphan(folder: RunDir) -> bool:
-    """Whether the run was this machine's, has no end, and nobody left who could record one."""
-    owner = read_launcher(folder)
-    if not owner or owner.get("host") != socket.gethostname() or folder.end.exists():
+    """Whether the run was this host's, has no end, and nobody left who could record one."""
+    launcher = read_launcher(folder)
+    if not launcher or not launcher.is_local or folder.end.exists():
         return False
-    return not lives(folder) and alive(folder) is None
+    return not launcher.lives() and alive(folder) is None
 
 
-def read_launcher(folder: RunDir) -> dict[str, Any] | None:
-    """What launcher.json says; None for one that is missing, torn or another's."""
-    said = read_mapping(folder.launcher)
-    return said if said and said.keys() >= SAID else None
+def read_launcher(folder: RunDir) -> Launcher | None:
+    """launcher.json; None where it is missing, torn or something else."""
+    with suppress(OSError, ValueError):
+        return Launcher.model_validate_json(read_json_bytes(folder.launcher))
+    return None
 
 
-def _myself() -> dict[str, Any]:
-    pid = os.getpid()
-    return {"pid": pid, "started": process_start(pid), "host": socket.gethostname(), "boot": _boot()}
+def _is_leaving(folder: RunDir) -> bool:
+    """Whether only workers are left, of a launcher of this host."""
+    launcher = read_launcher(folder)
+    return launcher is not None and launcher.is_local and not launcher.lives()
 
 
 def _boot() -> str:
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return ""
-
-
-@contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    """One process at a time; the lock ends with the process, and is no file that stays."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems know no locks
-            fcntl.flock(number, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(number)

@@ -1,19 +1,21 @@
-"""The run folder: its names, its atomic writes, its journal.
+"""The run folder: where its files are, and who writes each.
 
 runs/<name>/<time>-<id>/
-    run.json            configuration and plan, hashed; written once by the parent
-    provenance.json     what code, versions and host made the run; code.patch beside it
-    metrics.jsonl       the journal, a line per entry, written by rank 0
-    status/<rank>.json  stage, step, heartbeat and error of each process
+    run.json            configuration and plan, hashed; written once, when the run is frozen (frozen.py)
+    provenance.json     code, versions, host, data and command behind the run; code.patch beside it
+    metrics.jsonl       the journal, a line per entry, written by rank 0 (journal.py)
+    status/<rank>.json  stage, step, heartbeat and error of each process (status.py)
     logs/attempt-<n>/   a file per process
-    checkpoints/        see `checkpoints.py`
-    confusion.json      class by class counts of the best evaluation
-    result.json         final and best numbers, written last
-    tracking.json       where the run is mirrored
-    stop.json, stop_at.json   between parent and workers, while a run is stopped
-    launcher.json       the process that looks after the run
-    error.json          the first cause of a failure
-    end.json            how the run ended, and whether its mirror knows; written by the parent
+    checkpoints/        last, best and kept ones (checkpoints.py)
+    confusion.json      class by class counts of the best evaluation, written by rank 0
+    result.json         final and best numbers, written last by rank 0 (result.py)
+    tracking.json       where the run is mirrored, and how far; written by the parent
+    stop.json           the parent's request to stop;  stop_at.json: rank 0's answer (stop.py)
+    launcher.json       the process that looks after the run (ownership.py)
+    error.json          the first cause of a failure, written by the parent
+    end.json            how the run ended, and whether its mirror knows; written by the parent (ending.py)
+
+A sweep's folder holds one such folder per trial, and sweep.json.
 """
 
 from __future__ import annotations
@@ -58,6 +60,9 @@ class RunDir:
     def logs(self) -> Path:
         return self.path / "logs"
 
+    def attempt_logs(self, attempt: int) -> Path:
+        return self.logs / f"attempt-{attempt}"
+
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
@@ -72,12 +77,10 @@ class RunDir:
 
     @property
     def stop(self) -> Path:
-        """The parent's wish that the workers write a checkpoint and end."""
         return self.path / "stop.json"
 
     @property
     def stop_at(self) -> Path:
-        """Rank 0's answer: the step after which all of them do."""
         return self.path / "stop_at.json"
 
     @property
@@ -92,12 +95,14 @@ class RunDir:
     def end(self) -> Path:
         return self.path / "end.json"
 
-    def attempt_logs(self, attempt: int) -> Path:
-        return self.logs / f"attempt-{attempt}"
-
     @property
     def tracking(self) -> Path:
         return self.path / "tracking.json"
+
+    @property
+    def sweep(self) -> Path:
+        """Of the folder of a sweep: what was asked for."""
+        return self.path / "sweep.json"
 
 
 def new_run_id() -> str:
@@ -112,14 +117,14 @@ def create_run_dir(path: Path) -> RunDir:
         for part in ("status", "logs", "checkpoints"):
             (path / part).mkdir()
     except OSError as error:
-        raise RunDirError(f"cannot make the run folder {path}: {error.strerror}") from error
+        raise RunDirError(f"cannot create the run folder {path}: {error.strerror}") from error
     return RunDir(path)
 
 
 @contextmanager
 def writable(path: Path) -> Generator[None]:
-    """What a run cannot begin without: where the disk refuses, `RunDirError` says so."""
+    """Around what a run cannot start without: where the disk refuses, `RunDirError` says so."""
     try:
         yield
     except OSError as error:
-        raise RunDirError(f"{path} cannot be written: {error.strerror}") from error
+        raise RunDirError(f"cannot write to {path}: {error.strerror}") from error

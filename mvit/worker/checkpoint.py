@@ -1,15 +1,7 @@
-"""Checkpoints: safetensors with a JSON sidecar, whole or absent.
-
-step-00000352.safetensors   weights, statistics, moments of the optimizer, by parameter name
-step-00000352.json          step, epoch, metrics, sha256 of the file; written after it, so that it vouches for it
-last.json, best.json        {"file": "step-00000352"}
-"""
+"""Checkpoints: the tensors of a network and its optimizer, into files and back, whole or absent."""
 
 import hashlib
-import os
 import re
-import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +12,8 @@ from mindspore import nn
 from safetensors.numpy import load_file, save
 
 from mvit.config import CheckpointConfig
-from mvit.files import file_digest, fsync_dir, read_json, read_sealed, sealed, write_json
-from mvit.rundir.checkpoints import checkpoint_file, sidecar_of
+from mvit.files import file_digest, read_json, write_bytes
+from mvit.rundir.checkpoints import Checkpoint, checkpoint_file, newest_first
 
 HEAD = ("head.weight", "head.bias")
 """What the number of classes shapes."""
@@ -32,69 +24,38 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be used; one line."""
 
 
-def write(folder: Path, tensors: dict[str, np.ndarray], sidecar: dict[str, Any]) -> None:
-    """Write the checkpoint of sidecar["step"]: the tensors first, so that the sidecar vouches for them.
+def write(checkpoint: Checkpoint, tensors: dict[str, np.ndarray], sidecar: dict[str, Any]) -> None:
+    """Write the tensors, then the sidecar that vouches for them.
 
-    A step that is written again, after a resume, has the same bits: at no moment is there a sidecar of other ones.
+    A step that is written again, after a resume, has the same bits: at no moment does a sidecar vouch for others.
     """
-    path = sidecar_of(folder, sidecar["step"])
-    tensors_path = path.with_suffix(".safetensors")
-    temporary = folder / f".{tensors_path.name}.{secrets.token_hex(4)}"
-    data = save(tensors, metadata={"format": "mvit"})  # its save_file has errors, and temporary files, of its own kind
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(tensors_path)
-        fsync_dir(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
-    write_json(path, sealed({**sidecar, "sha256": hashlib.sha256(data).hexdigest()}))
-
-
-def prune(folder: Path, *, keep_last: int, keep_best: int) -> None:
-    """Throw away all but the newest and the best checkpoints, and what a kill left half written."""
-    sidecars = sorted(folder.glob("step-*.json"))
-    kept = {_of_json(folder / f"{tag}.json", "file") for tag in ("last", "best")}
-    kept |= {path.stem for path in sidecars[-keep_last:]}
-    scores = {path.stem: score for path in sidecars if (score := _of_json(path, "score")) is not None}
-    kept |= set(sorted(scores, key=lambda stem: (-scores[stem], stem))[:keep_best])
-    for file in (*folder.glob("step-*"), *folder.glob(".step-*")):
-        with suppress(OSError):
-            if file.stem not in kept:
-                file.unlink()
-
-
-def _of_json(path: Path, key: str) -> Any:
-    """A value of a file; None where it is missing or torn."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return read_json(path)[key]
-    return None
+    data = save(tensors, metadata={"format": "mvit"})  # its save_file raises errors, and leaves files, of its own kind
+    write_bytes(checkpoint.tensors, data)
+    checkpoint.write_sidecar({**sidecar, "sha256": hashlib.sha256(data).hexdigest()})
 
 
 @dataclass(frozen=True)
-class Newest:
+class Loaded:
     """The newest checkpoint that is whole, and one line for each newer one that is not."""
 
-    path: Path
+    checkpoint: Checkpoint
     tensors: dict[str, np.ndarray]
     sidecar: dict[str, Any]
     damaged: tuple[str, ...]
 
 
-def newest(folder: Path) -> Newest | None:
+def load_newest(folder: Path) -> Loaded | None:
     """Where to continue; None for a run without a checkpoint. Raises `CheckpointError` when all are damaged."""
     damaged: list[str] = []
-    for path in sorted(folder.glob("step-*.json"), reverse=True):
+    for checkpoint in newest_first(folder):
         try:
-            tensors = read(path.with_suffix(".safetensors"))
-            _must_be_finite(tensors, source=path.with_suffix(".safetensors"))
-            return Newest(path.with_suffix(".safetensors"), tensors, read_sealed(path), tuple(damaged))
+            tensors = read(checkpoint.tensors)
+            _must_be_finite(tensors, source=checkpoint.tensors)
+            return Loaded(checkpoint, tensors, checkpoint.read_sidecar(), tuple(damaged))
         except (CheckpointError, OSError, ValueError, KeyError, TypeError) as error:
             damaged.append(str(error).splitlines()[0])
     if damaged:
-        raise CheckpointError(f"no checkpoint of {folder} is whole: {damaged[0]}")
+        raise CheckpointError(f"no checkpoint in {folder} is whole: {damaged[0]}")
     return None
 
 
@@ -108,7 +69,9 @@ def restore(cells: list[nn.Cell], tensors: dict[str, np.ndarray], *, rank: int, 
     """Set every parameter of the cells, bit for bit; a worker's own statistics stand under its rank."""
     parameters = {p.name: p for cell in cells for p in cell.get_parameters()}
     if strange := sorted(name for name in tensors if _OF_RANK.sub("", name) not in parameters):
-        raise CheckpointError(f"{source} holds {strange[0]}, which the run has not; it is of another configuration")
+        raise CheckpointError(
+            f"{source} holds {strange[0]}, which this run does not have; it is of another configuration"
+        )
     for parameter in parameters.values():
         value = tensors.get(of_rank(rank, parameter.name), tensors.get(parameter.name))
         if value is None:
@@ -129,10 +92,10 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a file; a sidecar's sha256 is checked where there is one (imported weights have none)."""
     sidecar = path.with_suffix(".json")
     if path.parent.name == "checkpoints" and not sidecar.exists():
-        raise CheckpointError(f"{path} was not written to its end: it has no {sidecar.name}")
+        raise CheckpointError(f"{path} is incomplete: it has no {sidecar.name}")
     try:
         if sidecar.exists() and file_digest(path) != read_json(sidecar)["sha256"]:
-            raise CheckpointError(f"{path} is damaged: its sha256 is not that of {sidecar.name}")
+            raise CheckpointError(f"{path} is damaged: its sha256 is not the one in {sidecar.name}")
         return load_file(path)
     except CheckpointError:
         raise
@@ -153,7 +116,7 @@ def weights_of(asked: CheckpointConfig) -> Weights:
     """The weights of a file or a run folder: the raw ones or their averages; `best` is what the sidecar says."""
     path = checkpoint_file(Path(asked.checkpoint))
     if path is None:
-        raise CheckpointError(f"{asked.checkpoint} has no best checkpoint")
+        raise CheckpointError(f"{asked.checkpoint} has no best checkpoint yet")
     tensors = read(path)
     sidecar = path.with_suffix(".json")
     which = asked.weights

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mvit.files import read_sealed, sealed, write_json
-from mvit.rundir.checkpoints import sidecar_of
-from mvit.worker import checkpoint
+from mvit.rundir.checkpoints import Checkpoint, prune, set_tag
+from mvit.worker.checkpoint import write
 
 
 @dataclass(frozen=True)
@@ -64,19 +63,17 @@ class Writer:
             try:
                 match job:
                     case _Save():
-                        checkpoint.write(self.folder, job.tensors, job.sidecar)
-                        self._point("last", job.sidecar["step"])
+                        saved = Checkpoint(self.folder, job.sidecar["step"])
+                        write(saved, job.tensors, job.sidecar)
+                        set_tag(self.folder, "last", saved)
                     case _Judge():
-                        path = sidecar_of(self.folder, job.step)
-                        write_json(path, sealed({**read_sealed(path), **job.fields}))
+                        judged = Checkpoint(self.folder, job.step)
+                        judged.write_sidecar({**judged.read_sidecar(), **job.fields})
                         if job.is_best:
-                            self._point("best", job.step)
-                checkpoint.prune(self.folder, keep_last=self.keep_last, keep_best=self.keep_best)
+                            set_tag(self.folder, "best", judged)
+                prune(self.folder, keep_last=self.keep_last, keep_best=self.keep_best)
             except Exception as error:  # noqa: BLE001  a thread that ended would hold the training for ever
                 step = job.sidecar["step"] if isinstance(job, _Save) else job.step
                 if step not in self.lost:
                     self.lost.add(step)
                     self.report(step, getattr(error, "strerror", None) or str(error))
-
-    def _point(self, tag: str, step: int) -> None:
-        write_json(self.folder / f"{tag}.json", {"file": sidecar_of(self.folder, step).stem})

@@ -8,41 +8,42 @@ from mvit.errors import RunDirError
 from mvit.process import die_with_parent, launcher_is_gone
 from mvit.rundir.frozen import read_run
 from mvit.rundir.paths import RunDir
+from mvit.rundir.status import SCHEDULER, Stage
 from mvit.worker.heartbeat import Heartbeat
 from mvit.worker.stop import Stopped
 
 
 def main(folder: RunDir) -> None:
-    """Do what run.json says. What goes wrong stands in status/<rank>.json and, as a traceback, in the log."""
+    """Do what run.json says. What goes wrong is in status/<rank>.json and, as a traceback, in the log."""
     die_with_parent()
-    if launcher_is_gone():  # before it was asked
+    if launcher_is_gone():  # before it could be asked
         sys.exit(1)
-    config, plan = read_run(folder)
-    scheduler = os.environ.get("MS_ROLE") == "MS_SCHED"
-    rank = int(os.environ.get("RANK_ID", "0")) if plan.world_size > 1 else 0
-    status = Heartbeat(
-        folder.status / ("scheduler.json" if scheduler else f"{rank}.json"), rank=-1 if scheduler else rank
+    run = read_run(folder)
+    is_scheduler = os.environ.get("MS_ROLE") == "MS_SCHED"
+    rank = int(os.environ.get("RANK_ID", "0")) if run.plan.world_size > 1 else 0
+    heartbeat = Heartbeat(
+        folder.status / ("scheduler.json" if is_scheduler else f"{rank}.json"), rank=SCHEDULER if is_scheduler else rank
     )
     try:
         # MindSpore takes seconds to load: only now that this process can be seen, and ends with its parent.
         from mvit.worker import device, train
 
-        if not scheduler:
-            device.open_device(plan.device, threads=plan.threads, jit_level=plan.jit_level)
-        status.stage("join")
-        device.join(plan.world_size)  # never returns in the scheduler
-        match config.task.kind:
+        if not is_scheduler:
+            device.open_device(run.plan.device, threads=run.plan.threads, jit_level=run.plan.jit_level)
+        heartbeat.stage(Stage.JOIN)
+        device.join(run.plan.world_size)  # never returns in the scheduler
+        match run.config.task.kind:
             case "train":
-                train.train(config, plan, folder, rank=rank, status=status)
+                train.train(run, rank=rank, heartbeat=heartbeat)
             case "evaluate":
-                train.evaluate_only(config, plan, folder, rank=rank, status=status)
+                train.evaluate_only(run, rank=rank, heartbeat=heartbeat)
     except Stopped:
-        status.stage("stopped")
+        heartbeat.stage(Stage.STOPPED)
         return
     except BaseException as error:
-        status.failed(error)
+        heartbeat.failed(error)
         raise
-    status.stage("done")
+    heartbeat.stage(Stage.DONE)
 
 
 if __name__ == "__main__":

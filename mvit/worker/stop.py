@@ -1,38 +1,39 @@
-"""Stopping at a step that all workers agree on, since each step needs all of them."""
+"""Stopping after a step that all workers agree on, since each step needs all of them."""
 
 from contextlib import suppress
 
-from mvit.files import read_json, write_json
 from mvit.rundir.paths import RunDir
+from mvit.rundir.stop import read_stop_at, write_stop_at
 
 IN_FLIGHT = 2
 """Steps that the host may be ahead of the device."""
 
 
 class Stopped(Exception):
-    """Somebody asked for the end; the checkpoint of the last step is written."""
+    """The run was asked to stop; the checkpoint of the last step is written."""
 
 
-class Stop:
+class StopAgreement:
     """Whether to stop after a step.
 
-    The parent writes stop.json; rank 0 answers with a step that no worker has begun: another one is at most one step
+    The parent writes stop.json; rank 0 answers with a step that no worker has started: another one is at most one step
     ahead of rank 0's device, and its host IN_FLIGHT more.
     """
 
     def __init__(self, folder: RunDir, *, rank: int, world_size: int) -> None:
         self.folder, self.rank = folder, rank
         self.ahead = IN_FLIGHT + 2 if world_size > 1 else 0
-        self.at: int | None = None
+        self.step: int | None = None
+        """The step to stop after; None while nobody asked."""
 
-    def due(self, step: int) -> bool:
-        """Asked by every worker after each step."""
-        if self.at is None:
+    def is_due(self, step: int) -> bool:
+        """Called by every worker after each step."""
+        if self.step is None:
             if self.rank == 0 and self.folder.stop.exists():
-                with suppress(OSError):  # a full disk: nobody else would hear of it
-                    write_json(self.folder.stop_at, {"step": step + self.ahead})
-                    self.at = step + self.ahead
-            elif self.rank > 0 and self.folder.stop_at.exists():
-                self.at = int(read_json(self.folder.stop_at)["step"])
-                assert self.at >= step, f"asked to stop at step {self.at}, already at {step}"
-        return self.at == step
+                with suppress(OSError):  # a full disk: nobody else would learn of it
+                    write_stop_at(self.folder, step + self.ahead)
+                    self.step = step + self.ahead
+            elif self.rank > 0:
+                self.step = read_stop_at(self.folder)
+                assert self.step is None or self.step >= step, f"asked to stop at {self.step}, already at {step}"
+        return self.step == step

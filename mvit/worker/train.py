@@ -9,12 +9,15 @@ import mindspore as ms
 import numpy as np
 
 from mvit.config import EvaluateTask, RunConfig, WeightsInit
-from mvit.files import read_json, write_json
+from mvit.files import write_json
 from mvit.models.mobilevit import MobileViT
 from mvit.models.spec import groups
 from mvit.plan import LaunchPlan
+from mvit.rundir.frozen import Run, run_digest
 from mvit.rundir.journal import Journal
 from mvit.rundir.paths import RunDir
+from mvit.rundir.result import EvaluateResult, TrainResult, write_result
+from mvit.rundir.status import Stage
 from mvit.schedule import learning_rate
 from mvit.worker import checkpoint, device
 from mvit.worker.checkpoint_writer import Writer
@@ -29,7 +32,7 @@ from mvit.worker.optim import make_optimizer
 from mvit.worker.progress import Progress
 from mvit.worker.step import RunStep, blank_batch, compile_graph, tensors
 from mvit.worker.step_graphs import Ema, Gradients, Scale, Update
-from mvit.worker.stop import Stop, Stopped
+from mvit.worker.stop import StopAgreement, Stopped
 
 MOST_DROPPED = 100
 """Updates in a row that may overflow: a dynamic loss scale has long found its place by then."""
@@ -45,21 +48,22 @@ class NullJournal:
     def close(self) -> None: ...
 
 
-def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, status: Heartbeat) -> None:
+def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     """Train as planned. Rank 0 writes journal, checkpoints and, last of all, result.json."""
+    config, plan, folder, status = run.config, run.plan, run.folder, heartbeat
     journal = Journal(folder.journal) if rank == 0 else NullJournal()
     workers = device.Workers(plan.world_size)
     recipe = config.train
 
-    status.stage("data")
+    status.stage(Stage.DATA)
     train_source, val_source = open_sources(config.data, plan.dataset)
     loader = Loader(config.data, augment=config.augment, seed=config.seed, largest=_largest(plan))
 
-    status.stage("build")
+    status.stage(Stage.BUILD)
     ms.set_seed(config.seed)
     net = MobileViT(config.model, num_classes=plan.num_classes)
     device.cast_network(net, config.precision)
-    begun = checkpoint.newest(folder.checkpoints)
+    begun = checkpoint.load_newest(folder.checkpoints)
     if begun is None and isinstance(config.init, WeightsInit):
         weights = checkpoint.weights_of(config.init)
         new = checkpoint.initialise(net, weights)
@@ -86,26 +90,26 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
 
     at = Progress()
     if begun is not None:
-        checkpoint.restore(kept, begun.tensors, rank=rank, source=begun.path)
+        checkpoint.restore(kept, begun.tensors, rank=rank, source=begun.checkpoint.tensors)
         at = Progress(**begun.sidecar["progress"])
         journal.event("resumed", step=at.step, damaged=list(begun.damaged))
 
-    status.stage("compile")
+    status.stage(Stage.COMPILE)
     compiled = _compile(step, evaluate_step, plan, journal)
     compile_eval_s = compiled["evaluate"]
     compile_s = sum(compiled.values()) - compile_eval_s
     times = {"perf/compile_s": compile_s, "perf/compile_eval_s": compile_eval_s}
     journal.metrics(times, step=0, epoch=0)
 
-    status.stage("step")
+    status.stage(Stage.STEP)
     writer = Writer(
         folder.checkpoints,
         keep_last=recipe.keep_last,
         keep_best=recipe.keep_best,
         report=lambda number, reason: journal.event("checkpoint_failed", step=number, reason=reason),
     )
-    digest = read_json(folder.run)["sha256"]
-    stop = Stop(folder, rank=rank, world_size=plan.world_size)
+    digest = run_digest(folder)
+    stop = StopAgreement(folder, rank=rank, world_size=plan.world_size)
     window = Window(at.window, last=at.last_loss)
     throughput = Throughput(synchronise=window.synchronise, waited_s=lambda: loader.waited_s)
 
@@ -154,7 +158,7 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
                     must_be_finite(logged, step=at.step)
                     journal.metrics(logged, step=at.step, epoch=epoch)
                 status.step(at.step)
-                if stop.due(at.step):
+                if stop.is_due(at.step):
                     break
                 if recipe.checkpoint_every_steps and at.step % recipe.checkpoint_every_steps == 0 and at.step < ends:
                     save()
@@ -165,15 +169,15 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
         if evaluates and not at.averaged:
             workers.average(_statistics(kept))
             at.averaged = True
-        if evaluates or stop.at == at.step:
+        if evaluates or stop.step == at.step:
             save()
-        if stop.at == at.step:
+        if stop.step == at.step:
             writer.close()
             with suppress(OSError):
                 journal.close()
             raise Stopped(f"stopped after step {at.step}")
         if evaluates:
-            status.stage("evaluate")
+            status.stage(Stage.EVALUATE)
             found = _evaluate(
                 evaluate_step, plan, config, loader, val_source, rank=rank, workers=workers, status=status
             )
@@ -198,7 +202,7 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
                 writer.judge(at.step, {**about, "score": found.acc1}, is_best=improved)
                 if improved:
                     _write_confusion(folder, found, journal)
-            status.stage("step")
+            status.stage(Stage.STEP)
         if is_last:
             break
 
@@ -209,26 +213,27 @@ def train(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, sta
     journal.close()
     if rank == 0:
         metrics = {**at.final, **times, "perf/first_step_s": at.first_step_s, "train/loss": window.last}
-        result = {"task": "train", "steps": at.step, "metrics": metrics, "graphs": compiled}
-        write_json(folder.result, {**result, "compiled": step.compiled()})
+        result = TrainResult(task="train", steps=at.step, metrics=metrics, graphs=compiled, compiled=step.compiled())
+        write_result(folder, result)
 
 
-def evaluate_only(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: int, status: Heartbeat) -> None:
+def evaluate_only(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     """Evaluate the checkpoint that the task names."""
+    config, plan, folder, status = run.config, run.plan, run.folder, heartbeat
     assert isinstance(config.task, EvaluateTask)
     journal = Journal(folder.journal) if rank == 0 else NullJournal()
-    status.stage("data")
+    status.stage(Stage.DATA)
     _, source = open_sources(config.data, plan.dataset)
     loader = Loader(config.data, augment=config.augment, seed=config.seed, largest=_largest(plan))
-    status.stage("build")
+    status.stage(Stage.BUILD)
     net = MobileViT(config.model, num_classes=plan.num_classes)
     device.cast_network(net, config.precision)
     weights = checkpoint.weights_of(config.task)
     checkpoint.load(net, weights.tensors, source=weights.source)
     step = EvaluateStep(net, normalise=Normalise(config.data), num_classes=plan.num_classes)
-    status.stage("compile")
+    status.stage(Stage.COMPILE)
     compiled = {"evaluate": _compile_evaluation(step, plan)}
-    status.stage("evaluate")
+    status.stage(Stage.EVALUATE)
     workers = device.Workers(plan.world_size)
     found = _evaluate(step, plan, config, loader, source, rank=rank, workers=workers, status=status)
     loader.close()
@@ -238,10 +243,17 @@ def evaluate_only(config: RunConfig, plan: LaunchPlan, folder: RunDir, *, rank: 
         metrics["perf/peak_rss_mb"] = device.peak_rss_mb()
         journal.metrics(metrics, step=0, epoch=0)
         _write_confusion(folder, found, journal)
-        counts = {"correct1": found.correct1, "correct5": found.correct5, "count": found.count}
         journal.close()
-        result = {"task": "evaluate", "steps": 0, "metrics": metrics, "counts": counts, "graphs": compiled}
-        write_json(folder.result, {**result, "weights": weights.which})
+        result = EvaluateResult(
+            task="evaluate",
+            metrics=metrics,
+            graphs=compiled,
+            correct1=found.correct1,
+            correct5=found.correct5,
+            count=found.count,
+            weights=weights.which,
+        )
+        write_result(folder, result)
 
 
 def _marking(batches: Iterator[Batch], status: Heartbeat) -> Iterator[Batch]:

@@ -53,7 +53,7 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_as_one_left_alone(tmp_path, t
             lambda: (
                 scene.steps()[-1:] >= [step - step % 3 or 3]  # noqa: B023
                 and (of_rank_0 := scene.statuses().get(0))
-                and of_rank_0["stage"] in stages  # noqa: B023
+                and of_rank_0.stage in stages  # noqa: B023
                 and of_rank_0
             )
         )
@@ -62,7 +62,7 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_as_one_left_alone(tmp_path, t
         with suppress(ProcessLookupError, KeyError):
             scene.kill(victim)
         scene.end()
-        killed.append(f"{victim} in {here['stage']} {here['step']}")
+        killed.append(f"{victim} in {here.stage} {here.step}")
         assert scene.process.returncode == (-signal.SIGKILL if victim == "launcher" else 1), scene.err
         assert victim == "launcher" or read_json(scene.folder.error)["kind"] == "killed"
         scene.resume()

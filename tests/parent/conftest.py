@@ -19,10 +19,10 @@ from mvit.parent import provenance
 from mvit.parent.host import CHECKOUT, this_host
 from mvit.parent.plan import make_plan
 from mvit.parent.tracking import live
-from mvit.parent.tracking.content import of_folder
+from mvit.parent.tracking.content import parameters_of, tags_of
 from mvit.parent.tracking.live import Tracker
 from mvit.rundir import paths
-from mvit.rundir.frozen import write_run
+from mvit.rundir.frozen import Run, read_run, write_run
 from mvit.rundir.journal import Journal
 from mvit.rundir.paths import RunDir
 
@@ -79,7 +79,7 @@ def run_folder(configured, tmp_path) -> Callable[..., RunDir]:
         made = paths.create_run_dir(tmp_path / "runs" / "x" / name)
         config = configured(*overrides)
         facts = dataset.look(config.data)
-        write_run(made, config, make_plan(config, host=this_host(), facts=facts))
+        write_run(Run(made, config, make_plan(config, host=this_host(), facts=facts)))
         made_of, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint=facts.fingerprint)
         write_json(made.provenance, made_of)
         if patch:
@@ -95,8 +95,9 @@ def mirrored(monkeypatch) -> Callable[[RunDir, str], Tracker]:
     monkeypatch.setattr(live, "FLUSH_EVERY_S", 0.1)
 
     def start(folder: RunDir, uri: str, *, parent_run_id: str | None = None) -> Tracker:
-        params, tags = of_folder(folder)
+        run = read_run(folder)
         where = MlflowTracking(kind="mlflow", uri=None, experiment="mvit")
+        params, tags = parameters_of(run), tags_of(run)
         started = Tracker(folder, tracking=where, uri=uri, params=params, tags=tags, parent_run_id=parent_run_id)
         started.start()
         return started

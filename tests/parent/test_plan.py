@@ -4,23 +4,24 @@ from pathlib import Path
 import pytest
 
 from mvit.data import dataset
+from mvit.errors import ConfigError
 from mvit.parent.command import make_command
 from mvit.parent.host import CHECKOUT, Host
 from mvit.parent.plan import make_plan
 from mvit.parent.request.launch_rules import data_rules, host_rules
 from mvit.parent.request.rules import judge
+from mvit.parent.slot import Slot, must_fit, parse_slot
+from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 
 FOLDER = Path("/runs/x")
+SLOT = Slot()
 HOST = Host(
     python="/env/bin/python",
     path="/usr/bin",
     pythonpath="/cann/python",
     cpu_count=2,
     ascend_cards=0,
-    port=23456,
-    node_rank=0,
-    master_addr="127.0.0.1",
 )
 IMAGENET = ("train=imagenet", "data=synthetic", "data.num_train=1281167", "data.num_val=50000", "data.classes=1000")
 
@@ -36,8 +37,10 @@ def planned(configured):
 
 @pytest.fixture
 def commanded(configured):
-    def make(*overrides, host=HOST):
-        return make_command(configured(*overrides), host=host, folder=RunDir(FOLDER), attempt=1)
+    def make(*overrides, host=HOST, slot=SLOT):
+        config = configured(*overrides)
+        run = Run(RunDir(FOLDER), config, make_plan(config, host=host, facts=dataset.look(config.data)))
+        return make_command(run, host=host, slot=slot, port=23456, attempt=1)
 
     return make
 
@@ -79,9 +82,9 @@ def test_one_card_needs_no_msrun(planned, commanded):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_two_machines_differ_in_their_rank_alone(planned, commanded, rank):
-    host = replace(HOST, node_rank=rank, master_addr="10.0.0.1")
-    plan = planned("topology=ascend_2x8", *IMAGENET, host=host)
-    assert " ".join(commanded("topology=ascend_2x8", host=host).argv) == (
+    slot = Slot(node_rank=rank, master_addr="10.0.0.1")
+    plan = planned("topology=ascend_2x8", *IMAGENET)
+    assert " ".join(commanded("topology=ascend_2x8", slot=slot).argv) == (
         f"msrun --bind_core=True --worker_num 16 --local_worker_num 8 --node_rank {rank} --master_addr 10.0.0.1"
         " --master_port 23456 --log_dir /runs/x/logs/attempt-1 --join=True --cluster_time_out 360 --tail_worker_log 16"
         " python -m mvit.worker.main /runs/x"
@@ -154,11 +157,33 @@ def test_ascend_cards_that_are_not_there_are_refused(raw):
 
 
 def test_more_than_one_machine_is_planned_but_not_launched(raw):
-    lines = found(host_rules(replace(HOST, ascend_cards=8, node_rank=2)), raw, "topology=ascend_2x8")
+    lines = found(host_rules(replace(HOST, ascend_cards=8)), raw, "topology=ascend_2x8")
     assert [line.split(";")[0] for line in lines] == [
         "topology: has 2 machines: their plans are exact, but more than one is not launched yet",
-        "MVIT_NODE_RANK: 2 is no machine of 2",
     ]
+
+
+def test_a_slot_that_does_not_fit_the_plan_is_refused(planned):
+    plan = planned("topology=ascend_2x8", *IMAGENET)
+    must_fit(Slot(node_rank=1, cards=tuple(range(8))), plan)
+    with pytest.raises(ConfigError) as refused:
+        must_fit(Slot(node_rank=2, cards=(0, 1)), plan)
+    assert str(refused.value).splitlines() == [
+        "MVIT_NODE_RANK: 2 is not a node of 2; count from 0 to 1",
+        "--slot: 'cards=0,1' does not fit the run, which needs 8 Ascend cards on each node; change the slot",
+    ]
+
+
+def test_a_slot_is_parsed_and_binds_cores_and_cards(commanded):
+    slot = parse_slot("cores=0:cards=2-4,7:port=21000", Slot())
+    assert slot == Slot(cores=(0,), cards=(2, 3, 4, 7), port=21000)
+    assert commanded("topology=ascend_1", slot=slot).env["ASCEND_RT_VISIBLE_DEVICES"] == "2,3,4,7"
+
+
+@pytest.mark.parametrize("text", ["", "cores=", "cores=x", "cores=0,0", "port=80", "port=x", "core=1", "cores=3-1"])
+def test_a_slot_that_makes_no_sense_is_one_line(text):
+    with pytest.raises(ConfigError, match=r"^--slot: "):
+        parse_slot(text, Slot())
 
 
 def test_a_head_of_another_size_than_the_data_is_refused(raw, configured):

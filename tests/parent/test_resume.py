@@ -6,18 +6,24 @@ import socket
 
 import pytest
 
+from mvit.cli.main import main
 from mvit.data import dataset
 from mvit.files import write_json
-from mvit.parent import execute, orphans
+from mvit.parent import orphans, resume, verdict
+from mvit.parent.command import Command
 from mvit.parent.plan import make_plan
-from mvit.parent.resume import resume
+from mvit.parent.sweep import sweep
 from mvit.process import process_start
 from mvit.rundir import checkpoints, ownership, paths
 from mvit.rundir.ending import Outcome, record_end
-from mvit.rundir.frozen import write_run
+from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.paths import RunDir
+from mvit.rundir.state import run_status, status_of_trials, sweep_status
 from mvit.rundir.status import read_statuses
 from tests.parent.test_plan import HOST
+
+STATUS = {"rank": 0, "host": socket.gethostname(), "pid": 1, "started": 1, "stage": "done", "step": 3, "marks": 0}
+STATUS |= {"error": None, "time": 1.0}
 
 
 @pytest.fixture
@@ -29,22 +35,22 @@ def made(tmp_path, configured):
         facts = dataset.look(config.data)
         facts = facts.model_copy(update={"fingerprint": fingerprint or facts.fingerprint})
         folder = paths.create_run_dir(tmp_path / "runs" / config.name / name)
-        write_run(folder, config, make_plan(config, host=HOST, facts=facts))
+        write_run(Run(folder, config, make_plan(config, host=HOST, facts=facts)))
         return folder
 
     return make
 
 
 def refused(capsys, path, *overrides, fork=False):
-    code = resume(path, overrides, fork=fork)
+    code = main(["resume", str(path), *overrides, *(["--fork"] if fork else [])])
     out, err = capsys.readouterr()
     assert (code, out) == (2, "")
     return err
 
 
 def test_what_is_no_run_folder_is_refused(capsys, tmp_path):
-    assert refused(capsys, tmp_path) == f"mvit: {tmp_path} is no run folder: run.json is missing or torn\n"
-    assert "is no run folder" in refused(capsys, tmp_path / "nowhere")
+    assert refused(capsys, tmp_path) == f"mvit: {tmp_path} is not a run folder: run.json is missing or torn\n"
+    assert "is not a run folder" in refused(capsys, tmp_path / "nowhere")
 
 
 def test_another_version_and_a_changed_file_are_refused(capsys, made):
@@ -54,7 +60,7 @@ def test_another_version_and_a_changed_file_are_refused(capsys, made):
     assert "has schema 1" in refused(capsys, folder.path)
     content["config"]["seed"] = 2
     folder.run.write_text(json.dumps(content))
-    assert "was changed after the run was made" in refused(capsys, folder.path)
+    assert "was edited after the run was frozen" in refused(capsys, folder.path)
 
 
 def test_a_changed_configuration_is_refused_with_the_paths(capsys, made):
@@ -66,21 +72,30 @@ def test_a_changed_configuration_is_refused_with_the_paths(capsys, made):
     err = refused(capsys, made(name="b").path, "optimizer.lr=1e-3", "train.epochs=5", "train.freeze=[stem.*]")
     remedy = "leave it out, or continue as a new run with --fork"
     assert err.splitlines() == [
-        f"mvit: optimizer.lr: 0.001 is not what the run was made with, 0.002; {remedy}",
-        f"mvit: train.freeze: ['stem.*'] is not what the run was made with, []; {remedy}",
+        f"mvit: optimizer.lr: 0.001 differs from what the run was made with, 0.002; {remedy}",
+        f"mvit: train.freeze: ['stem.*'] differs from what the run was made with, []; {remedy}",
     ]
 
 
-def test_limits_and_restarts_may_be_others(made, monkeypatch):
-    folder, followed = made(), []
+@pytest.fixture
+def followed(monkeypatch):
+    """The runs that would be executed; each of them ends FINISHED."""
+    runs = []
 
-    def follow(config, plan, folder, **_):
-        followed.append(config)
-        return execute.Ended(Outcome("FINISHED", 0), None, None)
+    def follow(run, *, slot):
+        runs.append(run)
+        record_end(run.folder, "FINISHED", exit_code=0)
+        return Outcome("FINISHED", 0)
 
-    monkeypatch.setattr(execute, "follow", follow)
-    assert resume(folder.path, ["limits.step_s=5", "train.max_restarts=2"], fork=False) == 0
-    assert (followed[0].limits.step_s, followed[0].train.max_restarts) == (5.0, 2)
+    for module in (resume, sweep):
+        monkeypatch.setattr(module, "follow", follow)
+    return runs
+
+
+def test_limits_and_restarts_may_be_others(made, followed):
+    assert main(["resume", str(made().path), "limits.step_s=5", "train.max_restarts=2"]) == 0
+    (run,) = followed
+    assert (run.config.limits.step_s, run.config.train.max_restarts) == (5.0, 2)
 
 
 def test_data_that_changed_is_refused(capsys, made):
@@ -89,7 +104,7 @@ def test_data_that_changed_is_refused(capsys, made):
 
 def test_a_finished_run_is_refused(capsys, made):
     folder = made()
-    record_end(folder, "FINISHED", exit_code=0, error=None)
+    record_end(folder, "FINISHED", exit_code=0)
     assert "is FINISHED" in refused(capsys, folder.path)
 
 
@@ -107,32 +122,30 @@ def test_a_run_whose_launcher_lives_is_refused(capsys, made):
 def test_a_run_whose_worker_still_lives_is_refused(capsys, made):
     folder = made()
     pid = os.getppid()
-    status = {"rank": 0, "pid": pid, "started": process_start(pid), "stage": "step", "step": 3}
-    status |= {"error": None, "time": 1.0}
-    write_json(folder.status / "0.json", status)
-    assert f"is still running: process {pid} of it has not ended" in refused(capsys, folder.path)
+    write_json(folder.status / "0.json", {**STATUS, "pid": pid, "started": process_start(pid), "stage": "step"})
+    assert f"is still running: its process {pid} has not ended" in refused(capsys, folder.path)
 
 
 def test_a_fork_wants_a_whole_checkpoint(capsys, made):
     folder = made()
-    assert "has no checkpoint to begin with" in refused(capsys, folder.path, fork=True)
+    assert "has no checkpoint to start from" in refused(capsys, folder.path, fork=True)
     (folder.checkpoints / "step-00000007.safetensors").write_bytes(b"torn")
     write_json(folder.checkpoints / "step-00000007.json", {"step": 7, "sha256": "0" * 64})
-    assert [found.step for found in checkpoints.newest_first(folder)] == [7]
-    assert "has no checkpoint to begin with" in refused(capsys, folder.path, fork=True)
+    assert [found.step for found in checkpoints.newest_first(folder.checkpoints)] == [7]
+    assert "has no checkpoint to start from" in refused(capsys, folder.path, fork=True)
 
 
 def test_an_orphan_is_closed_once_and_a_living_run_is_not(made, tmp_path, capsys):
     folder, other, ended = made(), made(name="b"), made(name="c")
     ownership.claim(ended)
-    record_end(ended, "FAILED", exit_code=1, error=None)
+    record_end(ended, "FAILED", exit_code=1)
     ownership.claim(other)
     ownership.claim(folder)
     content = json.loads(folder.launcher.read_text())
     write_json(folder.launcher, {**content, "started": 1})
     for _ in range(2):
         orphans.close(tmp_path / "runs")
-    assert capsys.readouterr().out == f"mvit: {folder.path.name} was left without an end; it is recorded as KILLED\n"
+    assert capsys.readouterr().out == f"mvit: the launcher of {folder.path.name} died; marked KILLED\n"
     assert json.loads(folder.end.read_text())["status"] == "KILLED"
     assert json.loads(folder.error.read_text())["kind"] == "killed"
     assert not other.end.exists()
@@ -143,60 +156,79 @@ def test_an_orphan_whose_workers_came_to_the_end_is_finished(made, tmp_path):
     me = {"host": socket.gethostname(), "boot": ownership._boot(), "pid": 1, "started": 1, "time": 0.0}
     write_json(folder.launcher, me)
     write_json(folder.result, {"metrics": {}})
-    status = {"rank": 0, "pid": 1, "started": 1, "stage": "done", "step": 3, "error": None, "time": 1.0}
-    write_json(folder.status / "0.json", status)
+    write_json(folder.status / "0.json", STATUS)
     orphans.close(tmp_path / "runs")
     assert json.loads(folder.end.read_text())["status"] == "FINISHED"
 
 
-def test_a_sweep_that_still_runs_is_refused(capsys, made):
-    trial = made(name="sweep/trial-a")
-    done = made(name="sweep/trial-b")
-    assert "holds runs that are no sweep; name one of them, as trial-b" in refused(capsys, trial.path.parent)
-    write_json(trial.path.parent / "sweep.json", {"trials": []})
-    ownership.claim(done)
-    record_end(done, "FINISHED", exit_code=0, error=None)
-    assert "is still running" in refused(capsys, RunDir(trial.path.parent).path)
-    assert "fork one of its trials" in refused(capsys, trial.path.parent, fork=True)
+@pytest.fixture
+def made_sweep(made):
+    """A sweep of three trials, of which the second one is finished."""
+
+    def make():
+        trials = [made(name=f"sweep/{number}-x") for number in range(3)]
+        folder = RunDir(trials[0].path.parent)
+        write_json(folder.sweep, {"trials": [{"overrides": [], "folder": trial.path.name} for trial in trials]})
+        record_end(trials[1], "FINISHED", exit_code=0)
+        return folder, trials
+
+    return make
 
 
-def test_the_trials_of_a_sweep_that_did_not_finish_are_resumed_one_after_the_other(capsys, made, monkeypatch):
-    trials = [made(name=f"sweep/trial-{letter}") for letter in "abc"]
-    write_json(trials[0].path.parent / "sweep.json", {"trials": []})
-    record_end(trials[1], "FINISHED", exit_code=0, error=None)
-    resumed = []
+def test_a_folder_above_runs_is_no_sweep(capsys, made):
+    trial = made(name="others/trial-a")
+    assert "holds runs but is not a sweep; name one of them, such as trial-a" in refused(capsys, trial.path.parent)
 
-    def follow(config, plan, folder, **_):
-        resumed.append(folder.path.name)
-        record_end(folder, "FINISHED", exit_code=0, error=None)
-        return execute.Ended(Outcome("FINISHED", 0), None, None)
 
-    monkeypatch.setattr(execute, "follow", follow)
-    monkeypatch.setattr(ownership, "lives", lambda _: False)
-    assert resume(trials[0].path.parent, [], fork=False) == 0
-    assert resumed == ["trial-a", "trial-c"]
+def test_a_sweep_that_still_runs_is_refused(capsys, made_sweep):
+    folder, trials = made_sweep()
+    ownership.claim(trials[0])
+    record_end(trials[0], "FINISHED", exit_code=0)
+    assert "is still running" in refused(capsys, folder.path)
+    assert "fork one of its trials" in refused(capsys, folder.path, fork=True)
+
+
+def test_the_trials_of_a_sweep_that_are_not_finished_are_run_one_after_the_other(capsys, made_sweep, followed):
+    folder, trials = made_sweep()
+    record_end(trials[2], "FAILED", exit_code=1)
+    assert main(["resume", str(folder.path)]) == 0
+    assert [run.folder for run in followed] == [trials[0], trials[2]]
     assert "mvit: sweep FINISHED, " in capsys.readouterr().out
+    assert sweep_status(folder.path) == "FINISHED"
 
 
-def test_a_sweep_of_which_trials_were_not_begun_is_not_finished(capsys, made, monkeypatch):
-    done = made(name="sweep/trial-a")
-    record_end(done, "FINISHED", exit_code=0, error=None)
-    asked = [{"overrides": ["seed=1"], "folder": "trial-a", "refused": False}]
-    asked += [{"overrides": ["seed=2", "name=b c"], "folder": None, "refused": False}]
-    asked += [{"overrides": ["seed=-1"], "folder": None, "refused": True}]
-    write_json(done.path.parent / "sweep.json", {"trials": asked})
-    monkeypatch.setattr(ownership, "lives", lambda _: False)
-    assert resume(done.path.parent, [], fork=False) == 1
-    out = capsys.readouterr().out
-    assert "mvit: sweep FAILED, " in out
-    assert out.endswith("1 FINISHED, 1 not begun\nmvit: 1 trial was not begun:\n  python launch.py seed=2 'name=b c'\n")
+def test_a_trial_that_cannot_be_opened_leaves_the_others_their_turn(capsys, made_sweep, followed):
+    folder, trials = made_sweep()
+    trials[0].run.write_text("{torn")
+    assert main(["resume", str(folder.path)]) == 2
+    assert [run.folder for run in followed] == [trials[2]]
+    out, err = capsys.readouterr()
+    assert f"{trials[0].path} is not a run folder" in err
+    assert "1 not started" in out
+
+
+@pytest.mark.parametrize(
+    ("trials", "status"),
+    [
+        (["FINISHED", "FINISHED"], "FINISHED"),
+        (["FROZEN", "FROZEN"], "FROZEN"),
+        (["FINISHED", "FROZEN"], "KILLED"),
+        (["FINISHED", "FAILED"], "FAILED"),
+        (["FAILED", "KILLED"], "KILLED"),
+        (["FAILED", "FROZEN"], "FAILED"),
+        (["PAUSED", "FINISHED"], "PAUSED"),
+        (["RUNNING", "FAILED"], "RUNNING"),
+    ],
+)
+def test_the_status_of_a_sweep_follows_from_those_of_its_trials(trials, status):
+    assert status_of_trials(trials) == status
 
 
 def test_without_a_whole_checkpoint_nothing_is_begun(capsys, made):
     folder = made()
     (folder.checkpoints / "step-00000003.safetensors").write_bytes(b"x")
     (folder.checkpoints / "step-00000003.json").write_text("[1]")
-    assert "none of its checkpoints is whole; remove them to begin anew" in refused(capsys, folder.path)
+    assert "none of its checkpoints is whole; remove them to start over" in refused(capsys, folder.path)
     assert not folder.launcher.exists()
 
 
@@ -213,7 +245,44 @@ def test_a_launcher_json_of_another_shape_stops_no_launch(made, tmp_path, end, l
 
 def test_statuses_of_another_shape_are_none(made):
     folder = made()
-    said = {"rank": 0, "pid": 1, "started": 1, "stage": "done", "step": 3, "error": None, "time": 1.0}
-    for rank, change in enumerate([{"rank": "x"}, {"time": "x"}, {"pid": None}, {"error": "x"}, {}]):
-        write_json(folder.status / f"{rank}.json", {**said, "rank": rank, **change})
-    assert [status["rank"] for status in read_statuses(folder)] == [4]
+    changes = [{"rank": "x"}, {"time": "x"}, {"pid": None}, {"error": "x"}, {"stage": "lunch"}, {"host": None}, {}]
+    for rank, change in enumerate(changes):
+        write_json(folder.status / f"{rank}.json", {**STATUS, "rank": rank, **change})
+    assert [status.rank for status in read_statuses(folder)] == [6]
+
+
+def test_a_run_of_another_host_is_running_until_that_host_says_otherwise(made, tmp_path):
+    """Nobody is called dead whose host is not this one."""
+    folder = made()
+    remote = {**STATUS, "host": "elsewhere", "pid": 2**22 - 1, "stage": "step"}
+    write_json(folder.launcher, {"host": "elsewhere", "boot": "x", "pid": 2**22 - 1, "started": 1})
+    write_json(folder.status / "1.json", {**remote, "rank": 1})
+    assert run_status(folder) == "RUNNING"
+    orphans.close(tmp_path / "runs")
+    assert not folder.end.exists()
+    command = Command(("true",), {}, logs=folder.attempt_logs(1), workers=2, port=None)
+    write_json(folder.status / "0.json", {**STATUS, "pid": os.getpid(), "started": process_start(os.getpid())})
+    assert verdict.disappeared(read_statuses(folder), command) is None
+    write_json(folder.status / "0.json", {**STATUS, "stage": "step"})
+    gone = verdict.disappeared(read_statuses(folder), command)
+    assert gone is not None
+    assert gone.rank == 0
+
+
+def test_the_status_of_a_run_follows_from_its_folder(made):
+    folder = made()
+    assert run_status(folder) == "FROZEN"
+    ownership.claim(folder)
+    assert run_status(folder) == "RUNNING"
+    for status in ("PAUSED", "FAILED", "KILLED", "FINISHED"):
+        record_end(folder, status, exit_code=0)
+        assert run_status(folder) == status
+    folder.end.unlink()
+    dead = {**json.loads(folder.launcher.read_text()), "started": 1}
+    write_json(folder.launcher, dead)
+    assert run_status(folder) == "KILLED"
+    write_json(folder.result, {})
+    assert run_status(folder) == "FINISHED"
+    error = {"type": "ValueError", "message": "x", "where": None, "stage": "step", "time": 1.0}
+    write_json(folder.status / "0.json", {**STATUS, "stage": "failed", "error": error})
+    assert run_status(folder) == "FAILED"

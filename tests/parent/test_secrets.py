@@ -18,13 +18,13 @@ from mvit.parent import provenance
 from mvit.parent.host import CHECKOUT, this_host
 from mvit.parent.plan import make_plan
 from mvit.parent.request.check import parse
-from mvit.parent.tracking.content import artifacts_of, of_folder
+from mvit.parent.tracking.content import artifacts_of, location, parameters_of, tags_of
 from mvit.parent.tracking.dead import close_dead
 from mvit.parent.tracking.live import Tracker
 from mvit.parent.tracking.mirror import recorded
 from mvit.parent.tracking.store import reason
 from mvit.rundir import paths
-from mvit.rundir.frozen import write_run
+from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.journal import Journal
 from tests.conftest import raw_config
 
@@ -85,7 +85,8 @@ def test_no_byte_of_a_mirrored_run_holds_a_credential(capfd, checkout, configure
     folder = paths.create_run_dir(tmp_path / "runs" / "20260101-000000-aaaa")
     config = configured()
     facts = dataset.look(config.data)
-    write_run(folder, config, make_plan(config, host=this_host(), facts=facts))
+    run = Run(folder, config, make_plan(config, host=this_host(), facts=facts))
+    write_run(run)
     made_of, patch = provenance.collect(checkout, argv=list(ARGUMENTS), dataset_fingerprint=facts.fingerprint)
     assert made_of["git_problem"] is None
     write_json(folder.provenance, made_of)
@@ -93,13 +94,13 @@ def test_no_byte_of_a_mirrored_run_holds_a_credential(capfd, checkout, configure
     journal = Journal(folder.journal)
     journal.metrics({"train/loss": 1.0}, step=1, epoch=0)
     journal.close()
-    params, tags = of_folder(folder)
+    params, tags = parameters_of(run), tags_of(run)
     where = MlflowTracking(kind="mlflow", uri=None, experiment="mvit")
     tracker = Tracker(folder, tracking=where, uri=uri, params=params, tags=tags)
     tracker.start()
     said = [str(tracker.finish("FAILED", artifacts=artifacts_of(folder, status="FAILED"), tags={}))]
     assert recorded(folder.tracking, uri)
-    said += [str(tracker.run_url_hint()), str(close_dead(folder, "FAILED"))]
+    said += [str(location(folder, name="a run")), str(close_dead(folder, "FAILED"))]
     write_json(folder.result, {"metrics": {}})
     assert main(["sync", str(folder.path)]) == 0  # with the environment's credentials
     served.down()

@@ -6,46 +6,60 @@ import statistics
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mvit.config import RunConfig
 from mvit.errors import RunDirError
-from mvit.files import read_json
 from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import read_run
 from mvit.rundir.paths import RunDir
+from mvit.rundir.result import EvaluateResult, TrainResult, read_result
 
 
 @dataclass(frozen=True)
 class PastRuns:
     """What finished runs of the same model, shapes and topology took, for the plan of another."""
 
-    asked: bool
-    """Whether the task is one whose time is told beforehand."""
+    trains: bool
     steps: int
-    results: tuple[dict[str, Any], ...]
+    results: tuple[TrainResult | EvaluateResult, ...]
 
     def run_time(self) -> str:
         """Time of the whole run, in words."""
-        if not self.asked:
+        if not self.trains:
             return "not estimated for this task"
-        found = [
-            self.steps * past["metrics"]["perf/step_ms"] / 1e3 + sum(past["graphs"].values())
+        seconds = [
+            self.steps * past.metrics["perf/step_ms"] / 1e3 + sum(past.graphs.values())
             for past in self.results
-            if "perf/step_ms" in past["metrics"]
+            if "perf/step_ms" in past.metrics
         ]
-        if not found:
+        if not seconds:
             return "unknown: no finished run of this model, shape and topology"
-        return f"about {statistics.median(found):.0f} s without evaluation ({_from(found)})"
+        return f"about {statistics.median(seconds):.0f} s without evaluation ({_from(seconds)})"
+
+    def compile_s(self, graph: str) -> float | None:
+        """Median seconds that the graph took to compile; None if no past run compiled it."""
+        seconds = [past.graphs[graph] for past in self.results if graph in past.graphs]
+        return statistics.median(seconds) if seconds else None
 
     def compile_time(self, graph: str) -> str:
         """Time of one graph's compilation, in words."""
-        found = [past["graphs"][graph] for past in self.results if graph in past["graphs"]]
-        return f"about {statistics.median(found):.0f} s ({_from(found)})" if found else "an unknown time"
+        seconds = [past.graphs[graph] for past in self.results if graph in past.graphs]
+        return f"about {statistics.median(seconds):.0f} s ({_from(seconds)})" if seconds else "an unknown time"
 
 
-def _from(found: list[float]) -> str:
-    return f"from {len(found)} past run{'s' if len(found) > 1 else ''}"
+def _from(seconds: list[float]) -> str:
+    return f"from {len(seconds)} past run{'s' if len(seconds) > 1 else ''}"
+
+
+def past_runs(config: RunConfig, plan: LaunchPlan, runs: Path) -> PastRuns:
+    """The last finished runs below `runs` that compile the same graphs."""
+    results: list[TrainResult | EvaluateResult] = []
+    for file in sorted(runs.glob("**/result.json"))[-200:]:
+        with suppress(RunDirError):
+            past = read_run(RunDir(file.parent))
+            if past.plan.graphs == plan.graphs and _alike(past.config, config) and (r := read_result(past.folder)):
+                results.append(r)
+    return PastRuns(trains=config.task.kind == "train", steps=plan.last_step, results=tuple(results))
 
 
 def _alike(one: RunConfig, other: RunConfig) -> bool:
@@ -55,15 +69,3 @@ def _alike(one: RunConfig, other: RunConfig) -> bool:
     mixed = [config.augment.mix is not None for config in (one, other)]
     trains = [(c.optimizer.kind, c.train.freeze, c.train.ema_momentum is None) for c in (one, other)]
     return mixed[0] == mixed[1] and trains[0] == trains[1]
-
-
-def past_runs(config: RunConfig, plan: LaunchPlan, runs: Path) -> PastRuns:
-    """The last finished runs below `runs` that are like this one."""
-    found: list[dict[str, Any]] = []
-    for file in sorted(runs.glob("**/result.json"))[-200:]:
-        with suppress(RunDirError, OSError, ValueError, KeyError):
-            past, past_plan = read_run(RunDir(file.parent))
-            result = read_json(file)
-            if _alike(past, config) and past_plan.graphs == plan.graphs:
-                found.append({"metrics": result["metrics"], "graphs": result["graphs"]})
-    return PastRuns(asked=config.task.kind == "train", steps=plan.last_step, results=tuple(found))

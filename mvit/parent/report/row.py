@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from mvit.config import RunConfig
-from mvit.files import read_json
-from mvit.plan import LaunchPlan
-from mvit.rundir.paths import RunDir
+from mvit.rundir.checkpoints import tagged
+from mvit.rundir.frozen import Run
+from mvit.rundir.result import EvaluateResult, TrainResult
 
 
-def result_row(config: RunConfig, plan: LaunchPlan, result: dict[str, Any], folder: RunDir) -> dict[str, str]:
+def result_row(run: Run, result: TrainResult | EvaluateResult) -> dict[str, str]:
     """The columns of MindCV's published table; `-` stands for what this run did not measure."""
-    metrics = result["metrics"]
+    config, plan, metrics = run.config, run.plan, result.metrics
 
     def number(key: str, form: str) -> str:
         return form.format(metrics[key]) if key in metrics else "-"
@@ -22,7 +20,7 @@ def result_row(config: RunConfig, plan: LaunchPlan, result: dict[str, Any], fold
     train_batches = "/".join(str(bucket.per_device_batch_size) for bucket in plan.buckets)
     better = metrics.get("val/ema_acc1", -1.0) > metrics.get("val/acc1", -1.0)
     accuracy = "val/ema_acc" if better else "val/acc"
-    ema = better or result.get("weights") == "ema"
+    ema = better or (isinstance(result, EvaluateResult) and result.weights == "ema")
     return {
         "model name": config.model.name,
         "params(M)": f"{plan.parameters / 1e6:.2f}",
@@ -38,12 +36,13 @@ def result_row(config: RunConfig, plan: LaunchPlan, result: dict[str, Any], fold
         "acc@top1": number(f"{accuracy}1", "{:.2f}"),
         "acc@top5": number(f"{accuracy}5", "{:.2f}"),
         "recipe": config.name,
-        "weights": _weights(config, folder) + (" (EMA)" if ema else ""),
+        "weights": _weights(run) + (" (EMA)" if ema else ""),
     }
 
 
-def _weights(config: RunConfig, folder: RunDir) -> str:
-    if config.task.kind == "evaluate":
-        return Path(config.task.checkpoint).name
-    last = folder.checkpoints / "last.json"
-    return read_json(last)["file"] if last.exists() else "-"
+def _weights(run: Run) -> str:
+    task = run.config.task
+    if task.kind == "evaluate":
+        return Path(task.checkpoint).name
+    last = tagged(run.folder.checkpoints, "last")
+    return last.stem if last else "-"

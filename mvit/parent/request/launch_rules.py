@@ -39,9 +39,6 @@ def host_rules(host: Host) -> list[Rule]:
             rule = f"has {topology.nodes} machines: their plans are exact, but more than one is not launched yet"
             remedy = "see a machine's plan with dry_run=true, MVIT_NODE_RANK, MVIT_MASTER_ADDR and MVIT_MASTER_PORT"
             yield Problem("topology", None, rule, remedy)
-        if host.node_rank >= topology.nodes:
-            rule = f"is no machine of {topology.nodes}"
-            yield Problem("MVIT_NODE_RANK", host.node_rank, rule, f"count from 0 to {topology.nodes - 1}")
 
     def checkpoint(key: str, section: Task | Init) -> Iterator[Problem]:
         if isinstance(section, (TrainTask, RandomInit)):

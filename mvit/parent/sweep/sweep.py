@@ -1,156 +1,171 @@
-"""Several runs asked for at once: their folder, their parent run in MLflow, their table."""
+"""A sweep: several runs asked for at once, frozen together before the first one starts."""
 
 from __future__ import annotations
 
-import shlex
+import shutil
 import socket
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from mvit import console
-from mvit.config import MlflowTracking, RunConfig
-from mvit.files import read_mapping, write_json
-from mvit.parent.execute import shown
-from mvit.parent.host import CHECKOUT
+from mvit.config import MlflowTracking, NoTracking
+from mvit.errors import ConfigError, Problem, RunDirError
+from mvit.files import write_json
+from mvit.parent import orphans
+from mvit.parent.foreground import follow, shown
+from mvit.parent.freeze import Planned, freeze, plan_launch, runs_of
+from mvit.parent.host import CHECKOUT, Host, this_host
+from mvit.parent.launch import announce, show_plan
+from mvit.parent.report.row import result_row
+from mvit.parent.signals import Interrupted
+from mvit.parent.slot import Slot, slot_from_environment
+from mvit.parent.tracking.content import mlflow_status
 from mvit.parent.tracking.store import problem_of, store_uri
 from mvit.parent.tracking.sweep_run import close_sweep, open_sweep
-from mvit.rundir import ownership
-from mvit.rundir.ending import Outcome, record_end, record_mirrored
-from mvit.rundir.paths import RunDir, writable
-
-SWEEP = "sweep.json"
-"""What was asked for, and the folder of each trial."""
-MOST_SHOWN = 20
-"""Commands; the file has all."""
+from mvit.rundir.ending import EndStatus, record_end, record_mirrored
+from mvit.rundir.frozen import Run, read_run
+from mvit.rundir.ownership import owned
+from mvit.rundir.paths import RunDir, new_run_id, writable
+from mvit.rundir.result import best_accuracy, read_result
+from mvit.rundir.state import Status, run_status, status_of_trials, trials_of
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One of the runs that were asked for: what a person would type for it alone, and what became of it."""
+    """One of the runs that were asked for: its overrides, as a person would type them for it alone."""
 
     overrides: tuple[str, ...]
-    folder: str | None = None
-    refused: bool = False
-
-    def command(self) -> str:
-        """What begins it, as a run of its own."""
-        return shlex.join(["python", "launch.py", *self.overrides])
+    folder: str
 
 
-def never_begun(folder: Path) -> list[Trial]:
-    """The trials of the sweep's folder that have none."""
-    said = (read_mapping(folder / SWEEP) or {}).get("trials", [])
-    with suppress(TypeError, KeyError):
-        return _left([Trial(tuple(trial["overrides"]), trial["folder"], trial["refused"]) for trial in said])
-    return []
+def plan_trials(requests: Sequence[tuple[Sequence[str], Mapping[str, Any]]], *, host: Host) -> list[Planned]:
+    """Check and plan every trial, given as overrides and composed configuration, before any of them is frozen.
+
+    Raises `ConfigError` with the problems of all of them, each with its trial.
+    """
+    planned: list[Planned] = []
+    problems: list[Problem] = []
+    for number, (overrides, raw) in enumerate(requests, 1):
+        try:
+            planned.append(plan_launch(raw, host=host))
+        except ConfigError as error:
+            trial = f"trial {number} of {len(requests)} ({' '.join(overrides)}): "
+            problems += [Problem(f"{trial}{p.path}", p.value, p.rule, p.remedy) for p in error.problems]
+    if problems:
+        raise ConfigError(*problems)
+    return planned
 
 
-def _left(trials: list[Trial]) -> list[Trial]:
-    return [trial for trial in trials if trial.folder is None and not trial.refused]
-
-
-def say_never_begun(trials: list[Trial]) -> None:
-    """What begins those that were not, one by one."""
-    if trials:
-        console.say(f"mvit: {len(trials)} {'trial was' if len(trials) == 1 else 'trials were'} not begun:")
-    for trial in trials[:MOST_SHOWN]:
-        console.say(f"  {trial.command()}")
-    if len(trials) > MOST_SHOWN:
-        console.say(f"  and {len(trials) - MOST_SHOWN} more, in {SWEEP}")
-
-
-@dataclass
-class Sweep:
-    """Collects the trials of one command."""
-
-    stamp: str
-    folder: Path | None = None
-    trials: list[Trial] = field(default_factory=list[Trial])
-    at: int = 0
-    """The place of the present one in `trials`."""
-    best: float | None = None
-    tracking: MlflowTracking | None = None
-    run_id: str | None = None
-    outcomes: list[Outcome] = field(default_factory=list[Outcome])
-    rows: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
-
-    def place(self, config: RunConfig) -> Path:
-        """The folder of the sweep; the first trial that is accepted says where."""
-        if self.folder is None:
-            self.folder = CHECKOUT / config.runs_dir / config.name / self.stamp
-        return self.folder
-
-    def parent_run(self, config: RunConfig) -> str | None:
-        """The MLflow run the trials stand under; the first trial opens it."""
-        tracking = config.tracking
-        if self.tracking or not isinstance(tracking, MlflowTracking):  # asked once: a store that hangs takes a minute
-            return self.run_id
-        self.tracking = tracking
-        folder = self.place(config)
-        uri = store_uri(tracking, CHECKOUT)
-        name = f"{config.name}-{folder.name}"
-        tags = {"mvit.kind": "sweep", "folder": str(folder), "host": socket.gethostname()}
+def freeze_sweep(
+    planned: Sequence[Planned], overrides: Sequence[Sequence[str]], *, argv: Sequence[str]
+) -> tuple[Path, list[Run]]:
+    """Freeze every trial below one folder; raises `RunDirError` where that fails, and leaves nothing then."""
+    folder = runs_of(planned[0].config) / new_run_id()
+    width = len(str(len(planned) - 1))
+    names = [f"{number:0{width}d}-{new_run_id()}" for number in range(len(planned))]
+    try:
+        runs = [freeze(trial, folder / name, argv=argv) for trial, name in zip(planned, names, strict=True)]
         with writable(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        ownership.claim(RunDir(folder))  # so that the next launch can close what this one leaves
-        found: list[str] = []
-        problem = problem_of(lambda: found.append(open_sweep(folder, tracking=tracking, uri=uri, name=name, tags=tags)))
+            trials = [asdict(Trial(tuple(o), name)) for o, name in zip(overrides, names, strict=True)]
+            write_json(RunDir(folder).sweep, {"trials": trials})
+    except (RunDirError, Interrupted):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder, runs
+
+
+def launch_sweep(requests: Sequence[tuple[Sequence[str], Mapping[str, Any]]], *, argv: Sequence[str]) -> int:
+    """Plan all trials, freeze them, run them in order; returns the exit code, raises `ConfigError` for wrong ones."""
+    host, slot = this_host(), slot_from_environment()
+    planned = plan_trials(requests, host=host)
+    config = planned[0].config
+    if config.dry_run:
+        for number, trial in enumerate(planned, 1):
+            console.say(f"mvit: trial {number} of {len(planned)}: {' '.join(requests[number - 1][0])}")
+            show_plan(trial, host=host)
+        return 0
+    orphans.close(CHECKOUT / config.runs_dir)
+    folder, runs = freeze_sweep(planned, [overrides for overrides, _ in requests], argv=argv)
+    console.say(f"mvit: {len(runs)} trials in {shown(folder)}")
+    if config.freeze:
+        print(shown(folder))
+        return 0
+    return run_sweep(folder, runs, slot=slot)
+
+
+def run_sweep(folder: Path, runs: Sequence[Run], *, slot: Slot) -> int:
+    """Run these trials of the sweep, one after the other, and close it; returns the exit code.
+
+    A trial that is busy elsewhere leaves the others their turn; a signal ends the sweep.
+    """
+    with owned(RunDir(folder)):
+        tracking = runs[0].config.tracking if runs else NoTracking(kind="none")
+        store = tracking if isinstance(tracking, MlflowTracking) and _open(folder, tracking) else None
+        codes = [0]
+        try:
+            for run in runs:
+                codes.append(_run_trial(run, slot=slot))
+                if codes[-1] >= 128:
+                    break
+        except Interrupted as interrupted:  # between two trials
+            codes.append(interrupted.exit_code)
+        _close(folder, store)
+    return max(codes)
+
+
+def _run_trial(run: Run, *, slot: Slot) -> int:
+    try:
+        announce(run)
+        return follow(run, slot=slot).exit_code
+    except RunDirError as error:
+        console.complain([str(error)])
+        return 2
+
+
+def _open(folder: Path, tracking: MlflowTracking) -> str | None:
+    """The MLflow run that the trials are below; None where the store does not answer."""
+    name = f"{folder.parent.name}-{folder.name}"
+    tags = {"mvit.kind": "sweep", "folder": str(folder), "host": socket.gethostname()}
+    uri = store_uri(tracking, CHECKOUT)
+    ids: list[str] = []
+    problem = problem_of(lambda: ids.append(open_sweep(folder, tracking=tracking, uri=uri, name=name, tags=tags)))
+    if problem:
+        console.complain([problem])
+    return ids[0] if ids else None
+
+
+def _close(folder: Path, tracking: MlflowTracking | None) -> None:
+    """Record the sweep's end, print the results of its trials and what is left of it."""
+    trials = trials_of(folder)
+    statuses: list[Status] = [run_status(trial) for trial in trials]
+    status: Status = status_of_trials(statuses)
+    end: EndStatus = "KILLED" if status in ("FROZEN", "RUNNING") else status
+    rows = [{"trial": run.folder.path.name, **result_row(run, result)} for run, result in _results(trials)]
+    if len(rows) > 1:
+        console.result_table(rows)
+    record_end(RunDir(folder), end, exit_code=None)
+    if tracking:
+        uri, best = store_uri(tracking, CHECKOUT), best_accuracy(trials)
+        summary = {} if best is None else {"best/val_acc1": best}
+        problem = problem_of(lambda: close_sweep(folder, uri=uri, status=mlflow_status(end), summary=summary))
         if problem:
             console.complain([problem])
-        self.run_id = found[0] if found else None
-        return self.run_id
+        record_mirrored(RunDir(folder), mirrored=problem is None)
+    counts = ", ".join(f"{statuses.count(s)} {_word(s)}" for s in sorted(set(statuses)))
+    console.say(f"mvit: sweep {end}, {shown(folder)}: {counts}")
+    if end != "FINISHED":
+        console.say(f"mvit: continue with: python -m mvit resume {shown(folder)}")
 
-    def begun(self, name: str) -> None:
-        """The present trial has a folder, and the sweep one to say so in."""
-        self._note(folder=name)
 
-    def refuse(self) -> None:
-        """The present trial is a wrong request."""
-        self._note(refused=True)
+def _results(trials: Sequence[RunDir]) -> list[tuple[Run, Any]]:
+    return [
+        (read_run(trial), result)
+        for trial in trials
+        if run_status(trial) == "FINISHED" and (result := read_result(trial)) is not None
+    ]
 
-    def _note(self, **said: str | bool) -> None:
-        if self.at < len(self.trials):
-            self.trials[self.at] = replace(self.trials[self.at], **said)
-        if self.folder is not None and self.folder.exists():
-            with suppress(OSError):  # on a full disk nothing is written, and nothing stops for it
-                write_json(self.folder / SWEEP, {"trials": [vars(trial) for trial in self.trials]})
 
-    @property
-    def refused(self) -> int:
-        """How many were wrong requests."""
-        return sum(trial.refused for trial in self.trials)
-
-    def add(self, name: str, outcome: Outcome, row: dict[str, str] | None, *, best: float | None) -> None:
-        """Take the end of a trial; `best` is its best top-1, percent."""
-        self.outcomes.append(outcome)
-        if row is not None:
-            self.rows.append({"trial": name, **row})
-        if best is not None:
-            self.best = max(best, self.best or 0.0)
-
-    def close(self, *, stopped: bool) -> None:
-        """End the parent run, with the worst status of its trials, and print the finished ones."""
-        if self.folder is None or not (self.outcomes or self.refused or stopped):
-            return  # plans alone, for dry_run
-        found = [outcome.status for outcome in self.outcomes]
-        left = _left(self.trials) if found else []
-        whole = found and set(found) == {"FINISHED"} and not self.refused and not left
-        status = "KILLED" if stopped else "FINISHED" if whole else "FAILED"
-        if len(self.rows) > 1:
-            console.result_table(self.rows)
-        if self.tracking:
-            record_end(RunDir(self.folder), status, exit_code=None, error=None)
-        if self.tracking and self.run_id:
-            folder, uri = self.folder, store_uri(self.tracking, CHECKOUT)
-            summary = {} if self.best is None else {"best/val_acc1": self.best}
-            problem = problem_of(lambda: close_sweep(folder, uri=uri, status=status, summary=summary))
-            if problem:
-                console.complain([problem])
-            record_mirrored(RunDir(folder), mirrored=problem is None)
-        counts = [f"{found.count(kind)} {kind}" for kind in sorted(set(found))]
-        counts += [f"{self.refused} refused"] if self.refused else []
-        console.say(f"mvit: sweep {status}, {shown(self.folder)}: {', '.join(counts)}")
-        if status == "KILLED" and found:
-            console.say(f"mvit: continue what was begun with: python -m mvit resume {shown(self.folder)}")
-        say_never_begun(left)
+def _word(status: Status) -> str:
+    return "not started" if status == "FROZEN" else status

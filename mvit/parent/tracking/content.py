@@ -1,18 +1,17 @@
-"""What MLflow gets of a run folder beside its journal: parameters, tags, artifacts."""
+"""What MLflow gets of a run folder beside its journal: parameters, tags, artifacts; and where it is to be seen."""
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from mvit.files import read_json, read_mapping
-from mvit.parent.tracking.mirror import (
-    Status,
-)
-from mvit.rundir.frozen import read_run
+from mvit.files import read_mapping
+from mvit.parent.tracking.mirror import record_at
+from mvit.parent.tracking.store import database_of
+from mvit.rundir.ending import EndStatus, Failure, read_failure
+from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import read_statuses
 
@@ -20,54 +19,81 @@ MAX_ERROR = 5000
 """Characters of a failure's message."""
 
 
-def of_folder(folder: RunDir) -> tuple[dict[str, str], dict[str, str]]:
-    """Parameters and tags of the folder's run, without those of a provenance that is torn; raises `RunDirError`."""
-    config, plan = read_run(folder)
+def parameters_of(run: Run) -> dict[str, str]:
+    """Every value of the configuration, by its dotted path."""
+    return _flat(run.config.model_dump(mode="json"))
+
+
+def tags_of(run: Run) -> dict[str, str]:
+    """Tags of the run; what a torn provenance would say is left out."""
+    folder, plan = run.folder, run.plan
     made_of = read_mapping(folder.provenance) or {}
-    tags = {
-        "mlflow.runName": f"{config.name}-{folder.path.name}",
+    origin = made_of.get("forked_from")
+    return {
+        "mlflow.runName": run_name(run),
         "mlflow.source.git.commit": str(made_of.get("commit") or ""),
         "mlflow.user": str(made_of.get("user") or ""),
         "host": str(made_of.get("host") or ""),
         "topology": f"{plan.world_size} {plan.device}",
         "folder": str(folder.path),
+        "mvit.forked_from": Path(str(cast(dict[str, Any], origin).get("folder"))).name if origin else "",
     }
-    return _flat(config.model_dump(mode="json")), tags
 
 
-def artifacts_of(folder: RunDir, *, status: Status) -> list[Path]:
-    """The files that go with a run that ended so; logs and states where someone will ask why."""
+def run_name(run: Run) -> str:
+    return f"{run.config.name}-{run.folder.path.name}"
+
+
+def mlflow_status(status: EndStatus) -> Literal["FINISHED", "FAILED", "KILLED"]:
+    """MLflow knows no pause: what was stopped to go on later is KILLED there."""
+    return "KILLED" if status == "PAUSED" else status
+
+
+def artifacts_of(folder: RunDir, *, status: EndStatus) -> list[Path]:
+    """The files that go with a run that ended so; logs and statuses where someone will ask why."""
     files = [folder.run, folder.provenance, folder.patch, folder.result, folder.journal, picture_of(folder)]
     if status != "FINISHED":
         files += [folder.error, *sorted(folder.logs.rglob("*.log")), *sorted(folder.status.glob("[!.]*.json"))]
     return [file for file in files if file.is_file()]
 
 
-def failure_tags(folder: RunDir) -> dict[str, str]:
-    """The first cause of a failure, as the parent recorded it, else as a worker did."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return error_tags(read_json(folder.error))
-    errors = [status["error"] for status in read_statuses(folder) if status.get("error")]
+def failure_tags(failure: Failure) -> dict[str, str]:
+    """Tags for the first cause of a failure."""
+    return {"error": failure.message[:MAX_ERROR], "error.kind": failure.kind}
+
+
+def failure_tags_of(folder: RunDir) -> dict[str, str]:
+    """The same from the folder: as the parent recorded it, else as a worker did."""
+    if failure := read_failure(folder):
+        return failure_tags(failure)
+    errors = [status.error for status in read_statuses(folder) if status.error]
     if not errors:
         return {}
-    first = min(errors, key=lambda error: error["time"])
-    return {"error": f"{first['type']}: {first['message']}"[:MAX_ERROR]}
-
-
-def error_tags(error: Mapping[str, Any]) -> dict[str, str]:
-    """Tags for what error.json holds."""
-    return {"error": str(error["message"])[:MAX_ERROR], "error.kind": str(error["kind"])}
+    first = min(errors, key=lambda error: error.time)
+    return {"error": f"{first.type}: {first.message}"[:MAX_ERROR]}
 
 
 def picture_of(folder: RunDir) -> Path:
-    """Where the picture of the confusion matrix is."""
+    """The picture of the confusion matrix."""
     return folder.path / "confusion_matrix.png"
 
 
 def sync_command(path: Path) -> str:
     """What a person types to send the rest."""
-    place = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    place = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else path
     return f"python -m mvit sync {shlex.quote(str(place))}"
+
+
+def location(folder: RunDir, *, name: str) -> str | None:
+    """Where the run of that name is to be seen: a URL, or a database and the run in it; None while it is nowhere."""
+    record = record_at(folder.tracking)
+    if record is None or record["run_id"] is None:
+        return None
+    store, run_id = record["store"], record["run_id"]
+    if store.startswith(("http://", "https://")):
+        return f"{store.rstrip('/')}/#/experiments/{record['experiment_id']}/runs/{run_id}"
+    database = database_of(store)
+    return f"{database.name if database else store}, experiment {record['experiment']}, run {name} ({run_id[:8]})"
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:

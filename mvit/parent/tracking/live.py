@@ -10,32 +10,37 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from mvit.config import MlflowTracking
 from mvit.files import write_json
-from mvit.parent.tracking.content import sync_command
+from mvit.parent.host import CHECKOUT
+from mvit.parent.tracking.content import location, mlflow_status, parameters_of, sync_command, tags_of
 from mvit.parent.tracking.mirror import (
     Ending,
     Mirror,
-    Status,
     Target,
     TornJournal,
     claimed,
     new_record,
     open_mirror,
+    record_at,
     recorded,
     run_tags,
 )
 from mvit.parent.tracking.store import (
     TrackingError,
     connect,
-    database_of,
     ensure_experiment,
     reason,
     shown,
+    store_uri,
 )
+from mvit.rundir.ending import EndStatus
+from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
+from mvit.rundir.state import is_sweep
 
 FLUSH_EVERY_S = 2.0
 RETRY_UP_TO_S = 30.0
@@ -43,6 +48,30 @@ RETRY_UP_TO_S = 30.0
 LAST_ATTEMPTS = 3
 """Attempts once the run has ended."""
 GIVE_UP_WITHIN_S = 0.2
+
+
+@dataclass(frozen=True)
+class News:
+    """A line for a person."""
+
+    line: str
+    is_good: bool
+
+
+def tracker_of(run: Run) -> Tracker | None:
+    """The tracker of a run, below its sweep's run if it is a trial; None for one that is not to be mirrored."""
+    tracking, above = run.config.tracking, run.folder.path.parent
+    if not isinstance(tracking, MlflowTracking):
+        return None
+    record = record_at(above / "tracking.json") if is_sweep(above) else None
+    return Tracker(
+        run.folder,
+        tracking=tracking,
+        uri=store_uri(tracking, CHECKOUT),
+        params=parameters_of(run),
+        tags=tags_of(run),
+        parent_run_id=record["run_id"] if record else None,
+    )
 
 
 class Tracker:
@@ -69,16 +98,17 @@ class Tracker:
         self._ending: Ending | None = None
         self._wake = threading.Event()
         self._problem: str | None = "was not started"
-        self._is_torn = False
+        self._is_torn = self._told_where = self._told_problem = False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
 
     def start(self) -> None:
         """Open the MLflow run and follow the journal; returns at once."""
+        self._problem = None
         self._thread.start()
 
     def finish(
         self,
-        status: Status,
+        status: EndStatus,
         *,
         artifacts: Sequence[Path],
         tags: Mapping[str, str],
@@ -89,7 +119,7 @@ class Tracker:
 
         Waits no longer once `give_up` says so.
         """
-        self._ending = Ending(status, tuple(artifacts), dict(tags), time.time())
+        self._ending = Ending(mlflow_status(status), tuple(artifacts), dict(tags), time.time())
         self._wake.set()
         if self._thread.ident is not None:
             deadline = time.monotonic() + timeout_s
@@ -105,21 +135,18 @@ class Tracker:
             return f"MLflow: {part} ({problem}); the run folder keeps everything"
         return f"MLflow: {part} ({problem}); later: {sync_command(self._folder.path)}"
 
-    def run_url_hint(self) -> str | None:
-        """Where the run is to be seen; None while it is nowhere."""
-        mirror = self._mirror
-        if mirror is None:
-            return None
-        if self._uri.startswith(("http://", "https://")):
-            base = shown(self._uri).rstrip("/")
-            return f"{base}/#/experiments/{mirror.record['experiment_id']}/runs/{mirror.run_id}"
-        database = database_of(self._uri)
-        store = database.name if database else shown(self._uri)
-        name = self._tags.get("mlflow.runName", "")
-        return f"{store}, experiment {self._experiment}, run {name} ({mirror.run_id[:8]})".replace("  ", " ")
+    def news(self) -> News | None:
+        """What a person should know, once: where the run is to be seen, or that the store does not answer."""
+        if self._mirror is not None and not self._told_where:
+            self._told_where = True
+            where = location(self._folder, name=self._tags.get("mlflow.runName", ""))
+            return News(f"mvit: MLflow: {where}", is_good=True)
+        if self._mirror is None and self._problem and not self._told_problem and self._thread.ident is not None:
+            self._told_problem = True
+            return News(f"MLflow: {self._problem}; the run goes on, and is sent once it answers", is_good=False)
+        return None
 
     def _work(self) -> None:
-        self._problem = None
         with claimed(self._folder):  # a sync leaves the folder alone meanwhile
             if recorded(self._folder.tracking, self._uri) is None:
                 with suppress(OSError):  # where a sync sends what this may never reach

@@ -5,9 +5,7 @@ Everything here raises what MLflow's client raises, and takes the time that the 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from mvit.files import read_json, write_json
+from mvit.files import lock, read_json, write_json
 from mvit.parent.provenance import user
 from mvit.parent.tracking.store import TrackingError, cut, shown
 from mvit.rundir.journal import JournalReader
@@ -283,26 +281,15 @@ def record_at(path: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def claimed(folder: RunDir) -> Generator[bool]:
-    """False while another process, or thread, mirrors the folder. The claim ends with who holds it, however it ends.
+    """False while another process, or thread, mirrors the folder.
 
-    The lock is on run.json, which is never replaced; that of the folder is its launcher's (`owner.py`).
+    The lock is on run.json, which is never replaced; that of the folder itself is its launcher's (`ownership.py`).
     """
-    try:
-        number = os.open(folder.run, os.O_RDONLY)
-    except OSError:
+    if not folder.run.exists():
         yield True
         return
-    try:
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        except BlockingIOError:
-            free = False
-        except OSError:  # a file system without locks
-            free = True
-        yield free
-    finally:
-        os.close(number)
+    with lock(folder.run, wait=False) as is_ours:
+        yield is_ours
 
 
 def last_sign(folder: RunDir) -> float:

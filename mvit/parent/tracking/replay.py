@@ -6,22 +6,25 @@ A second time there is nothing to send.
 from __future__ import annotations
 
 import os
-import re
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvit.config import MlflowTracking, RunConfig
+from mvit.config import MlflowTracking
 from mvit.errors import RunDirError
 from mvit.files import read_json
 from mvit.parent.host import CHECKOUT
 from mvit.parent.report import confusion
-from mvit.parent.tracking.content import artifacts_of, failure_tags, of_folder, picture_of
+from mvit.parent.tracking.content import (
+    artifacts_of,
+    failure_tags_of,
+    mlflow_status,
+    parameters_of,
+    picture_of,
+    tags_of,
+)
 from mvit.parent.tracking.mirror import (
     Ending,
-    Mirror,
-    Status,
     Target,
     TornJournal,
     claimed,
@@ -32,15 +35,15 @@ from mvit.parent.tracking.mirror import (
 )
 from mvit.parent.tracking.store import connect, ensure_experiment, reason, shown, store_uri, uri_of
 from mvit.parent.tracking.sweep_run import close_sweep, open_sweep
-from mvit.plan import LaunchPlan
-from mvit.rundir import ownership
 from mvit.rundir.ending import record_mirrored
-from mvit.rundir.frozen import read_run
+from mvit.rundir.frozen import Run, read_run
+from mvit.rundir.ownership import alive
 from mvit.rundir.paths import RunDir
+from mvit.rundir.result import best_accuracy
+from mvit.rundir.state import is_sweep, run_status, sweep_status, trials_of
 
 PATIENCE_S = 60
 """Limit for one answer of a server: here somebody waits for the points, not for the end of a run."""
-_STAMP = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,12 @@ class _Place:
 class _Run:
     """What is sent of a folder beside its journal."""
 
-    folder: RunDir
+    run: Run
     place: _Place
-    config: RunConfig
-    plan: LaunchPlan
-    params: dict[str, str]
-    tags: dict[str, str]
+
+    @property
+    def folder(self) -> RunDir:
+        return self.run.folder
 
 
 def sync(path: Path, *, uri: str | None, experiment: str | None) -> int:
@@ -103,33 +106,31 @@ class _Store:
     def play(self, runs: list[_Run], below: Path) -> int:
         """How many runs something was sent of."""
         sent = 0
-        trials: dict[Path, dict[RunDir, Status | None]] = {}
+        sweeps: dict[Path, None] = {}
         for run in runs:
             sweep = run.folder.path.parent
             with claimed(run.folder) as free:
-                why = ownership.alive(run.folder) if free else "it is being mirrored"
+                why = alive(run.folder) if free else "it is being mirrored"
                 if why:
                     print(f"{_shown(run.folder.path)}: left alone: {why}")
-                    status = None
+                elif run_status(run.folder) == "FROZEN":
+                    print(f"{_shown(run.folder.path)}: left alone: it was not started")
                 else:
-                    status, is_new = self._play(run)
-                    sent += is_new
-            if _STAMP.fullmatch(sweep.name) and sweep.is_relative_to(below):
-                trials.setdefault(sweep, {})[run.folder] = status
-        for sweep, found in trials.items():
-            sent += self._close(sweep, found)
-        return sent
+                    sent += self._play(run)
+            if is_sweep(sweep) and sweep.is_relative_to(below):
+                sweeps[sweep] = None
+        return sent + sum(self._close(sweep) for sweep in sweeps)
 
-    def _play(self, run: _Run) -> tuple[Status, bool]:
-        """Status of the run, and whether something was sent."""
+    def _play(self, run: _Run) -> bool:
+        """Whether something was sent of the run."""
         target = self._target(run.place)
-        tags = run_tags(run.tags, parent_run_id=self._parent(run))
+        tags = run_tags(tags_of(run.run), parent_run_id=self._parent(run))
         began = run.folder.run.stat().st_mtime
         mirror = open_mirror(self._client, run.folder, target=target, tags=tags, began=began)
         had = mirror.record["points"]
-        mirror.set_params(run.params)
+        mirror.set_params(parameters_of(run.run))
         mirror.set_tags(tags, replacing=False)
-        ending = _ending(run, mirror)
+        ending = _ending(run)
         torn = ""
         try:
             mirror.close(ending, asking=True)
@@ -141,7 +142,7 @@ class _Store:
         what = f"{sent.points} points sent" if sent else "nothing new"
         place = f"run {mirror.run_id[:8]} ({ending.status})"
         print(f"{_shown(run.folder.path)}: {what}, {known} already there, {place}{torn}")
-        return ending.status, bool(sent)
+        return bool(sent)
 
     def _target(self, place: _Place) -> Target:
         name = place.experiment
@@ -152,35 +153,30 @@ class _Store:
     def _parent(self, run: _Run) -> str | None:
         """The run of the sweep, opened if its launcher could not."""
         sweep = run.folder.path.parent
-        if not _STAMP.fullmatch(sweep.name):
+        if not is_sweep(sweep):
             return None
         tracking = MlflowTracking(kind="mlflow", uri=None, experiment=run.place.experiment)
-        name, tags = f"{run.config.name}-{sweep.name}", {"mvit.kind": "sweep", "folder": str(sweep)}
+        name, tags = f"{run.run.config.name}-{sweep.name}", {"mvit.kind": "sweep", "folder": str(sweep)}
         return open_sweep(sweep, tracking=tracking, uri=self._uri, name=name, tags=tags)
 
-    def _close(self, sweep: Path, trials: dict[RunDir, Status | None]) -> bool:
-        """End the sweep's run where nobody has; whether it was to be done."""
-        record = record_at(sweep / "tracking.json")
-        if None in trials.values() or record is None or record["store"] != shown(self._uri):
+    def _close(self, sweep: Path) -> bool:
+        """End the sweep's run where nobody has; whether there was something to do."""
+        record, status = record_at(sweep / "tracking.json"), sweep_status(sweep)
+        if status in ("RUNNING", "FROZEN") or record is None or record["store"] != shown(self._uri):
             return False
         if self._client.get_run(record["run_id"]).info.status != "RUNNING":
             return False
-        found = set(trials.values())
-        status: Status = "FINISHED" if found == {"FINISHED"} else "KILLED" if "KILLED" in found else "FAILED"
-        best: list[float] = []
-        for folder in trials:
-            with suppress(OSError, ValueError, KeyError):
-                best.append(read_json(folder.result)["metrics"]["best/val_acc1"])
-        close_sweep(sweep, uri=self._uri, status=status, summary={"best/val_acc1": max(best)} if best else {})
+        best = best_accuracy(trials_of(sweep))
+        summary = {} if best is None else {"best/val_acc1": best}
+        close_sweep(sweep, uri=self._uri, status=mlflow_status(status), summary=summary)
         print(f"{_shown(sweep)}: sweep {status}, run {record['run_id'][:8]}")
         return True
 
 
 def _read(folder: RunDir, *, uri: str | None, experiment: str | None) -> _Run | None:
     """The run and its place; None for one that is not to be mirrored."""
-    config, plan = read_run(folder)
-    params, tags = of_folder(folder)
-    tracking, record = config.tracking, record_at(folder.tracking)
+    run = read_run(folder)
+    tracking, record = run.config.tracking, record_at(folder.tracking)
     own = tracking.experiment if isinstance(tracking, MlflowTracking) else "mvit"
     if uri is not None:
         asked = MlflowTracking(kind="mlflow", uri=uri, experiment=own)
@@ -190,28 +186,21 @@ def _read(folder: RunDir, *, uri: str | None, experiment: str | None) -> _Run | 
     else:
         print(f"{_shown(folder.path)}: is not to be mirrored (tracking.kind none), unless --uri names a store")
         return None
-    return _Run(folder, _Place(where, experiment or own), config, plan, params, tags)
+    return _Run(run, _Place(where, experiment or own))
 
 
-def _ending(run: _Run, mirror: Mirror) -> Ending:
-    """As the parent recorded it; where it could not, what the folder lets one think."""
-    folder = run.folder
-    status: Status = "FINISHED" if folder.result.exists() else "FAILED"
-    said = None
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        said = read_json(folder.end)["status"]
-    if said in ("FINISHED", "FAILED", "KILLED"):
-        status = said
-    elif status == "FAILED" and mirror.status == "KILLED":
-        status = "KILLED"  # the launcher said so itself, before it ended
+def _ending(run: _Run) -> Ending:
+    """The end that the folder tells."""
+    folder, status = run.folder, run_status(run.folder)
+    assert status not in ("RUNNING", "FROZEN"), "left alone"
     picture = picture_of(folder)
     if folder.confusion.exists() and not picture.exists():
         try:
-            confusion.draw(read_json(folder.confusion)["counts"], run.plan.dataset.class_names, picture)
+            confusion.draw(read_json(folder.confusion)["counts"], run.run.plan.dataset.class_names, picture)
         except Exception as error:  # noqa: BLE001  a picture is no reason to send nothing else
             _complain(f"no picture of the confusion matrix: {_line(error)}")
-    tags = {} if status == "FINISHED" else failure_tags(folder)
-    return Ending(status, tuple(artifacts_of(folder, status=status)), tags, last_sign(folder))
+    tags = {} if status == "FINISHED" else failure_tags_of(folder)
+    return Ending(mlflow_status(status), tuple(artifacts_of(folder, status=status)), tags, last_sign(folder))
 
 
 def _shown(path: Path) -> str:

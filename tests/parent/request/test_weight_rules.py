@@ -30,14 +30,14 @@ def weights(request, tmp_path):
     """Weights that say THEIRS, in each of the three places where they can."""
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    path = folder / "step-1.safetensors"
+    path = folder / "step-00000001.safetensors"
     imported = request.param == "imported"
     told = {key: json.dumps(value) for key, value in THEIRS.items()}
     tensors = {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}
     save_file(tensors, path, {"format": "mvit", "library": '"timm"', **told} if imported else None)
     if not imported:
         path.with_suffix(".json").write_text(json.dumps({"conventions": THEIRS}))
-        (folder / "best.json").write_text('{"file": "step-1"}')
+        (folder / "best.json").write_text('{"file": "step-00000001"}')
     return tmp_path if request.param == "run" else path
 
 

@@ -22,13 +22,15 @@ import os, signal, sys, time
 from pathlib import Path
 from mvit.config import MlflowTracking
 from mvit.parent.tracking import live
-from mvit.parent.tracking.content import of_folder
+from mvit.parent.tracking.content import parameters_of, tags_of
+from mvit.rundir.frozen import read_run
 from mvit.rundir.journal import Journal
 from mvit.rundir.paths import RunDir
 live.FLUSH_EVERY_S = 0.1
 folder = RunDir(Path(sys.argv[2]))
 Journal(folder.journal).metrics({"train/loss": 1.0}, step=1, epoch=0)
-params, tags = of_folder(folder)
+run = read_run(folder)
+params, tags = parameters_of(run), tags_of(run)
 where = MlflowTracking(kind="mlflow", uri=None, experiment="mvit")
 live.Tracker(folder, tracking=where, uri=sys.argv[1], params=params, tags=tags).start()
 while '"points": 1' not in (folder.tracking.read_text() if folder.tracking.exists() else ""):

@@ -16,6 +16,7 @@ import pytest
 from mvit.config import MlflowTracking
 from mvit.files import read_json, write_json
 from mvit.parent.tracking import server
+from mvit.parent.tracking.content import location
 from mvit.parent.tracking.store import TrackingError, artifact_root, connect, database_of, problem_of, shown, store_uri
 from mvit.parent.tracking.sweep_run import close_sweep, open_sweep
 from tests.conftest import CHECKOUT
@@ -137,7 +138,7 @@ def test_points_are_mirrored_exactly_once_while_the_journal_grows(folder, journa
     entry = json.loads(folder.journal.read_text().splitlines()[1])
     (first, *_) = connect(store).get_metric_history(run.info.run_id, "train/loss")
     assert first.timestamp == int(entry["time"] * 1000)
-    assert mirror.run_url_hint() == f"mlflow.db, experiment mvit, run grows ({run.info.run_id[:8]})"
+    assert location(folder, name="grows") == f"mlflow.db, experiment mvit, run grows ({run.info.run_id[:8]})"
 
 
 @pytest.mark.mlflow
@@ -222,7 +223,7 @@ def test_a_folder_mirrored_before_continues_its_run_and_points_sent_again_are_no
     journal.metrics({"train/loss": 1.0}, step=2, epoch=0)
     second = tracker(store, params={"a": "changed", "b": "2"})
     second.start()
-    wait_for(lambda: second.run_url_hint() is not None)
+    wait_for(lambda: second.news() is not None)
     assert the_run(store).info.status == "RUNNING"
     assert second.finish("FINISHED", artifacts=[], tags={}) is None
 
@@ -285,11 +286,12 @@ def test_a_sweep_is_one_parent_run_with_its_trials_below(store, tmp_path, tracke
 ONE_RUN = """
 import sys
 from pathlib import Path
-from mvit import rundir
 from mvit.config import MlflowTracking
 from mvit.parent.tracking.live import Tracker
-folder = rundir.create(Path(sys.argv[2]))
-rundir.Journal(folder.journal).metrics({"train/loss": 1.0}, step=1, epoch=0)
+from mvit.rundir.journal import Journal
+from mvit.rundir.paths import create_run_dir
+folder = create_run_dir(Path(sys.argv[2]))
+Journal(folder.journal).metrics({"train/loss": 1.0}, step=1, epoch=0)
 tracking = MlflowTracking(kind="mlflow", uri=None, experiment="mvit")
 tracker = Tracker(folder, tracking=tracking, uri=sys.argv[1], params={"a": "1"}, tags={})
 tracker.start()
@@ -322,7 +324,7 @@ def test_a_store_that_is_down_costs_one_line_and_seconds(capfd, folder, journal,
     assert time.monotonic() - begun < 55
     where = store_down.replace("me:s3cret@", "")
     assert said == f"MLflow: not mirrored (connection refused at {where}); later: python -m mvit sync {folder.path}"
-    assert mirror.run_url_hint() is None
+    assert location(folder, name="a run") is None
     unsent = {"experiment_id": None, "run_id": None, "offset": 0, "points": 0, "artifacts": {}}
     assert read_json(folder.tracking) == {"store": where, "experiment": "mvit", **unsent}
 
@@ -400,7 +402,7 @@ def test_a_served_store_takes_a_run_with_its_artifacts_and_tells_nobody_the_pass
         record = read_json(folder.tracking)
         assert record["store"] == base
         place = f"{base}/#/experiments/{record['experiment_id']}/runs/{record['run_id']}"
-        assert mirror.run_url_hint() == place
+        assert location(folder, name="a run") == place
         artifact = f"{base}/get-artifact?path=metrics.jsonl&run_id={record['run_id']}"
         assert fetch(artifact) == folder.journal.read_bytes()
         served.send_signal(signal.SIGINT)

@@ -17,8 +17,11 @@ from mvit.files import read_json, write_json
 from mvit.parent.tracking.content import artifacts_of
 from mvit.parent.tracking.store import connect
 from mvit.parent.tracking.sweep_run import open_sweep
+from mvit.rundir.ending import record_end
 from mvit.rundir.journal import Journal
 from mvit.rundir.paths import RunDir
+from mvit.rundir.result import TrainResult, write_result
+from mvit.rundir.status import Stage, WorkerError, WorkerStatus, write_status
 from tests.parent.tracking.test_live import TRACKING, points_in, python, wait_for
 
 pytestmark = pytest.mark.mlflow
@@ -168,8 +171,8 @@ def test_what_is_mirrored_while_it_runs_is_found_again_without_tracking_json(mir
     [
         (None, True, "FINISHED"),
         (None, False, "FAILED"),
-        ({"status": "KILLED"}, False, "KILLED"),
-        ({"status": "FAILED"}, True, "FAILED"),
+        ("KILLED", False, "KILLED"),
+        ("FAILED", True, "FAILED"),
     ],
 )
 def test_the_status_is_the_folders(end, result, status, run_folder, store):
@@ -178,14 +181,13 @@ def test_the_status_is_the_folders(end, result, status, run_folder, store):
     (folder.logs / "attempt-1" / "launch.log").write_text("why")
     write(folder, until=1)
     if end:
-        write_json(folder.end, end)
+        record_end(folder, end, exit_code=None)
     if result:
         write_json(folder.result, {"metrics": {}})
-    error = {"type": "ValueError", "message": "why", "where": None, "stage": "step", "time": 1.0}
-    write_json(
-        folder.status / "0.json",
-        {"rank": 0, "pid": 1, "started": 0, "stage": "failed", "error": error, "step": 3, "time": 1.0},
-    )
+    error = WorkerError(type="ValueError", message="why", where=None, stage=Stage.STEP, time=1.0)
+    stage, error = (Stage.DONE, None) if status == "FINISHED" else (Stage.FAILED, error)
+    said = {"rank": 0, "host": "here", "pid": 1, "started": 0, "step": 3, "marks": 0, "time": 1.0}
+    write_status(folder.status / "0.json", WorkerStatus(**said, stage=stage, error=error))
     assert main(["sync", str(folder.path), "--uri", store]) == 0
     run = run_of(folder, store)
     assert run.info.status == status
@@ -216,13 +218,13 @@ def test_a_run_whose_worker_lives_is_left_alone_though_nobody_mirrors_it(capsys,
         assert worker.stdout is not None
         assert worker.stdout.readline() == "up\n"
         assert main(["sync", str(folder.path), "--uri", store]) == 0
-        assert f"left alone: process {worker.pid} of it has not ended" in capsys.readouterr().out
+        assert f"left alone: its process {worker.pid} has not ended" in capsys.readouterr().out
         assert rows(store, "SELECT * FROM runs") == []
     finally:
         worker.kill()
         worker.communicate()
     assert main(["sync", str(folder.path), "--uri", store]) == 0
-    assert run_of(folder, store).info.status == "FAILED"
+    assert run_of(folder, store).info.status == "KILLED"
 
 
 def test_another_store_gets_a_copy_and_the_record_of_the_first_stays(mirrored, run_folder, store, tmp_path):
@@ -247,7 +249,10 @@ def test_trials_are_put_below_the_run_of_their_sweep_which_is_ended(capsys, run_
     trials = [run_folder(f"{sweep}/2026010{day}-000000-aaaa") for day in (1, 2)]
     for best, folder in enumerate(trials, 90):
         write(folder, until=2)
-        write_json(folder.result, {"metrics": {"best/val_acc1": float(best)}})
+        metrics = {"best/val_acc1": float(best)}
+        write_result(folder, TrainResult(task="train", steps=2, metrics=metrics, graphs={}, compiled=1))
+    asked = {"trials": [{"overrides": [], "folder": folder.path.name} for folder in trials]}
+    write_json(trials[0].path.parent / "sweep.json", asked)
     for _ in "ab":
         assert main(["sync", str(tmp_path / "runs"), "--uri", store]) == 0
     assert "nothing to do" in capsys.readouterr().out
@@ -318,6 +323,7 @@ def test_nothing_to_send_is_said(capsys, run_folder, tmp_path):
 def test_a_store_that_hangs_is_one_line(capsys, monkeypatch, run_folder):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     folder = run_folder("20260101-000000-aaaa")
+    write(folder, until=1)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         begun = time.monotonic()

@@ -1,0 +1,59 @@
+"""A run in the foreground of a terminal: signals, progress, and the report of its end."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from mvit import console
+from mvit.parent import signals
+from mvit.parent.execute import execute
+from mvit.parent.progress import ProgressView
+from mvit.parent.report.row import result_row
+from mvit.parent.slot import Slot
+from mvit.parent.tracking.content import location, run_name
+from mvit.rundir import checkpoints
+from mvit.rundir.ending import RETRYABLE, Outcome
+from mvit.rundir.frozen import Run
+from mvit.rundir.result import read_result
+
+
+def follow(run: Run, *, slot: Slot) -> Outcome:
+    """Execute the run, show how it goes, report its end. Ctrl-C, SIGTERM and SIGHUP stop it. Main thread only."""
+    began = time.monotonic()
+    with signals.stopping() as stop, ProgressView(run) as view:
+        outcome = execute(run, slot=slot, stop=stop, observer=view)
+    if stop.reason:  # whatever became of this run, nothing is to come after it
+        outcome = replace(outcome, exit_code=stop.reason.exit_code)
+    _report(run, outcome, seconds=time.monotonic() - began)
+    return outcome
+
+
+def _report(run: Run, outcome: Outcome, *, seconds: float) -> None:
+    folder = run.folder
+    if outcome.status == "FINISHED" and (result := read_result(folder)):
+        console.result_table([result_row(run, result)])
+    resume = f"python -m mvit resume {shlex.quote(shown(folder.path))}"
+    # Reads the checkpoint, which a finished run can do without.
+    step = None if outcome.status == "FINISHED" else checkpoints.newest_step(folder)
+    if outcome.status == "KILLED":
+        console.complain([f"stopped by signal {outcome.exit_code - 128}"])
+        place = "before its first checkpoint" if step is None else f"after step {step}"
+        console.complain([f"stopped {place}; continue with: {resume}"])
+    if outcome.failure:
+        console.complain(outcome.failure.lines())
+        if outcome.failure.kind in RETRYABLE:
+            newest = "there is no checkpoint" if step is None else f"the newest checkpoint is that of step {step}"
+            console.complain([f"{newest}; continue with: {resume}"])
+    console.say(f"mvit: {outcome.status} in {seconds:.0f} s, {shown(folder.path)}")
+    if where := location(folder, name=run_name(run)):
+        served = where.startswith("http")  # a server shows itself, a database needs one
+        console.say(f"mvit: MLflow: {where}{'' if served else '; make ui shows it'}")
+
+
+def shown(path: Path) -> str:
+    """The path as it works where the person stands: relative below the working directory."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

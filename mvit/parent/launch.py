@@ -1,0 +1,61 @@
+"""One launch: plan it, freeze it, follow it in the foreground."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mvit import console
+from mvit.config import RunConfig
+from mvit.parent import orphans
+from mvit.parent.command import make_command
+from mvit.parent.describe import describe
+from mvit.parent.foreground import follow, shown
+from mvit.parent.freeze import Planned, freeze, plan_launch, runs_of
+from mvit.parent.host import CHECKOUT, Host, free_port, this_host
+from mvit.parent.report.estimate import past_runs
+from mvit.parent.slot import must_fit, slot_from_environment
+from mvit.rundir.frozen import Run
+from mvit.rundir.paths import RunDir, new_run_id
+
+RUN_DIR = Path("RUN_DIR")
+"""Stands for the folder in the command of a dry run, which makes none."""
+
+
+def launch(raw: Mapping[str, Any], *, argv: Sequence[str]) -> int:
+    """One run from its composed configuration; returns the exit code, raises `ConfigError` for a wrong request."""
+    host, slot = this_host(), slot_from_environment()
+    planned = plan_launch(raw, host=host)
+    must_fit(slot, planned.plan)
+    if planned.config.dry_run:
+        show_plan(planned, host=host)
+        return 0
+    orphans.close(CHECKOUT / planned.config.runs_dir)
+    run = freeze(planned, runs_of(planned.config) / new_run_id(), argv=argv)
+    announce(run)
+    if planned.config.freeze:
+        print(shown(run.folder.path))
+        return 0
+    return follow(run, slot=slot).exit_code
+
+
+def announce(run: Run) -> None:
+    """Say what is about to run, and where."""
+    console.say(f"mvit: {run.config.name} in {shown(run.folder.path)}")
+    console.pairs(describe(run.config, run.plan, past=past_runs(run.config, run.plan, _runs(run.config))))
+
+
+def show_plan(planned: Planned, *, host: Host) -> None:
+    """The plan and the command, for `dry_run`."""
+    config, plan = planned.config, planned.plan
+    console.pairs(describe(config, plan, past=past_runs(config, plan, _runs(config))))
+    run = Run(RunDir(RUN_DIR), config, plan)
+    slot = slot_from_environment()
+    command = make_command(run, host=host, slot=slot, port=slot.port or free_port(), attempt=1)
+    console.pairs([("command", " ".join(command.argv))])
+    console.pairs(("" if index else "environment", f"{k}={v}") for index, (k, v) in enumerate(command.env.items()))
+
+
+def _runs(config: RunConfig) -> Path:
+    return CHECKOUT / config.runs_dir

@@ -1,0 +1,127 @@
+"""A slot: which cores, cards, port and place among nodes one execution of a run uses."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from mvit.errors import ConfigError, Problem
+from mvit.plan import LaunchPlan
+
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Decided at execution. What numerics depend on, the number of workers and threads, is in the plan."""
+
+    cores: tuple[int, ...] | None = None
+    """Cores that the processes are bound to; None leaves the choice to `bound`."""
+    cards: tuple[int, ...] | None = None
+    """Ascend cards that the processes see; None shows them all."""
+    port: int | None = None
+    """Port of msrun's scheduler, tried first; None draws a free one."""
+    node_rank: int = 0
+    master_addr: str = "127.0.0.1"
+
+    def bind(self) -> Callable[[], None] | None:
+        """What a child calls before it becomes the command; None if there is nothing to bind."""
+        cores = self.cores
+        return None if cores is None else lambda: os.sched_setaffinity(0, cores)
+
+    def environment(self) -> dict[str, str]:
+        """Variables that the processes of the slot get."""
+        return {} if self.cards is None else {"ASCEND_RT_VISIBLE_DEVICES": ",".join(map(str, self.cards))}
+
+
+def slot_from_environment() -> Slot:
+    """The slot that MVIT_MASTER_PORT, MVIT_NODE_RANK and MVIT_MASTER_ADDR describe; raises `ConfigError`."""
+    return Slot(
+        port=_number("MVIT_MASTER_PORT") or None,
+        node_rank=_number("MVIT_NODE_RANK"),
+        master_addr=os.environ.get("MVIT_MASTER_ADDR", "127.0.0.1"),
+    )
+
+
+def parse_slot(text: str, base: Slot) -> Slot:
+    """`base` with what `text` says, as `cores=0-3`, `cards=0,2` or `cores=0,1:port=21000`; raises `ConfigError`."""
+    for part in text.split(":"):
+        key, _, value = part.partition("=")
+        match key:
+            case "cores":
+                cores = _numbers(value)
+                if missing := sorted(set(cores) - os.sched_getaffinity(0)):
+                    raise _wrong(text, f"core {missing[0]} is not available to this process")
+                base = replace(base, cores=cores)
+            case "cards":
+                base = replace(base, cards=_numbers(value))
+            case "port":
+                (port,) = _numbers(value) if value.isdecimal() else (0,)
+                if not 1024 <= port <= 65535:
+                    raise _wrong(text, f"{value!r} is not a port from 1024 to 65535")
+                base = replace(base, port=port)
+            case _:
+                raise _wrong(text, f"{key!r} is not one of cores, cards, port")
+    return base
+
+
+def _numbers(value: str) -> tuple[int, ...]:
+    """`0-2,5` as (0, 1, 2, 5)."""
+    numbers: list[int] = []
+    for part in value.split(","):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            raise _wrong(value, f"{part!r} is not a number or a range")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last - first > 4096:
+            raise _wrong(value, f"{part!r} is too large a range")
+        numbers += range(first, last + 1)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise _wrong(value, "numbers must be distinct")
+    return tuple(numbers)
+
+
+def _wrong(text: str, rule: str) -> ConfigError:
+    return ConfigError(Problem("--slot", text, f"is invalid: {rule}", "use for example cores=0-3, or cards=0,1"))
+
+
+def _number(variable: str) -> int:
+    text = os.environ.get(variable) or "0"
+    if not text.isdecimal():
+        raise ConfigError(Problem(variable, text, "is not a number", f"set {variable} to a non-negative integer"))
+    return int(text)
+
+
+def must_fit(slot: Slot, plan: LaunchPlan) -> None:
+    """Raises `ConfigError` where the run cannot be executed in the slot."""
+    problems: list[Problem] = []
+    local = plan.world_size // plan.nodes
+    if slot.node_rank >= plan.nodes:
+        rule = f"is not a node of {plan.nodes}"
+        problems.append(Problem("MVIT_NODE_RANK", slot.node_rank, rule, f"count from 0 to {plan.nodes - 1}"))
+    if slot.cards is not None and (plan.device != "Ascend" or len(slot.cards) != local):
+        cards = f"cards={','.join(map(str, slot.cards))}"
+        needs = f"{local} Ascend cards on each node" if plan.device == "Ascend" else "no cards"
+        problems.append(Problem("--slot", cards, f"does not fit the run, which needs {needs}", "change the slot"))
+    if slot.cores is not None and plan.cores is not None and len(slot.cores) != plan.cores:
+        rule = f"does not fit the run, which was planned for {plan.cores}: its numbers depend on how many"
+        problems.append(
+            Problem("--slot", f"{len(slot.cores)} cores", rule, "change it, or freeze with topology.threads")
+        )
+    if problems:
+        raise ConfigError(*problems)
+
+
+def bound(slot: Slot, plan: LaunchPlan) -> Slot:
+    """The slot with as many cores as the plan has, where this process may use more than that.
+
+    oneDNN divides its work by the cores that it sees, so that their number is part of the numerics. They are drawn, as
+    others may do the same; a machine that has fewer is left as it is.
+    """
+    available = sorted(os.sched_getaffinity(0))
+    if slot.cores is not None or plan.cores is None or len(available) <= plan.cores:
+        return slot
+    return replace(slot, cores=tuple(sorted(random.sample(available, plan.cores))))

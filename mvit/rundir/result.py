@@ -1,0 +1,60 @@
+"""result.json: the numbers of a finished run; rank 0 writes it last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from mvit.config import Frozen
+from mvit.files import read_json_bytes, write_json
+from mvit.rundir.paths import RunDir
+
+
+class TrainResult(Frozen):
+    """What a training run ended with."""
+
+    task: Literal["train"]
+    steps: int
+    metrics: dict[str, float]
+    """The last evaluation, the best accuracy, and what was measured; keys are the metric names of the journal."""
+    graphs: dict[str, float]
+    """Seconds that each graph took to compile."""
+    compiled: int
+    """Training graphs that were compiled; another number than planned means one was compiled while measuring."""
+
+
+class EvaluateResult(Frozen):
+    """What an evaluation ended with."""
+
+    task: Literal["evaluate"]
+    metrics: dict[str, float]
+    graphs: dict[str, float]
+    correct1: int
+    correct5: int
+    count: int
+    """Images, each counted once."""
+    weights: Literal["raw", "ema"]
+
+
+Result = Annotated[TrainResult | EvaluateResult, Field(discriminator="task")]
+_ADAPTER: TypeAdapter[TrainResult | EvaluateResult] = TypeAdapter(Result)
+
+
+def write_result(folder: RunDir, result: TrainResult | EvaluateResult) -> None:
+    write_json(folder.result, result.model_dump(mode="json"))
+
+
+def read_result(folder: RunDir) -> TrainResult | EvaluateResult | None:
+    """The result; None while there is none, or where it is torn."""
+    with suppress(OSError, ValueError):
+        return _ADAPTER.validate_json(read_json_bytes(folder.result))
+    return None
+
+
+def best_accuracy(folders: Iterable[RunDir]) -> float | None:
+    """The best top-1 of several runs, percent; None where none has one."""
+    results = (read_result(folder) for folder in folders)
+    return max((r.metrics["best/val_acc1"] for r in results if r and "best/val_acc1" in r.metrics), default=None)

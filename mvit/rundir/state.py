@@ -1,0 +1,67 @@
+"""The status of a run, and of a sweep, from its folder: the one rule that everybody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from mvit.files import read_mapping
+from mvit.rundir.ending import read_ending
+from mvit.rundir.ownership import alive, read_launcher
+from mvit.rundir.paths import RunDir
+from mvit.rundir.status import Stage, read_workers
+
+Status = Literal["FROZEN", "RUNNING", "PAUSED", "FINISHED", "FAILED", "KILLED"]
+
+
+def run_status(folder: RunDir) -> Status:
+    """The status of a run.
+
+    An end that was recorded says it. Without one: FROZEN before its first launcher; RUNNING while a process of it
+    lives, or may live on another host; then what its workers reported, else KILLED with its launcher.
+    """
+    if ending := read_ending(folder):
+        return ending.status
+    if alive(folder):
+        return "RUNNING"
+    launcher = read_launcher(folder)
+    if launcher and launcher.lives():
+        return "RUNNING"
+    workers = read_workers(folder)
+    if folder.result.exists() and all(worker.stage is Stage.DONE for worker in workers):
+        return "FINISHED"
+    if any(worker.error for worker in workers):
+        return "FAILED"
+    if launcher is None:
+        return "KILLED" if workers or folder.journal.exists() else "FROZEN"
+    return "KILLED" if launcher.is_local else "RUNNING"
+
+
+def sweep_status(folder: Path) -> Status:
+    """The status of a sweep, from those of its trials."""
+    return status_of_trials(run_status(trial) for trial in trials_of(folder))
+
+
+def status_of_trials(statuses: Iterable[Status]) -> Status:
+    """RUNNING while one runs; FINISHED if all are; else what kept it from that: a stop, then a failure, then a pause.
+
+    Trials that never started, beside others that ended, were stopped before their turn.
+    """
+    found = set(statuses)
+    if not found or found == {"FROZEN"}:
+        return "FROZEN"
+    for status in ("RUNNING", "KILLED", "FAILED", "PAUSED"):
+        if status in found:
+            return status
+    return "KILLED" if "FROZEN" in found else "FINISHED"
+
+
+def is_sweep(path: Path) -> bool:
+    return RunDir(path).sweep.exists()
+
+
+def trials_of(folder: Path) -> list[RunDir]:
+    """The runs of a sweep, in the order they were asked for."""
+    names = [str(trial["folder"]) for trial in (read_mapping(RunDir(folder).sweep) or {}).get("trials", [])]
+    return [RunDir(folder / name) for name in names]

@@ -121,7 +121,6 @@ def loader(candidate: Candidate, data: Data) -> Iterator[Stream]:
     from mvit.config import AugmentConfig, ImageFolderData, MindRecordData
     from mvit.worker.input.loader import Loader, Part
     from mvit.worker.input.sampler import epoch_order
-    from mvit.worker.input.source import open_sources
 
     changes = {"workers": candidate.workers, "image_size": SIZE}
     if candidate.kind == "folder":
@@ -129,8 +128,12 @@ def loader(candidate: Candidate, data: Data) -> Iterator[Stream]:
     else:
         config = MindRecordData.model_validate({**conf("data/mindrecord"), **changes, "root": str(data.packed)})
     augment = AugmentConfig.model_validate(conf("augment/mindcv"))
-    train, _ = open_sources(config, dataset.look(config))
-    made = Loader(config, augment=augment, seed=SEED, largest=BATCH * SIZE**2)
+    survey = dataset.survey(config)
+    with tempfile.TemporaryDirectory() as room:
+        index = Path(room) / "data.npz"
+        survey.write_index(index)
+        train, _ = dataset.open_splits(config, facts=survey.facts, index=index)
+    made = Loader(config, augment=augment, seed=SEED, largest=BATCH * SIZE**2, in_memory=train.in_memory)
 
     def parts() -> Iterator[Part]:
         order = cycle(epoch_order(len(train.labels), seed=SEED, epoch=1).indices.tolist())
@@ -364,7 +367,7 @@ def measure(data: Data, *, images: int, rounds: int) -> dict[Candidate, Measured
 def stages(data: Data, *, images: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
     """Milliseconds of one image in each stage, ours and the plain loop's, once for each round."""
     from mvit.config import AugmentConfig
-    from mvit.worker.input.sample import File
+    from mvit.data.sample import File
 
     config = AugmentConfig.model_validate(conf("augment/mindcv"))
     crop, color_jitter, erasing = config.crop, config.color_jitter, config.erasing
@@ -486,12 +489,12 @@ def tell(what: str) -> None:
 
 
 def prepared(folder: Path, images: int) -> Data:
-    from mvit.data.synthetic import write_image_folder
+    from mvit.data.generated import write_image_folder
 
     data = Data(folder / f"images-{images}", folder / f"packed-{images}")
     if not data.images.exists():
         write_image_folder(data.images, train=images, val=4, size=IMAGE)
-    source = pack.Source(str(data.images), "train", "val", None)
+    source = pack.Origin(str(data.images), "train", "val", None)
     with redirect_stdout(sys.stderr):  # standard output is for the tables
         pack.pack(source, data.packed, shards=1, on_unreadable="refuse", workers=2, overwrite=False)
     return data

@@ -60,7 +60,7 @@ class ImagesConfig(Frozen):
     workers: int = Field(
         ge=1,
         le=256,
-        description="Processes that prepare images (threads for digits and synthetic), per training process.",
+        description="Processes that prepare images (threads for images in memory), per training process.",
     )
 
 

@@ -40,3 +40,15 @@ def _short(value: Any) -> str:
 
 class RunDirError(Exception):
     """A run folder that cannot be made or must not be trusted; one line."""
+
+
+class DatasetError(Exception):
+    """Data that cannot be used."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+class DataChanged(Exception):
+    """Data, or a run's index of it, that is not what the run was made with; one line."""

@@ -13,7 +13,7 @@ from mvit.config import Frozen, Strings
 
 
 class DatasetFacts(Frozen):
-    """What a look at the data told, without decoding it."""
+    """What a survey of the data found, without decoding it."""
 
     num_train: int
     num_val: int
@@ -21,7 +21,7 @@ class DatasetFacts(Frozen):
     fingerprint: str
     """sha256 over names and sizes of the files, or over the parameters that generate the data."""
     skipped: Strings
-    """Unreadable images that are left out, relative to the root."""
+    """Images left out since they cannot be decoded, relative to the root."""
 
 
 class BucketPlan(Frozen):

@@ -8,6 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from mvit.config import RunConfig
+from mvit.config import Data, RunConfig
+from mvit.data import dataset
+from mvit.data.source import Source
 from mvit.parent.request.check import parse
 from mvit.parent.tracking.store import prepare
 
@@ -56,6 +59,15 @@ def configured():
         return parse(raw_config(*overrides))
 
     return make
+
+
+def open_data(data: Data) -> tuple[Source, Source]:
+    """Both splits as a worker opens them right after the launch."""
+    survey = dataset.survey(data)
+    with TemporaryDirectory() as room:
+        index = Path(room) / "data.npz"
+        survey.write_index(index)
+        return dataset.open_splits(data, facts=survey.facts, index=index)
 
 
 @dataclass(frozen=True)

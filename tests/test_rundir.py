@@ -19,7 +19,7 @@ from tests.parent.test_plan import HOST
 def frozen(tmp_path, configured):
     config = configured()
     folder = paths.create_run_dir(tmp_path / "runs" / "a" / paths.new_run_id())
-    plan = make_plan(config, host=HOST, facts=dataset.look(config.data))
+    plan = make_plan(config, host=HOST, facts=dataset.survey(config.data).facts)
     run = Run(folder, config, plan)
     write_run(run)
     return run

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from mvit.data import pack
 
             return pack.main(
-                pack.Source(asked.source, asked.train_folder, asked.val_folder, asked.class_names),
+                pack.Origin(asked.source, asked.train_folder, asked.val_folder, asked.class_names),
                 asked.out,
                 shards=asked.shards,
                 on_unreadable=asked.on_unreadable,
@@ -133,8 +133,8 @@ def _weights(source: Path, out: Path, *, overwrite: bool) -> int:
 
 
 def _synthetic(asked: argparse.Namespace) -> int:
-    from mvit.data.facts import DatasetError
-    from mvit.data.synthetic import write_image_folder
+    from mvit.data.generated import write_image_folder
+    from mvit.errors import DatasetError
 
     asked_for = {name: getattr(asked, name) for name in ("classes", "train", "val", "size", "seed", "format")}
     try:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mvit.config import Cifar10Data, Cifar100Data
-from mvit.data.facts import DatasetError, facts
-from mvit.errors import Problem
+from mvit.data.sample import read_bytes
+from mvit.data.survey import Survey, check_directory, check_same, make_facts
+from mvit.errors import DatasetError, Problem
 from mvit.plan import DatasetFacts
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
@@ -51,7 +57,24 @@ HUNDRED = Layout(
 
 
 @dataclass(frozen=True)
-class File:
+class Cifar:
+    data: Cifar10Data | Cifar100Data
+
+    @property
+    def layout(self) -> Layout:
+        return TEN if isinstance(self.data, Cifar10Data) else HUNDRED
+
+    def survey(self) -> Survey:
+        return Survey(_facts(_read(self.data.root, self.layout)))
+
+    def splits(self, facts: DatasetFacts, _index: Path, /) -> tuple[Records, Records]:
+        content = _read(self.data.root, self.layout)
+        check_same(_facts(content), facts, root=self.data.root)
+        return Records(self.layout, content.train), Records(self.layout, (content.val,))
+
+
+@dataclass(frozen=True)
+class BatchFile:
     """One file: the class of each record, a byte each, and the sha256 of the whole."""
 
     path: Path
@@ -60,57 +83,87 @@ class File:
 
 
 @dataclass(frozen=True)
-class Cifar:
+class Content:
     """What is in the files; pixels stay there."""
 
-    layout: Layout
     class_names: tuple[str, ...]
-    train: tuple[File, ...]
-    val: File
+    train: tuple[BatchFile, ...]
+    val: BatchFile
 
 
-def read(data: Cifar10Data | Cifar100Data) -> Cifar:
-    """Class names and labels; raises `DatasetError` for a file that is missing, cut, or of another dataset."""
-    layout = TEN if isinstance(data, Cifar10Data) else HUNDRED
-    root = Path(data.root)
-    if not root.is_dir():
-        remedy = f"set the folder that {layout.archive} unpacks to"
-        raise DatasetError(Problem("data.root", data.root, "is no folder", remedy))
+class Records:
+    """The records of one split."""
+
+    in_memory = False
+
+    def __init__(self, layout: Layout, files: Sequence[BatchFile]) -> None:
+        import numpy as np  # here and below: the parent surveys data without it
+
+        self.layout, self.paths = layout, [str(file.path) for file in files]
+        self.firsts = np.cumsum([0, *(len(file.labels) for file in files)])
+        self.labels = np.frombuffer(b"".join(file.labels for file in files), np.uint8).astype(np.int32)
+
+    def sample(self, index: int) -> Record:
+        file = int(self.firsts.searchsorted(index, side="right")) - 1
+        record = int(index - self.firsts[file])
+        offset = record * self.layout.record + self.layout.label_bytes
+        return Record(self.paths[file], offset, f"{self.paths[file]} record {record}")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The pixels of one record: 3072 bytes from `offset`."""
+
+    path: str
+    offset: int
+    name: str
+
+    def open(self) -> Image.Image:
+        import numpy as np
+        from PIL import Image
+
+        pixels = np.frombuffer(read_bytes(self.path, self.offset, PIXELS), np.uint8).reshape(3, SIDE, SIDE)
+        return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
+def _read(data_root: str, layout: Layout) -> Content:
+    """Class names and labels; raises `DatasetError` for a file that is missing, truncated, or of another dataset."""
+    root = Path(data_root)
+    remedy = f"set it to the directory that {layout.archive} unpacks to"
+    check_directory(root, key="data.root", value=data_root, remedy=remedy)
     if (root / layout.folder).is_dir():
         root = root / layout.folder
     for name in (*layout.train, layout.val, layout.names):
         if not (root / name).is_file():
-            remedy = f"unpack {layout.archive} and set its folder {layout.folder}"
-            raise DatasetError(Problem("data.root", str(root), f"holds no {name}", remedy))
+            remedy = f"unpack {layout.archive} and set its directory {layout.folder}"
+            raise DatasetError(Problem("data.root", str(root), f"has no {name}", remedy))
     lines = (root / layout.names).read_text(encoding="utf-8", errors="replace").splitlines()
     names = tuple(line.strip() for line in lines if line.strip())
-    return Cifar(
-        layout=layout,
+    return Content(
         class_names=names,
         train=tuple(_file(root / name, layout, len(names)) for name in layout.train),
         val=_file(root / layout.val, layout, len(names)),
     )
 
 
-def facts_of(found: Cifar) -> DatasetFacts:
-    """Counts, class names and fingerprint."""
-    files = (*found.train, found.val)
-    return facts(
-        num_train=sum(len(file.labels) for file in found.train),
-        num_val=len(found.val.labels),
-        class_names=found.class_names,
+def _facts(content: Content) -> DatasetFacts:
+    files = (*content.train, content.val)
+    return make_facts(
+        num_train=sum(len(file.labels) for file in content.train),
+        num_val=len(content.val.labels),
+        class_names=content.class_names,
         content=[f"{file.path.name} {file.sha256}" for file in files],
     )
 
 
-def _file(path: Path, layout: Layout, num_classes: int) -> File:
+def _file(path: Path, layout: Layout, num_classes: int) -> BatchFile:
     content = path.read_bytes()
     remedy = f"unpack {layout.archive} again"
     if not content or len(content) % layout.record:
-        rule = f"has {len(content)} bytes, no multiple of the {layout.record} of a record"
+        rule = f"has {len(content)} bytes, not a multiple of the {layout.record} of a record"
         raise DatasetError(Problem("data.root", str(path), rule, remedy))
     labels = content[layout.label_bytes - 1 :: layout.record]
     if max(labels) >= num_classes:
-        rule = f"has a record of class {max(labels)}, {layout.names} names {num_classes} classes"
+        rule = f"has a record of class {max(labels)}, but {layout.names} names {num_classes} classes"
         raise DatasetError(Problem("data.root", str(path), rule, remedy))
-    return File(path, labels, hashlib.sha256(content).hexdigest())
+    return BatchFile(path, labels, hashlib.sha256(content).hexdigest())

@@ -1,32 +1,55 @@
-"""Which samples a dataset has: a look at it that needs neither MindSpore nor Pillow.
-
-The parent looks before it launches, the workers look again and compare fingerprints. No image is decoded here.
-"""
+"""The choice of a dataset: a survey of it in the parent, its samples in the workers. No image is decoded here."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Protocol
+
 from mvit.config import Cifar10Data, Cifar100Data, Data, DigitsData, ImageFolderData, MindRecordData, SyntheticData
-from mvit.data import cifar, imagefolder, mindrecord
-from mvit.data.facts import facts
+from mvit.data.cifar import Cifar
+from mvit.data.digits import Digits
+from mvit.data.imagefolder import ImageFolder
+from mvit.data.mindrecord import MindRecord
+from mvit.data.source import Source
+from mvit.data.survey import Survey
+from mvit.data.synthetic import Synthetic
 from mvit.plan import DatasetFacts
 
-DIGITS_TRAIN, DIGITS_VAL = 1437, 360
+
+class Dataset(Protocol):
+    """One dataset, as it is configured."""
+
+    def survey(self) -> Survey:
+        """One look at the data, in the parent and without NumPy; raises `DatasetError`."""
+        ...
+
+    def splits(self, facts: DatasetFacts, index: Path, /) -> tuple[Source, Source]:
+        """Training and validation samples, in a worker: of the data with these facts, or `DataChanged` is raised.
+
+        `index` is what `Survey.write_index` wrote. Raises `DatasetError` for data that has disappeared since.
+        """
+        ...
 
 
-def look(data: Data) -> DatasetFacts:
-    """Counts, class names and fingerprint; raises `DatasetError` for data that is missing, empty or cut."""
+def dataset_of(data: Data) -> Dataset:
     match data:
         case DigitsData():
-            names = [str(digit) for digit in range(10)]
-            content = ["scikit-learn digits, split 0"]
-            return facts(num_train=DIGITS_TRAIN, num_val=DIGITS_VAL, class_names=names, content=content)
+            return Digits(data)
         case SyntheticData():
-            names = [f"class_{index}" for index in range(data.classes)]
-            content = [f"{data.classes} {data.num_train} {data.num_val} {data.image_size}"]
-            return facts(num_train=data.num_train, num_val=data.num_val, class_names=names, content=content)
+            return Synthetic(data)
         case ImageFolderData():
-            return imagefolder.facts_of(data, *imagefolder.scan(data))
+            return ImageFolder(data)
         case MindRecordData():
-            return mindrecord.facts_of(mindrecord.open_manifest(data.root))
+            return MindRecord(data)
         case Cifar10Data() | Cifar100Data():
-            return cifar.facts_of(cifar.read(data))
+            return Cifar(data)
+
+
+def survey(data: Data) -> Survey:
+    """Facts and files; raises `DatasetError` for data that is missing, empty or truncated."""
+    return dataset_of(data).survey()
+
+
+def open_splits(data: Data, *, facts: DatasetFacts, index: Path) -> tuple[Source, Source]:
+    """Training and validation samples as the run was made with; raises `DataChanged` and `DatasetError`."""
+    return dataset_of(data).splits(facts, index)

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from mvit.config import Frozen
-from mvit.data.facts import DatasetError, facts
-from mvit.errors import Problem
-from mvit.plan import DatasetFacts, Strings
+from mvit.config import Frozen, MindRecordData, Strings
+from mvit.data.sample import Blob
+from mvit.data.survey import Survey, check_directory, check_same, make_facts
+from mvit.errors import DatasetError, Problem
+from mvit.plan import DatasetFacts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +31,19 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 INDEX = [("offset", "<i8"), ("length", "<i4"), ("crc", "<u4"), ("label", "<i4")]
 """A row of a shard's index: bytes from the start of the shard, zlib.crc32 of the bytes, class."""
+
+
+@dataclass(frozen=True)
+class MindRecord:
+    data: MindRecordData
+
+    def survey(self) -> Survey:
+        return Survey(_facts(open_manifest(self.data.root)))
+
+    def splits(self, facts: DatasetFacts, _index: Path, /) -> tuple[PackedImages, PackedImages]:
+        manifest = open_manifest(self.data.root)
+        check_same(_facts(manifest), facts, root=self.data.root)
+        return PackedImages(self.data.root, manifest.train), PackedImages(self.data.root, manifest.val)
 
 
 class PackedFile(Frozen):
@@ -46,7 +61,7 @@ class Shard(PackedFile):
     db: PackedFile
     index: PackedFile
     skipped: Strings
-    """Unreadable images that would stand in it, relative to the source."""
+    """Images left out since they cannot be decoded, relative to the source."""
 
 
 Shards = Annotated[tuple[Shard, ...], Field(strict=False)]
@@ -73,6 +88,27 @@ class Manifest(Frozen):
         return (*self.train, *self.val)
 
 
+class PackedImages:
+    """The images of one split."""
+
+    in_memory = False
+
+    def __init__(self, root: str, shards: tuple[Shard, ...]) -> None:
+        """Raises `DatasetError` for an index that is damaged."""
+        import numpy as np  # here and below: the parent reads a manifest without it
+
+        self.paths = [str(Path(root) / shard.file) for shard in shards]
+        self.firsts = np.cumsum([0, *(shard.count for shard in shards)])
+        self.index = np.concatenate([read_index(Path(root), shard) for shard in shards])
+        self.labels = self.index["label"].astype(np.int32)
+
+    def sample(self, index: int) -> Blob:
+        shard = int(self.firsts.searchsorted(index, side="right")) - 1
+        path, row = self.paths[shard], self.index[index]
+        name = f"{path} sample {index - self.firsts[shard]}"
+        return Blob(path, int(row["offset"]), int(row["length"]), name, int(row["crc"]))
+
+
 class ManifestError(Exception):
     """A manifest that is torn, or of another version."""
 
@@ -95,19 +131,18 @@ def read_manifest(folder: Path) -> Manifest | None:
 def open_manifest(root: str) -> Manifest:
     """The manifest of a folder whose files are all there, in the size they were packed with; raises `DatasetError`."""
     folder = Path(root)
-    if not folder.is_dir():
-        raise DatasetError(Problem("data.root", root, "is no folder", "pack it with: python -m mvit pack SRC OUT"))
+    check_directory(folder, key="data.root", value=root, remedy="pack it with: python -m mvit pack SRC OUT")
     try:
         manifest = read_manifest(folder)
     except ManifestError as error:
         rule, remedy = str(error), "pack it again with: python -m mvit pack SRC OUT --overwrite"
         raise DatasetError(Problem("data.root", str(folder / MANIFEST), rule, remedy)) from error
     if manifest is None:
-        rule = f"holds no {MANIFEST}"
+        rule = f"has no {MANIFEST}"
         raise DatasetError(Problem("data.root", root, rule, "pack it with: python -m mvit pack SRC OUT"))
     again = f"{manifest.command} {shlex.quote(root)}"
     if not manifest.complete:
-        raise DatasetError(Problem("data.root", root, "was not packed to its end", f"go on with: {again}"))
+        raise DatasetError(Problem("data.root", root, "is only partly packed", f"continue with: {again}"))
     for shard in manifest.shards:
         for file in (shard, shard.db, shard.index):
             if fault := size_fault(folder, file):
@@ -115,9 +150,9 @@ def open_manifest(root: str) -> Manifest:
     return manifest
 
 
-def facts_of(manifest: Manifest) -> DatasetFacts:
-    """Counts, class names and fingerprint; nothing is skipped that is not left out of the shards already."""
-    return facts(
+def _facts(manifest: Manifest) -> DatasetFacts:
+    """Nothing is skipped that the shards do not lack already."""
+    return make_facts(
         num_train=sum(shard.count for shard in manifest.train),
         num_val=sum(shard.count for shard in manifest.val),
         class_names=manifest.class_names,
@@ -126,18 +161,18 @@ def facts_of(manifest: Manifest) -> DatasetFacts:
 
 
 def size_fault(folder: Path, file: PackedFile) -> str | None:
-    """What a glance at a file finds: it is missing, or cut."""
+    """What is wrong with a file as far as its size tells: it is missing, or truncated."""
     try:
-        found = (folder / file.file).stat().st_size
+        size = (folder / file.file).stat().st_size
     except OSError:
         return "is missing"
-    return None if found == file.bytes else f"has {found} bytes and was packed with {file.bytes}"
+    return None if size == file.bytes else f"has {size} bytes, expected {file.bytes}"
 
 
 def fault(folder: Path, file: PackedFile) -> str | None:
-    """What reading a file to its end finds."""
-    if found := size_fault(folder, file):
-        return found
+    """What is wrong with a file; reads it to its end."""
+    if problem := size_fault(folder, file):
+        return problem
     return None if packed_file(folder / file.file).sha256 == file.sha256 else "is damaged: its sha256 differs"
 
 
@@ -153,9 +188,9 @@ def packed_file(path: Path) -> PackedFile:
 
 def read_index(folder: Path, shard: Shard) -> np.ndarray:
     """(count,) of `INDEX`; raises `DatasetError` for one that is damaged."""
-    import numpy as np  # a look at the manifest does without
+    import numpy as np
 
-    if found := fault(folder, shard.index):
-        remedy = "pack it again with the command in manifest.json: that shard alone is written anew"
-        raise DatasetError(Problem("data.root", str(folder / shard.index.file), found, remedy))
+    if problem := fault(folder, shard.index):
+        remedy = "pack it again with the command in manifest.json, which rewrites only that shard"
+        raise DatasetError(Problem("data.root", str(folder / shard.index.file), problem, remedy))
     return np.load(folder / shard.index.file, allow_pickle=False)

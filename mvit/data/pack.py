@@ -23,8 +23,7 @@ from rich.progress import Progress
 
 from mvit.console import PLAIN_EVERY_S, console, say
 from mvit.data import imagefolder
-from mvit.data.facts import DatasetError
-from mvit.data.imagefolder import Split
+from mvit.data.listing import Split
 from mvit.data.mindrecord import (
     FORMAT,
     MANIFEST,
@@ -36,12 +35,12 @@ from mvit.data.mindrecord import (
     read_manifest,
     size_fault,
 )
-from mvit.data.shard_writer import PART, PackError, Part, Unreadable, write
-from mvit.errors import Problem
+from mvit.data.shard_writer import PART, PackError, ShardPlan, Unreadable, write
+from mvit.errors import DatasetError, Problem
 from mvit.files import write_json
 
 SHARD_BYTES = 1 << 30
-"""About the size of a shard, where no number of shards is asked for."""
+"""The approximate size of a shard if --shards is not given."""
 ARGUMENTS = {
     "data.root": "SRC",
     "data.train_folder": "--train-folder",
@@ -51,7 +50,7 @@ ARGUMENTS = {
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """The image folder that is packed."""
 
     root: str
@@ -61,7 +60,7 @@ class Source:
 
 
 def main(
-    source: Source,
+    source: Origin,
     out: Path,
     *,
     shards: int | None,
@@ -78,7 +77,7 @@ def main(
     except Unreadable as error:
         remedy = "remove or repair it, or use --on-unreadable skip"
         for path in error.paths:
-            _complain(2, Problem("SRC", str(Path(source.root) / path), "is no readable image", remedy))
+            _complain(2, Problem("SRC", str(Path(source.root) / path), "cannot be decoded", remedy))
         return 2
     except PackError as error:
         return _complain(1, error)
@@ -86,12 +85,12 @@ def main(
         where = f"{error.filename}: " if error.filename else ""
         return _complain(1, f"{where}{error.strerror or error}")
     except KeyboardInterrupt:
-        return _complain(130, "stopped; the same command goes on where it was")
+        return _complain(130, "stopped; run the same command to continue")
     return 0
 
 
 def pack(
-    source: Source,
+    source: Origin,
     out: Path,
     *,
     shards: int | None,
@@ -100,8 +99,8 @@ def pack(
     overwrite: bool,
 ) -> Manifest:
     """Pack what is not packed yet, then read all of it back; raises `DatasetError`, `Unreadable`, `PackError`."""
-    classes, train, val = imagefolder.scan(source)
-    facts = imagefolder.facts_of(source, classes, train, val)
+    listing = imagefolder.scan(source)
+    facts, train, val = imagefolder.facts_of(source, listing), listing.train, listing.val
     shards = min(len(train.paths), shards or max(1, round(sum(train.sizes) / SHARD_BYTES)))
     of_val = min(len(val.paths), max(1, round(shards * len(val.paths) / len(train.paths))))
     parts = {"train": _parts("train", train, shards), "val": _parts("val", val, of_val)}
@@ -122,9 +121,9 @@ def pack(
         finished = {shard.file: shard for shard in _finished(out, wanted, overwrite=overwrite)}
         left = [part for split in parts.values() for part in split if part.file not in finished]
         _enough_room(out, left)
-        counts = f"{facts.num_train} + {facts.num_val} images, {len(classes)} classes"
-        go_on = f", {len(finished)} finished before" if finished else ""
-        say(f"mvit: packing {counts} into {sum(wanted.num_shards.values())} shards of {out}{go_on}")
+        counts = f"{facts.num_train} + {facts.num_val} images, {len(listing.classes)} classes"
+        already = f", {len(finished)} already finished" if finished else ""
+        say(f"mvit: packing {counts} into {sum(wanted.num_shards.values())} shards in {out}{already}")
 
         def manifest(*, complete: bool) -> Manifest:
             made = {name: tuple(finished[p.file] for p in split if p.file in finished) for name, split in parts.items()}
@@ -143,19 +142,19 @@ def pack(
                     record(complete=False)
         finally:
             shutil.rmtree(out / PART, ignore_errors=True)
-        _verify(out, manifest(complete=False), classes, workers=workers)
+        _verify(out, manifest(complete=False), listing.classes, workers=workers)
         record(complete=True)
         done = manifest(complete=True)
         for path in (path for shard in done.shards for path in shard.skipped):
-            say(f"  left out, not readable: {path}")
+            say(f"  skipped, cannot be decoded: {path}")
         size = sum(shard.bytes for shard in done.shards) / 1e9
         count = sum(shard.count for shard in done.shards)
-        say(f"mvit: {count} images in {len(done.shards)} shards, {size:.2f} GB; each read back: count and sha256 right")
+        say(f"mvit: {count} images in {len(done.shards)} shards, {size:.2f} GB; counts and sha256 verified")
         say(f"  python launch.py data=mindrecord {shlex.quote(f'data.root={out}')}")
         return done
 
 
-def _command(source: Source, *, shards: int, on_unreadable: str) -> str:
+def _command(source: Origin, *, shards: int, on_unreadable: str) -> str:
     options = ["--shards", str(shards), "--on-unreadable", on_unreadable]
     options += ["--train-folder", source.train_folder, "--val-folder", source.val_folder]
     if source.class_names:
@@ -163,42 +162,43 @@ def _command(source: Source, *, shards: int, on_unreadable: str) -> str:
     return shlex.join(["python", "-m", "mvit", "pack", *options, str(Path(source.root).resolve())])
 
 
-def _parts(name: str, split: Split, shards: int) -> list[Part]:
-    """Contiguous parts of a split, in the order of the scan."""
+def _parts(name: str, split: Split, shards: int) -> list[ShardPlan]:
+    """Contiguous parts of a split, in the order of the listing."""
     count = len(split.paths)
     ends = [count * number // shards for number in range(shards + 1)]
     return [
-        Part(f"{name}-{number:05d}.mindrecord", split.paths[a:b], split.labels[a:b], split.sizes[a:b])
+        ShardPlan(f"{name}-{number:05d}.mindrecord", split.paths[a:b], split.labels[a:b], split.sizes[a:b])
         for number, (a, b) in enumerate(pairwise(ends))
     ]
 
 
 def _finished(out: Path, wanted: Manifest, *, overwrite: bool) -> list[Shard]:
-    """The shards that need not be written again; a folder of something else is emptied or refused."""
+    """The shards that need not be written again; a directory of something else is emptied or refused."""
     try:
-        found = read_manifest(out)
+        old = read_manifest(out)
         torn = None
     except ManifestError as error:
-        found, torn = None, error
-    if found is None and torn is None:
-        if strange := [path.name for path in out.iterdir() if path.name not in (".lock", PART)]:
-            raise DatasetError(Problem("OUT", str(out), f"holds {strange[0]} and no {MANIFEST}", "use an empty folder"))
+        old, torn = None, error
+    if old is None and torn is None:
+        if foreign := [path.name for path in out.iterdir() if path.name not in (".lock", PART)]:
+            rule = f"contains {foreign[0]} but no {MANIFEST}"
+            raise DatasetError(Problem("OUT", str(out), rule, "use an empty directory"))
         return []
     same = ("fingerprint", "num_shards", "on_unreadable", "class_names")
-    differs = [name for name in same if found and getattr(found, name) != getattr(wanted, name)]
-    if found and not found.shards:  # refused before its first shard: there is nothing to lose
+    differs = [name for name in same if old and getattr(old, name) != getattr(wanted, name)]
+    if old and not old.shards:  # stopped before its first shard: there is nothing to lose
         return []
-    if found and not differs and not overwrite:
-        return [shard for shard in found.shards if not any(size_fault(out, f) for f in (shard, shard.db, shard.index))]
+    if old and not differs and not overwrite:
+        return [shard for shard in old.shards if not any(size_fault(out, f) for f in (shard, shard.db, shard.index))]
     if not overwrite:
-        told = {
-            "fingerprint": f"was packed from other images ({found.source})" if found else "",
+        rules = {
+            "fingerprint": f"was packed from other images ({old.source})" if old else "",
             "num_shards": "was packed into another number of shards",
-            "on_unreadable": f"was packed with --on-unreadable {found.on_unreadable}" if found else "",
+            "on_unreadable": f"was packed with --on-unreadable {old.on_unreadable}" if old else "",
             "class_names": "was packed with other class names",
         }
-        rule = told[differs[0]] if differs else f"holds a {MANIFEST} that {torn}"
-        raise DatasetError(Problem("OUT", str(out), rule, "use another folder, or --overwrite"))
+        rule = rules[differs[0]] if differs else f"contains a {MANIFEST} that {torn}"
+        raise DatasetError(Problem("OUT", str(out), rule, "use another directory, or --overwrite"))
     (out / MANIFEST).unlink()
     for split in ("train", "val"):
         for path in (*out.glob(f"{split}-*.mindrecord"), *out.glob(f"{split}-*.mindrecord.db")):
@@ -208,14 +208,14 @@ def _finished(out: Path, wanted: Manifest, *, overwrite: bool) -> list[Shard]:
     return []
 
 
-def _enough_room(out: Path, left: Sequence[Part]) -> None:
+def _enough_room(out: Path, left: Sequence[ShardPlan]) -> None:
     needed, free = sum(part.disk_bytes for part in left), shutil.disk_usage(out).free
     if needed > free:
-        raise PackError(f"{out} has room for {free / 1e9:.1f} GB, {needed / 1e9:.1f} GB are needed")
+        raise PackError(f"{out} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB are needed")
 
 
 def _verify(out: Path, manifest: Manifest, classes: Sequence[str], *, workers: int) -> None:
-    """Read every file to its end; raises `PackError` naming what is wrong and how it is repaired."""
+    """Read every file to its end; raises `PackError` naming what is wrong and how to repair it."""
     files = [file for shard in manifest.shards for file in (shard, shard.db, shard.index)]
     with _threads(workers) as pool, _Bar("verifying files", len(files)) as bar:
         for file, wrong in zip(files, pool.map(lambda file: fault(out, file), files), strict=True):
@@ -229,12 +229,12 @@ def _verify(out: Path, manifest: Manifest, classes: Sequence[str], *, workers: i
             raise PackError(f"{out / shard.file} has {len(indexes[shard.file])} samples, not {shard.count}")
     left = {int(label) for shard in manifest.train for label in set(indexes[shard.file]["label"].tolist())}
     if lost := [name for label, name in enumerate(classes) if label not in left]:
-        raise PackError(f"no training image of {', '.join(lost[:3])} can be decoded; repair them, or remove the class")
+        raise PackError(f"no training image of {', '.join(lost[:3])} can be decoded; repair one, or remove the class")
 
 
 @contextmanager
 def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads whose waiting work is dropped when what they work for ends."""
+    """A pool that drops queued work on the way out."""
     pool = ThreadPoolExecutor(workers)
     try:
         yield pool
@@ -254,10 +254,10 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 class _Bar:
-    """A bar on a terminal, a line every ten seconds elsewhere."""
+    """A progress bar on a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.done, self.spoken = what, total, 0, time.monotonic()
+        self.what, self.total, self.done, self.said_at = what, total, 0, time.monotonic()
         self.bar = Progress(console=console, transient=True, disable=not console.is_terminal)
         self.task = self.bar.add_task(what, total=total)
 
@@ -271,8 +271,8 @@ class _Bar:
     def advance(self, count: int) -> None:
         self.done += count
         self.bar.update(self.task, completed=self.done)
-        if self.bar.disable and time.monotonic() - self.spoken > PLAIN_EVERY_S:
-            self.spoken = time.monotonic()
+        if self.bar.disable and time.monotonic() - self.said_at > PLAIN_EVERY_S:
+            self.said_at = time.monotonic()
             say(f"  {self.what} {self.done}/{self.total}")
 
 
@@ -282,5 +282,5 @@ def _complain(code: int, what: object) -> int:
 
 
 def processors() -> int:
-    """Those this process may use."""
+    """The CPUs that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""Which images can be read: found by decoding each, once for a folder that stays as it is."""
+"""Which image files can be decoded: tried once for files that stay as they are."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from mvit.data.imagefolder import Split
+from mvit.data.listing import Split
+from mvit.data.sample import DECODABLE
 from mvit.files import read_json, write_json
-
-DECODABLE = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-"""What Pillow is asked to read, whatever the file is called; it could read more."""
 
 SLICE = 256
 """Images of one task: a task for each of a million would take gigabytes."""
 
 
 def unreadable(root: Path, paths: Sequence[str], *, threads: int) -> list[str]:
-    """The paths whose image does not decode to its end, in order."""
+    """The paths of images that do not decode to their end, in order."""
     slices = [paths[first : first + SLICE] for first in range(0, len(paths), SLICE)]
 
     def broken_of(some: Sequence[str]) -> list[str]:
@@ -34,27 +32,27 @@ def unreadable(root: Path, paths: Sequence[str], *, threads: int) -> list[str]:
 def unreadable_cached(
     root: Path, splits: Sequence[Split], *, folder: Path, threads: int, before: Callable[[int], None]
 ) -> list[str]:
-    """The same of whole splits, from a file in `folder` where they were read before.
+    """The same for whole splits, from a file in `folder` if they were decoded before.
 
-    `before` is called with the number of images when they must be decoded. The file is named by paths, sizes and times
-    of the images: where one differs, all are read again.
+    `before` is called with the number of images if they must be decoded. The file is named by a hash of their paths,
+    sizes and times: if one differs, all are decoded again.
     """
     paths = [path for split in splits for path in split.paths]
     file = folder / f"{_key(root, splits)}.json"
     known = frozenset(paths)
     try:
         content = read_json(file)
-        found = content["unreadable"]
-        if content["images"] == len(paths) and all(path in known for path in found):
-            return list(found)
+        broken = content["unreadable"]
+        if content["images"] == len(paths) and all(path in known for path in broken):
+            return list(broken)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass  # not there, or damaged
+        pass  # missing, or damaged
     before(len(paths))
-    found = unreadable(root, paths, threads=threads)
-    with suppress(OSError, UnicodeEncodeError):  # a folder that cannot be written is told of by what needs it
+    broken = unreadable(root, paths, threads=threads)
+    with suppress(OSError, UnicodeEncodeError):  # whoever needs the folder reports that it cannot be written
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"images": len(paths), "unreadable": found})
-    return found
+        write_json(file, {"images": len(paths), "unreadable": broken})
+    return broken
 
 
 def _key(root: Path, splits: Sequence[Split]) -> str:
@@ -68,15 +66,15 @@ def _key(root: Path, splits: Sequence[Split]) -> str:
 
 
 def is_broken(image: Path | bytes) -> bool:
-    """Whether a file, or what one holds, does not decode to its end."""
-    from PIL import Image  # only images of a folder need it
+    """Whether a file, or the content of one, does not decode to its end."""
+    from PIL import Image  # a dry run does without
 
     try:
-        # No look at `format`: a JPEG with a second picture behind the first is an MPO to Pillow, and read the same.
+        # `format` is not checked: a JPEG followed by a second picture is an MPO to Pillow, and reads the same.
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=DECODABLE) as opened:
             # A JPEG is read whole but scaled: faster.
             opened.draft("RGB", (max(1, opened.width // 8), max(1, opened.height // 8)))
             opened.load()
-    except Exception:  # noqa: BLE001  Pillow raises many kinds on files that are none: each means unreadable
+    except Exception:  # noqa: BLE001  Pillow raises many kinds on a damaged file: each means unreadable
         return True
     return False

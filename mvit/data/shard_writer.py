@@ -19,11 +19,11 @@ from mvit.data.readable import is_broken
 from mvit.files import fsync_dir
 
 BATCH = 64
-"""Images that are decoded, to see whether they can be, while as many are written."""
+"""Images that are test-decoded while as many are written."""
 HEADER_BYTES = 1 << 20
-"""Room for the description of some thousand pages; MindRecord's own 16 MB would be most of a small shard."""
+"""Room to describe thousands of pages; MindRecord's default of 16 MB would be most of a small shard."""
 PART = ".part"
-"""Folder of the shard that is being written."""
+"""Directory of the shard that is being written."""
 MIN_PAGE, MAX_PAGE, USUAL_PAGE = 1 << 15, 1 << 28, 1 << 25
 SCHEMA = {"data": {"type": "bytes"}, "label": {"type": "int32"}, "name": {"type": "string"}}
 
@@ -41,7 +41,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardPlan:
     """The samples of one shard: its file name, paths relative to the root, classes, sizes in bytes."""
 
     file: str
@@ -62,13 +62,13 @@ class Part:
 
 
 def write(
-    part: Part, *, root: Path, out: Path, skip: bool, pool: ThreadPoolExecutor, advance: Callable[[int], None]
+    part: ShardPlan, *, root: Path, out: Path, skip: bool, pool: ThreadPoolExecutor, advance: Callable[[int], None]
 ) -> Shard:
     """Write a shard under a temporary name, read it back, and put it into `out`, whole or not at all.
 
-    Raises `PackError`, `Unreadable` where `skip` is not asked, OSError.
+    Raises `PackError`, OSError, and `Unreadable` unless `skip`.
     """
-    room = out / PART  # a folder: MindRecord writes the file's name into the file
+    room = out / PART  # a directory: MindRecord writes the file's name into the file
     room.mkdir(exist_ok=True)
     for left in room.iterdir():
         left.unlink()
@@ -80,7 +80,7 @@ def write(
     database = path.with_name(f"{path.name}.db")
     files = [packed_file(file) for file in (path, database, index)]
     for file in (path, database, index):
-        file.chmod(index.stat().st_mode)  # MindRecord lets its owner alone read
+        file.chmod(index.stat().st_mode)  # MindRecord makes its files readable by their owner only
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
         file.replace(out / file.name)
@@ -90,13 +90,13 @@ def write(
 
 
 def _fill(
-    path: Path, part: Part, *, root: Path, skip: bool, pool: ThreadPoolExecutor, advance: Callable[[int], None]
+    path: Path, part: ShardPlan, *, root: Path, skip: bool, pool: ThreadPoolExecutor, advance: Callable[[int], None]
 ) -> tuple[list[int], list[int], list[str]]:
-    """Write the samples; which places of the part they had, their checksums, and the paths of the skipped ones."""
+    """Write the samples; their places in the part, their checksums, and the paths of skipped ones."""
     if part.page_bytes > MAX_PAGE:
         largest = part.paths[int(np.argmax(part.sizes))]
         raise PackError(f"{root / largest} has {max(part.sizes)} bytes, more than a page of MindRecord holds")
-    os.environ.setdefault("GLOG_v", "4")  # MindSpore's errors are told in our words
+    os.environ.setdefault("GLOG_v", "4")  # PackError reports MindSpore's errors
     from mindspore.mindrecord import FileWriter  # takes seconds
     from mindspore.mindrecord.common.exceptions import MindRecordException
 
@@ -111,15 +111,15 @@ def _fill(
         batches = [range(first, min(first + BATCH, len(part.paths))) for first in range(0, len(part.paths), BATCH)]
         ahead = [pool.submit(_read, root / part.paths[place]) for place in batches[0]]
         for number, places in enumerate(batches):
-            found = [future.result() for future in ahead]
+            contents = [future.result() for future in ahead]
             following = batches[number + 1] if number + 1 < len(batches) else ()
             ahead = [pool.submit(_read, root / part.paths[place]) for place in following]
-            broken = [part.paths[place] for place, data in zip(places, found, strict=True) if data is None]
+            broken = [part.paths[place] for place, data in zip(places, contents, strict=True) if data is None]
             if broken and not skip:
                 raise Unreadable(broken)
             skipped += broken
             rows = []
-            for place, data in zip(places, found, strict=True):
+            for place, data in zip(places, contents, strict=True):
                 if data is not None:
                     kept.append(place)
                     crcs.append(zlib.crc32(data))
@@ -136,31 +136,31 @@ def _fill(
 
 
 def _reason(error: Exception) -> str:
-    """The line of MindSpore's message that says something."""
+    """The informative line of MindSpore's message."""
     lines = str(error).strip().splitlines()
-    told = [line.removeprefix("[ERROR]").strip() for line in lines if line.startswith("[ERROR]")]
-    return (told or lines or [type(error).__name__])[0].rstrip(".")
+    marked = [line.removeprefix("[ERROR]").strip() for line in lines if line.startswith("[ERROR]")]
+    return (marked or lines or [type(error).__name__])[0].rstrip(".")
 
 
 def _read(path: Path) -> bytes | None:
-    """What the file holds; None where that is no image that decodes to its end."""
+    """The file's content; None if it does not decode to its end."""
     data = path.read_bytes()
     return None if is_broken(data) else data
 
 
 def _index(path: Path, labels: Sequence[int], names: Sequence[str], crcs: Sequence[int]) -> np.ndarray:
-    """(n,) of `INDEX`: where the bytes of each sample are; raises `PackError` when they are not what was written.
+    """(n,) of `INDEX`: where the bytes of each sample are; raises `PackError` if they are not what was written.
 
     MindRecord puts a page p at header + p * page size; its database says at which page and offset a sample begins.
-    There stand 8 bytes of length, then the data. So it was with 2.10; reading back makes sure of it.
+    There, 8 bytes of length precede the data. True of 2.10; reading back makes sure of it.
     """
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         with closing(sqlite3.connect(f"file:{path}.db?mode=ro", uri=True)) as database:
-            asked = "select PAGE_ID_BLOB, PAGE_OFFSET_BLOB, name_0 from INDEXES order by ROW_ID"
-            rows = database.execute(asked).fetchall()
+            query = "select PAGE_ID_BLOB, PAGE_OFFSET_BLOB, name_0 from INDEXES order by ROW_ID"
+            rows = database.execute(query).fetchall()
         if [name for _, _, name in rows] != list(names):
-            raise PackError(f"{path} cannot be written: what was read back are not the samples that were written")
+            raise PackError(f"{path} cannot be written: the samples read back are not those that were written")
         table = np.empty(len(rows), INDEX)
         for number, (page, offset, _) in enumerate(rows):
             begin = header["header_size"] + page * header["page_size"] + offset
@@ -168,6 +168,6 @@ def _index(path: Path, labels: Sequence[int], names: Sequence[str], crcs: Sequen
             length = int.from_bytes(file.read(8), "little")
             data = file.read(length) if length < MAX_PAGE else b""
             if zlib.crc32(data) != crcs[number]:
-                raise PackError(f"{path} cannot be written: what was read back is not what was written")
+                raise PackError(f"{path} cannot be written: the bytes read back are not those that were written")
             table[number] = (begin + 8, length, crcs[number], labels[number])
     return table

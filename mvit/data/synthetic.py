@@ -1,99 +1,72 @@
-"""A generated image folder: files with the size and the look, to a decoder, of photographs."""
+"""Synthetic images: noise over a grating whose angle and frequency depend on the class."""
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import shutil
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
+from mvit.config import SyntheticData
+from mvit.data.survey import Survey, make_facts
+from mvit.plan import DatasetFacts
 
-from mvit.data.facts import DatasetError
-from mvit.errors import Problem
-
-MARK = "synthetic.json"
-"""Tells a folder that was generated, and how, from one that must not be replaced."""
-ENDINGS = {"jpeg": "jpg", "png": "png"}
-QUALITY = 90
-OCTAVES = ((4, 0.6), (16, 0.35), (64, 0.25), (256, 0.3), (4096, 0.13))
-"""Cells of noise across the width, and their strength: a JPEG of 500x375 has about 100 KB, as ImageNet's."""
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
 
 
-def write_image_folder(
-    out: Path,
-    *,
-    classes: int = 4,
-    train: int = 64,
-    val: int = 16,
-    size: tuple[int, int] = (500, 375),
-    seed: int = 1,
-    format: Literal["jpeg", "png"] = "jpeg",  # noqa: A002  the word of the command line
-    overwrite: bool = False,
-) -> Path:
-    """Write train/<class>/<n>.jpg and val/...; `train` and `val` are images in all, `size` is (width, height).
+@dataclass(frozen=True)
+class Synthetic:
+    data: SyntheticData
 
-    Each image is a function of (seed, split, number). Whole or absent. Raises `DatasetError`, OSError.
-    """
-    if min(train, val) < 1 or train < classes:
-        raise DatasetError(Problem("--train", train, f"gives not each of {classes} classes an image", "ask for more"))
-    if out.exists() and any(out.iterdir()) if out.is_dir() else out.exists():
-        if not overwrite:
-            raise DatasetError(Problem("OUT", str(out), "exists", "use another folder, or --overwrite"))
-        if not (out / MARK).is_file():
-            raise DatasetError(Problem("OUT", str(out), "is no generated folder", "remove it yourself if it may go"))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    room = out.with_name(f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    room.mkdir()
-    try:
-        jobs = [
-            (split, number, number % classes)
-            for split, count in (("train", train), ("val", val))
-            for number in range(count)
+    def survey(self) -> Survey:
+        data = self.data
+        names = [f"class_{index}" for index in range(data.classes)]
+        content = [f"{data.classes} {data.num_train} {data.num_val} {data.image_size}"]
+        return Survey(make_facts(num_train=data.num_train, num_val=data.num_val, class_names=names, content=content))
+
+    def splits(self, _facts: DatasetFacts, _index: Path, /) -> tuple[Drawings, Drawings]:
+        return Drawings(self.data, self.data.num_train, stream=1), Drawings(self.data, self.data.num_val, stream=2)
+
+
+class Drawings:
+    """One split; each image is a function of its index and of the split's `stream` of random numbers."""
+
+    in_memory = True
+
+    def __init__(self, data: SyntheticData, num_samples: int, *, stream: int) -> None:
+        import numpy as np  # here and below: the parent surveys data without it
+
+        self.labels = (np.arange(num_samples) % data.classes).astype(np.int32)
+        self.size, self.stream = data.image_size, stream
+        rows, columns = np.mgrid[0 : self.size, 0 : self.size].astype(np.float32) / self.size
+        angles = np.pi * np.arange(data.classes) / data.classes
+        self.waves = [
+            np.sin(2 * np.pi * (3 + k % 3) * (rows * np.sin(a) + columns * np.cos(a))) for k, a in enumerate(angles)
         ]
-        for label in range(classes):
-            for split in ("train", "val"):
-                (room / split / _name(label)).mkdir(parents=True)
 
-        def write(job: tuple[str, int, int]) -> None:
-            split, number, label = job
-            random = np.random.default_rng((seed, split == "val", number))
-            image = Image.fromarray(picture(random, label=label, classes=classes, size=size))
-            path = room / split / _name(label) / f"{number:07d}.{ENDINGS[format]}"
-            image.save(path, format, **({"quality": QUALITY} if format == "jpeg" else {}))
-
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            list(pool.map(write, jobs))
-        asked = {"classes": classes, "train": train, "val": val, "size": size, "seed": seed, "format": format}
-        (room / MARK).write_text(json.dumps(asked) + "\n")
-        if out.exists():
-            shutil.rmtree(out)
-        room.replace(out)
-    except BaseException:
-        shutil.rmtree(room, ignore_errors=True)
-        raise
-    return out
+    def sample(self, index: int) -> Drawing:
+        return Drawing(self.waves[self.labels[index]], int(index), self.stream)
 
 
-def picture(random: np.random.Generator, *, label: int, classes: int, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8: noise with more power the lower its frequency, and a grating whose angle tells the class."""
-    width, height = size
-    image = np.full((height, width, 3), 127.0, np.float32)
-    for cells, strength in OCTAVES:
-        shape = (min(height, max(2, cells * height // width)), min(width, cells), 3)
-        noise = random.integers(0, 256, shape, np.uint8)
-        smooth = Image.fromarray(noise).resize(size, Image.Resampling.BILINEAR)
-        image += (np.asarray(smooth, np.float32) - 127.5) * strength
-    angle, phase = np.pi * label / classes, random.uniform(0, 2 * np.pi)
-    rows, columns = np.ogrid[0:height, 0:width]
-    along = (rows * np.sin(angle) + columns * np.cos(angle)) / min(size)
-    grating = 32 * np.sin(2 * np.pi * (6 + label % 3) * along + phase)
-    return (image + grating[..., None]).clip(0, 255).astype(np.uint8)
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawing:
+    """One image, drawn when it is opened: by a thread of the loader, not by the training loop."""
 
+    wave: np.ndarray
+    """(size, size), shared by the images of a class"""
+    index: int
+    stream: int
 
-def _name(label: int) -> str:
-    return f"class_{label:04d}"
+    @property
+    def name(self) -> str:
+        return f"synthetic image {self.index}"
+
+    def open(self) -> Image.Image:
+        import numpy as np
+        from PIL import Image
+
+        key = np.array([0, (self.stream << 48) | self.index], np.uint64)
+        noise = np.random.Generator(np.random.Philox(key=key)).integers(-64, 64, (*self.wave.shape, 3), np.int16)
+        wave = (128 + 48 * self.wave).astype(np.int16)
+        return Image.fromarray((noise + wave[..., None]).astype(np.uint8))

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from mvit import console
 from mvit.config import RunConfig
-from mvit.errors import ConfigError, Problem, RunDirError
+from mvit.errors import ConfigError, DataChanged, Problem, RunDirError
 from mvit.files import read_mapping
 from mvit.parent import provenance
 from mvit.parent.foreground import follow, shown
@@ -45,9 +45,13 @@ def reopen(folder: RunDir, overrides: Sequence[str] = ()) -> Run:
         raise RunDirError(
             f"{folder.path} is FINISHED; --fork continues it as a new run, for example with train.epochs=..."
         )
-    _, facts = checked(_plain(config), this_host())
-    if facts.fingerprint != run.plan.dataset.fingerprint:
+    _, survey = checked(_plain(config), this_host())
+    if survey.facts.fingerprint != run.plan.dataset.fingerprint:
         raise RunDirError(f"{folder.path}: its data has changed since the run was made; start a new run")
+    try:
+        survey.check_index(folder.data_index, facts=run.plan.dataset)
+    except DataChanged as error:
+        raise RunDirError(str(error)) from error
     must_be_over(folder)
     resumes_at(folder)
     return replace(run, config=config)

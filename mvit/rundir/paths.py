@@ -2,6 +2,7 @@
 
 runs/<name>/<time>-<id>/
     run.json            configuration and plan, hashed; written once, when the run is frozen (frozen.py)
+    data.npz            which image files the data has, for the workers; written with run.json, if data are image files
     provenance.json     code, versions, host, data and command behind the run; code.patch beside it
     metrics.jsonl       the journal, a line per entry, written by rank 0 (journal.py)
     status/<rank>.json  stage, step, heartbeat and error of each process (status.py)
@@ -39,6 +40,10 @@ class RunDir:
     @property
     def run(self) -> Path:
         return self.path / "run.json"
+
+    @property
+    def data_index(self) -> Path:
+        return self.path / "data.npz"
 
     @property
     def provenance(self) -> Path:

@@ -9,6 +9,7 @@ import mindspore as ms
 import numpy as np
 
 from mvit.config import EvaluateTask, RunConfig, WeightsInit
+from mvit.data.dataset import open_splits
 from mvit.files import write_json
 from mvit.models.mobilevit import MobileViT
 from mvit.models.spec import groups
@@ -26,7 +27,6 @@ from mvit.worker.heartbeat import Heartbeat
 from mvit.worker.images import Normalise
 from mvit.worker.input import mix, sampler
 from mvit.worker.input.loader import Batch, Loader, Part
-from mvit.worker.input.source import open_sources
 from mvit.worker.meters import NonFinite, Throughput, Window, must_be_finite
 from mvit.worker.optim import make_optimizer
 from mvit.worker.progress import Progress
@@ -56,8 +56,10 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     recipe = config.train
 
     status.stage(Stage.DATA)
-    train_source, val_source = open_sources(config.data, plan.dataset)
-    loader = Loader(config.data, augment=config.augment, seed=config.seed, largest=_largest(plan))
+    train_source, val_source = open_splits(config.data, facts=plan.dataset, index=folder.data_index)
+    loader = Loader(
+        config.data, augment=config.augment, seed=config.seed, largest=_largest(plan), in_memory=train_source.in_memory
+    )
 
     status.stage(Stage.BUILD)
     ms.set_seed(config.seed)
@@ -223,8 +225,10 @@ def evaluate_only(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     assert isinstance(config.task, EvaluateTask)
     journal = Journal(folder.journal) if rank == 0 else NullJournal()
     status.stage(Stage.DATA)
-    _, source = open_sources(config.data, plan.dataset)
-    loader = Loader(config.data, augment=config.augment, seed=config.seed, largest=_largest(plan))
+    _, source = open_splits(config.data, facts=plan.dataset, index=folder.data_index)
+    loader = Loader(
+        config.data, augment=config.augment, seed=config.seed, largest=_largest(plan), in_memory=source.in_memory
+    )
     status.stage(Stage.BUILD)
     net = MobileViT(config.model, num_classes=plan.num_classes)
     device.cast_network(net, config.precision)

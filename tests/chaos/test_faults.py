@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mvit.data.synthetic import write_image_folder
+from mvit.data.generated import write_image_folder
 from mvit.files import read_json
 from tests.conftest import CHECKOUT
 from tests.scene import TRAIN

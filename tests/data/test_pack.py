@@ -14,12 +14,11 @@ from PIL import Image
 
 from mvit.cli import main
 from mvit.data import dataset, pack, shard_writer
-from mvit.data.facts import DatasetError
-from mvit.data.synthetic import write_image_folder
+from mvit.data.generated import write_image_folder
+from mvit.data.sample import Blob
+from mvit.errors import DatasetError
 from mvit.parent.request.check import parse
-from mvit.worker.input.sample import Blob
-from mvit.worker.input.source import open_sources
-from tests.conftest import CHECKOUT, raw_config
+from tests.conftest import CHECKOUT, open_data, raw_config
 from tests.data.test_dataset import make_folder
 
 pytestmark = pytest.mark.mindspore
@@ -53,8 +52,7 @@ def data_of(out):
 
 
 def sources_of(out):
-    data = data_of(out)
-    return open_sources(data, dataset.look(data))
+    return open_data(data_of(out))
 
 
 def stems(out):
@@ -77,15 +75,15 @@ def bytes_of(blob):
         return file.read(blob.length)
 
 
-def test_shards_hold_the_files_of_the_folder_unchanged_in_the_order_of_the_scan(packed_once):
+def test_shards_hold_the_files_of_the_folder_unchanged_in_the_order_of_the_listing(packed_once):
     source, out = packed_once
     assert stems(out) == [*(f"train-0000{n}.mindrecord" for n in range(3)), "val-00000.mindrecord"]
     assert sorted(path.name for path in out.iterdir() if path.name.startswith(".")) == [".lock"]
-    facts = dataset.look(data_of(out))
+    facts = dataset.survey(data_of(out)).facts
     assert (facts.num_train, facts.num_val) == (13, 4)
     assert facts.class_names == ("class_0000", "class_0001", "it's n°3")
     folder = parse(raw_config("data=imagefolder", f"data.root={source}")).data
-    for packed, files in zip(sources_of(out), open_sources(folder, dataset.look(folder)), strict=True):
+    for packed, files in zip(sources_of(out), open_data(folder), strict=True):
         assert list(packed.labels) == list(files.labels)
         for index in range(len(files.labels)):
             assert bytes_of(packed.sample(index)) == Path(files.sample(index).name).read_bytes()
@@ -129,7 +127,7 @@ def test_packing_again_verifies_and_writes_nothing(packed, capsys):
     before = state(out)
     assert run(source, out, "--shards", "3") == 0
     assert state(out) == before
-    assert "17 images in 4 shards, 0.00 GB; each read back: count and sha256 right" in capsys.readouterr().out
+    assert "17 images in 4 shards, 0.00 GB; counts and sha256 verified" in capsys.readouterr().out
 
 
 def test_a_shard_that_is_not_finished_is_written_and_the_others_are_not(packed):
@@ -140,9 +138,9 @@ def test_a_shard_that_is_not_finished_is_written_and_the_others_are_not(packed):
     (out / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
     (out / ".part").mkdir()
     (out / ".part" / lost["file"]).write_bytes(b"half of it")
-    with pytest.raises(DatasetError, match="was not packed to its end; go on with: python -m mvit pack") as caught:
-        dataset.look(data_of(out))
-    command = str(caught.value).partition("go on with: ")[2]
+    with pytest.raises(DatasetError, match="is only partly packed; continue with: python -m mvit pack") as caught:
+        dataset.survey(data_of(out))
+    command = str(caught.value).partition("continue with: ")[2]
     assert main.main(shlex.split(command)[3:]) == 0
     after = state(out)
     assert {name for name in after if after[name] != before[name]} == {lost["file"], lost["db"]["file"]}
@@ -156,14 +154,14 @@ def test_a_file_that_is_missing_or_cut_is_named_and_written_again(packed, ending
     path = out / f"train-00001{ending}"
     size = path.stat().st_size
     os.truncate(path, size - 1)
-    line = f"train-00001{ending}' has {size - 1} bytes and was packed with {size}; repair it with: python -m mvit pack"
+    line = f"train-00001{ending}' has {size - 1} bytes, expected {size}; repair it with: python -m mvit pack"
     with pytest.raises(DatasetError, match=line):
-        dataset.look(data_of(out))
+        dataset.survey(data_of(out))
     path.unlink()
     with pytest.raises(DatasetError, match=f"train-00001{ending}' is missing; repair it with: python -m mvit pack"):
-        dataset.look(data_of(out))
+        dataset.survey(data_of(out))
     assert run(source, out, "--shards", "3") == 0
-    assert dataset.look(data_of(out)).num_train == 13
+    assert dataset.survey(data_of(out)).facts.num_train == 13
 
 
 def flip(path, place):
@@ -174,12 +172,12 @@ def flip(path, place):
 
 def test_a_flipped_byte_is_found_by_packing_again_and_by_reading_the_image(packed, capsys):
     source, out = packed
-    before = dataset.look(data_of(out))
+    before = dataset.survey(data_of(out)).facts
     train, _ = sources_of(out)
     damaged = blob_of(train, 6)
     flip(out / "train-00001.mindrecord", damaged.offset + damaged.length // 2)
-    assert dataset.look(data_of(out)) == before  # a glance costs nothing and sees nothing
-    with pytest.raises(OSError, match="not those that were packed"):
+    assert dataset.survey(data_of(out)).facts == before  # sizes alone are compared
+    with pytest.raises(OSError, match="not the bytes that were packed"):
         train.sample(6).open()
     train.sample(7).open().close()
     assert run(source, out, "--shards", "3") == 1
@@ -188,7 +186,7 @@ def test_a_flipped_byte_is_found_by_packing_again_and_by_reading_the_image(packe
         " it was removed: run the same command to write it again"
     ]
     assert run(source, out, "--shards", "3") == 0
-    assert dataset.look(data_of(out)).num_train == before.num_train
+    assert dataset.survey(data_of(out)).facts.num_train == before.num_train
     train.sample(6).open().close()
 
 
@@ -204,7 +202,7 @@ def test_a_damaged_index_is_refused_when_the_data_is_opened(packed):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--shards", "2"], "was packed into another number of shards; use another folder, or --overwrite"),
+        (["--shards", "2"], "was packed into another number of shards; use another directory, or --overwrite"),
         (["--shards", "3", "--on-unreadable", "skip"], "was packed with --on-unreadable refuse; use another"),
     ],
 )
@@ -221,11 +219,11 @@ def test_shards_of_other_images_are_replaced_only_when_asked(packed, tmp_path, c
     other = make_folder(tmp_path / "other")
     assert run(other, out) == 2
     assert capsys.readouterr().err == (
-        f"mvit: OUT: '{out}' was packed from other images ({source}); use another folder, or --overwrite\n"
+        f"mvit: OUT: '{out}' was packed from other images ({source}); use another directory, or --overwrite\n"
     )
     assert run(other, out, "--overwrite") == 0
     assert stems(out) == ["train-00000.mindrecord", "val-00000.mindrecord"]
-    assert dataset.look(data_of(out)).class_names == ("cat", "dog")
+    assert dataset.survey(data_of(out)).facts.class_names == ("cat", "dog")
 
 
 def test_a_folder_of_something_else_is_never_touched(tmp_path, capsys):
@@ -234,7 +232,7 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path, capsys):
     (tmp_path / "out" / "thesis.tex").write_text("")
     assert run(root, tmp_path / "out", "--overwrite") == 2
     assert "OUT: " in (err := capsys.readouterr().err)
-    assert "holds thesis.tex and no manifest.json; use an empty folder" in err
+    assert "contains thesis.tex but no manifest.json; use an empty directory" in err
     assert (tmp_path / "out" / "thesis.tex").exists()
 
 
@@ -252,7 +250,7 @@ def test_unreadable_images_are_refused_by_name(tmp_path, capsys):
     root = spoilt_folder(tmp_path)
     assert run(root, tmp_path / "out") == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"mvit: SRC: '{root}/{path}' is no readable image; remove or repair it, or use --on-unreadable skip"
+        f"mvit: SRC: '{root}/{path}' cannot be decoded; remove or repair it, or use --on-unreadable skip"
         for path in ("train/cat/1.jpg", "train/dog/2.jpg")
     ]
     assert run(root, tmp_path / "out", "--on-unreadable", "skip") == 0
@@ -261,7 +259,7 @@ def test_unreadable_images_are_refused_by_name(tmp_path, capsys):
 def test_unreadable_images_are_left_out_when_asked(tmp_path, capsys):
     root = spoilt_folder(tmp_path)
     assert run(root, tmp_path / "out", "--on-unreadable", "skip") == 0
-    assert "left out, not readable: train/dog/2.jpg" in capsys.readouterr().out
+    assert "skipped, cannot be decoded: train/dog/2.jpg" in capsys.readouterr().out
     train, val = sources_of(tmp_path / "out")
     assert (list(train.labels), len(val.labels)) == ([0, 0, 1, 1], 6)
     with train.sample(0).open() as image:
@@ -273,20 +271,22 @@ def test_a_class_that_skipping_empties_is_refused(tmp_path, capsys):
     for path in (root / "train/dog").iterdir():
         path.write_bytes(b"no image")
     assert run(root, tmp_path / "out", "--on-unreadable", "skip") == 1
-    assert "no training image of dog can be decoded; repair them, or remove the class" in capsys.readouterr().err
-    with pytest.raises(DatasetError, match="was not packed to its end"):
-        dataset.look(data_of(tmp_path / "out"))
+    assert "no training image of dog can be decoded; repair one, or remove the class" in capsys.readouterr().err
+    with pytest.raises(DatasetError, match="is only partly packed"):
+        dataset.survey(data_of(tmp_path / "out"))
 
 
 def test_a_source_that_is_wrong_is_told_in_the_words_of_the_command(tmp_path, capsys):
     assert run(tmp_path / "nothing", tmp_path / "out") == 2
-    assert capsys.readouterr().err.startswith(f"mvit: SRC: '{tmp_path}/nothing' is no folder; set")
+    assert capsys.readouterr().err.startswith(f"mvit: SRC: '{tmp_path}/nothing' does not exist; set")
     root = make_folder(tmp_path / "data")
     assert run(root, tmp_path / "out", "--val-folder", "valid") == 2
-    assert capsys.readouterr().err == f"mvit: --val-folder: 'valid' is no folder in {root}; set its name\n"
+    assert capsys.readouterr().err == (
+        f"mvit: --val-folder: 'valid' does not exist in {root}; set the name of the split's directory\n"
+    )
     (root / "train" / "cow").mkdir()
     assert run(root, tmp_path / "out") == 2
-    assert "has class folders without images: cow" in capsys.readouterr().err
+    assert "has class directories without images: cow" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -305,11 +305,11 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypatc
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     assert run(root, tmp_path / "out") == 1
-    assert "out has room for 0.0 GB, 0.0 GB are needed" in capsys.readouterr().err
+    assert "out has 0.0 GB free, 0.0 GB are needed" in capsys.readouterr().err
 
 
 def in_a_process(*arguments, before=""):
-    program = f"{before}\nimport sys; from mvit.cli import main; sys.exit(main(sys.argv[1:]))"
+    program = f"{before}\nimport sys; from mvit.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", program, "pack", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT)
 
@@ -339,7 +339,7 @@ def test_packing_that_is_stopped_goes_on_where_it_was(tmp_path, number, code):
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     if number == signal.SIGINT:
-        assert err == "mvit: stopped; the same command goes on where it was\n"
+        assert err == "mvit: stopped; run the same command to continue\n"
     manifest = json.loads((out / "manifest.json").read_text())
     finished = {shard["file"] for shard in manifest["train"]}
     assert 0 < len(finished) < 200

@@ -1,24 +1,28 @@
 import gc
 import os
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mvit.data import dataset
-from mvit.data.facts import DatasetError
+from mvit.data import dataset, digits, index, listing
+from mvit.data.sample import Blob, File
+from mvit.errors import ConfigError, DataChanged, DatasetError
+from mvit.parent import freeze
+from mvit.parent.host import this_host
+from mvit.parent.plan import make_plan
 from mvit.parent.request.check import parse
+from mvit.rundir.frozen import read_run
 from mvit.worker.input.decode import to_rgb
-from mvit.worker.input.sample import Blob, File
-from mvit.worker.input.source import DataChanged, open_sources
-from tests.conftest import raw_config
+from tests.conftest import open_data, raw_config
 from tests.data.test_dataset import make_cifar10, make_cifar100, make_folder
 
 
 def sources(*overrides):
     config = parse(raw_config(*overrides))
-    return config, *open_sources(config.data, dataset.look(config.data))
+    return config, *open_data(config.data)
 
 
 def pixels(source, index):
@@ -29,7 +33,7 @@ def pixels(source, index):
 
 def test_digits_are_split_in_proportion_and_without_overlap():
     _, train, val = sources()
-    assert (len(train.labels), len(val.labels)) == (dataset.DIGITS_TRAIN, dataset.DIGITS_VAL)
+    assert (len(train.labels), len(val.labels)) == (digits.NUM_TRAIN, digits.NUM_VAL)
     share = np.bincount(val.labels) / np.bincount(np.concatenate([train.labels, val.labels]))
     assert np.abs(share - 0.2).max() < 0.01
     pictures = {pixels(train, i).tobytes() for i in range(len(train.labels))}
@@ -74,9 +78,9 @@ def test_opening_a_file_leaks_no_handle(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     pixels(train, 0)
     to_rgb(train.sample(3).open())  # a loaded file is closed
-    for index in (1, 2):
+    for number in (1, 2):
         with pytest.raises(OSError, match="cannot identify image file"):
-            train.sample(index).open()
+            train.sample(number).open()
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -89,23 +93,140 @@ def test_a_truncated_jpeg_is_an_error_when_it_is_decoded(tmp_path):
         pixels(train, 0)
 
 
-def test_a_folder_that_changed_since_the_plan_is_refused(tmp_path):
-    root = make_folder(tmp_path)
-    config = parse(raw_config("data=imagefolder", f"data.root={root}"))
-    facts = dataset.look(config.data)
-    (root / "train/cat/1.jpg").unlink()
-    with pytest.raises(DataChanged, match="has changed since the run was planned"):
-        open_sources(config.data, facts)
+def surveyed(root, *overrides):
+    config = parse(raw_config("data=imagefolder", f"data.root={root}", *overrides))
+    return config.data, dataset.survey(config.data)
 
 
-def test_skipped_images_are_left_out(tmp_path):
-    root = make_folder(tmp_path)
-    config = parse(raw_config("data=imagefolder", f"data.root={root}"))
-    facts = dataset.look(config.data).model_copy(update={"skipped": ("train/cat/1.jpg", "val/dog/0.jpg")})
-    train, val = open_sources(config.data, facts)
+def readable(survey, cache, *, training=True):
+    return survey.readable(training=training, threads=2, cache=cache, before=lambda _: None)
+
+
+def test_workers_open_a_folder_as_it_was_surveyed(tmp_path):
+    root = make_folder(tmp_path / "data")
+    data, survey = surveyed(root)
+    survey.write_index(tmp_path / "data.npz")
+    Image.new("RGB", (9, 9)).save(root / "train/cat/9.jpg")
+    (root / "val/dog/2.jpg").unlink()
+    train, val = dataset.open_splits(data, facts=survey.facts, index=tmp_path / "data.npz")
+    assert (len(train.labels), len(val.labels)) == (6, 6)
+    with pytest.raises(FileNotFoundError, match=r"val/dog/2\.jpg"):
+        val.sample(5).open()
+
+
+def test_images_that_cannot_be_decoded_are_left_out_when_asked(tmp_path):
+    root = make_folder(tmp_path / "data")
+    for path in ("train/cat/1.jpg", "val/dog/0.jpg"):
+        (root / path).write_bytes(b"no image")
+    data, survey = surveyed(root, "data.on_unreadable=skip")
+    survey = readable(survey, tmp_path / "cache")
+    assert (survey.facts.num_train, survey.facts.num_val) == (5, 5)
+    assert survey.facts.skipped == ("train/cat/1.jpg", "val/dog/0.jpg")
+    survey.write_index(tmp_path / "data.npz")
+    train, val = dataset.open_splits(data, facts=survey.facts, index=tmp_path / "data.npz")
     assert (len(train.labels), len(val.labels)) == (5, 5)
-    assert train.sample(1).name.endswith("train/cat/2.jpg")
+    assert train.sample(1).name == f"{root}/train/cat/2.jpg"
     assert list(train.labels) == [0, 0, 1, 1, 1]
+
+
+def test_images_that_cannot_be_decoded_are_all_named_when_none_may_be_skipped(tmp_path):
+    root = make_folder(tmp_path / "data")
+    for path in ("train/cat/1.jpg", "val/dog/0.jpg"):
+        (root / path).write_bytes(b"no image")
+    _, survey = surveyed(root)
+    remedy = "remove or repair it, or set data.on_unreadable=skip"
+    for training, broken in ((True, ("train/cat/1.jpg", "val/dog/0.jpg")), (False, ("val/dog/0.jpg",))):
+        with pytest.raises(ConfigError) as caught:
+            readable(survey, tmp_path / "cache", training=training)
+        lines = [f"data.root: '{root}/{path}' cannot be decoded; {remedy}" for path in broken]
+        assert str(caught.value).splitlines() == lines
+
+
+def test_a_class_that_skipping_would_empty_is_refused(tmp_path):
+    root = make_folder(tmp_path / "data", per_class=1)
+    (root / "train/dog/0.jpg").write_bytes(b"no image")
+    _, survey = surveyed(root, "data.on_unreadable=skip")
+    with pytest.raises(ConfigError, match="data.root: 'dog' is a class without an image that can be decoded; repair"):
+        readable(survey, tmp_path / "cache")
+    assert readable(survey, tmp_path / "cache", training=False) == survey
+
+
+def test_one_launch_lists_each_directory_once(tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "data")
+    (root / "train/cat/1.jpg").write_bytes(b"no image")
+    overrides = ("data=imagefolder", f"data.root={root}", "data.on_unreadable=skip", f"runs_dir={tmp_path}/runs")
+    raw = raw_config(*overrides, "train.global_batch_size=2")
+    listed = Counter()
+    scandir = os.scandir
+
+    def counting(path="."):
+        listed[str(path)] += 1
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counting)
+    host = this_host()
+    config, survey = freeze.checked(raw, host)
+    survey = freeze.readable(config, survey)
+    plan = make_plan(config, host=host, facts=survey.facts)
+    folder = freeze.begin(tmp_path / "run", config, plan, survey=survey, argv=[], about={})
+    for _ in range(2):  # ranks
+        config, plan = read_run(folder)
+        train, _ = dataset.open_splits(config.data, facts=plan.dataset, index=folder.data_index)
+        assert len(train.labels) == 5
+    classes = {str(root / split / name): 1 for split in ("train", "val") for name in ("cat", "dog")}
+    splits = {str(root / split): 1 for split in ("train", "val")}
+    assert {path: count for path, count in listed.items() if path.startswith(str(root))} == {**classes, **splits}
+
+
+def test_an_index_that_is_missing_damaged_or_of_another_run_is_one_line(tmp_path):
+    data, survey = surveyed(make_folder(tmp_path / "data"))
+    path = tmp_path / "data.npz"
+
+    def refused():
+        with pytest.raises(DataChanged) as caught:
+            dataset.open_splits(data, facts=survey.facts, index=path)
+        return str(caught.value)
+
+    assert refused() == f"{path}: the run's data index is missing; start a new run"
+    survey.write_index(path)
+    whole = path.read_bytes()
+    damaged = [whole[:size] for size in (0, 10, len(whole) // 2, len(whole) - 1)]
+    damaged += [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in (0, len(whole) - 30)]
+    for content in damaged:
+        path.write_bytes(content)
+        assert refused() == f"{path}: the run's data index is damaged; start a new run"
+    _, other = surveyed(make_folder(tmp_path / "other", per_class=2))
+    other.write_index(path)
+    assert refused() == f"{path}: the data index belongs to another run; start a new run"
+
+
+def test_a_flipped_bit_of_an_index_never_goes_unnoticed(tmp_path):
+    _, survey = surveyed(make_folder(tmp_path / "data"))
+    path = tmp_path / "data.npz"
+    survey.write_index(path)
+    whole = path.read_bytes()
+    expected = index.read(path, facts=survey.facts)
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        try:
+            opened = index.read(path, facts=survey.facts)
+        except DataChanged:
+            continue
+        for one, other in zip(opened, expected, strict=True):  # a field that nobody reads, as a time stamp
+            assert one.joined == other.joined
+            assert (one.ends == other.ends).all()
+            assert (one.labels == other.labels).all()
+
+
+def test_an_index_keeps_names_that_are_not_utf_8_and_an_empty_split(tmp_path):
+    paths = tuple(os.fsdecode(name) for name in (b"train/\xff/1.jpg", "train/\u00b0/ 2 .jpg".encode()))
+    split = listing.Split(paths, (0, 1), (1, 2), (1, 2))
+    files = listing.Listing(tmp_path, ("a", "b"), split, split.without(paths))
+    facts = surveyed(make_folder(tmp_path / "data"))[1].facts.model_copy(update={"num_train": 2, "num_val": 0})
+    index.write(tmp_path / "data.npz", files, fingerprint=facts.fingerprint)
+    train, val = index.read(tmp_path / "data.npz", facts=facts)
+    assert tuple(train.path(i) for i in range(2)) == paths
+    assert (list(train.labels), len(val.labels)) == ([0, 1], 0)
 
 
 def test_a_record_of_cifar_10_is_an_image_with_channels_last(tmp_path):
@@ -128,13 +249,13 @@ def test_a_record_of_cifar_100_has_its_fine_label_and_its_own_pixels(tmp_path):
 def test_cifar_files_that_changed_since_the_plan_are_refused(tmp_path):
     root = make_cifar10(tmp_path / "data")
     config = parse(raw_config("data=cifar10", f"data.root={root}"))
-    facts = dataset.look(config.data)
+    facts = dataset.survey(config.data).facts
     (root / "test_batch.bin").write_bytes(b"\x01" * 3073 * 4)
     with pytest.raises(DataChanged, match="has changed"):
-        open_sources(config.data, facts)
+        dataset.open_splits(config.data, facts=facts, index=tmp_path)
     (root / "test_batch.bin").unlink()
-    with pytest.raises(DatasetError, match="holds no test_batch.bin"):
-        open_sources(config.data, facts)
+    with pytest.raises(DatasetError, match="has no test_batch.bin"):
+        dataset.open_splits(config.data, facts=facts, index=tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["digits", "synthetic", "imagefolder", "cifar10"])
@@ -154,9 +275,9 @@ def test_a_sample_travels_to_another_process(tmp_path, kind):
 
 def test_a_blob_whose_file_ends_or_whose_bytes_changed_is_an_error(tmp_path):
     (tmp_path / "shard").write_bytes(bytes(100))
-    with pytest.raises(OSError, match="its file ends before it"):
+    with pytest.raises(OSError, match="its file is truncated"):
         Blob(str(tmp_path / "shard"), 50, 51, "x", 0).open()
-    with pytest.raises(OSError, match="not those that were packed"):
+    with pytest.raises(OSError, match="not the bytes that were packed"):
         Blob(str(tmp_path / "shard"), 50, 50, "x", 0).open()
     with pytest.raises(FileNotFoundError):
         Blob(str(tmp_path / "gone"), 50, 50, "x", 0).open()

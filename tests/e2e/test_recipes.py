@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mvit.data.synthetic import write_image_folder
+from mvit.data.generated import write_image_folder
 from tests.conftest import TINY, launcher
 
 pytestmark = [pytest.mark.mindspore, pytest.mark.timeout(600)]

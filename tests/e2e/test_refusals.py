@@ -59,7 +59,7 @@ def refused(done, *lines):
         ),
         (
             ["data=imagefolder", "data.root=/nowhere"],
-            ["data.root: '/nowhere' is no folder; set the folder that holds train and val"],
+            ["data.root: '/nowhere' does not exist; set it to the directory that holds train and val"],
         ),
         (
             ["precision=bf16"],
@@ -138,7 +138,7 @@ def test_an_unreadable_image_is_named_before_training_starts(launch, tmp_path):
     done = launch("data=imagefolder", f"data.root={root}", "train.global_batch_size=2", "tracking=none")
     assert done.code == 2
     assert done.err.splitlines() == [
-        f"mvit: data.root: '{root}/val/dog/1.jpg' is no readable image;"
+        f"mvit: data.root: '{root}/val/dog/1.jpg' cannot be decoded;"
         " remove or repair it, or set data.on_unreadable=skip"
     ]
     assert [path.name for path in done.runs.iterdir()] == [".readable"]  # the finding, for the next launch

@@ -78,7 +78,7 @@ def run_folder(configured, tmp_path) -> Callable[..., RunDir]:
     def make(name: str, *overrides: str, argv: tuple[str, ...] = ("launch.py",)) -> RunDir:
         made = paths.create_run_dir(tmp_path / "runs" / "x" / name)
         config = configured(*overrides)
-        facts = dataset.look(config.data)
+        facts = dataset.survey(config.data).facts
         write_run(Run(made, config, make_plan(config, host=this_host(), facts=facts)))
         made_of, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint=facts.fingerprint)
         write_json(made.provenance, made_of)

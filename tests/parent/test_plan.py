@@ -30,7 +30,7 @@ IMAGENET = ("train=imagenet", "data=synthetic", "data.num_train=1281167", "data.
 def planned(configured):
     def make(*overrides, host=HOST):
         config = configured(*overrides)
-        return make_plan(config, host=host, facts=dataset.look(config.data))
+        return make_plan(config, host=host, facts=dataset.survey(config.data).facts)
 
     return make
 
@@ -187,7 +187,7 @@ def test_a_slot_that_makes_no_sense_is_one_line(text):
 
 
 def test_a_head_of_another_size_than_the_data_is_refused(raw, configured):
-    facts = dataset.look(configured().data)
+    facts = dataset.survey(configured().data).facts
     assert found(data_rules(facts), raw, "model.num_classes=11") == [
         "model.num_classes: 11 is not the number of classes of digits, 10; use 10, or null"
     ]
@@ -195,14 +195,14 @@ def test_a_head_of_another_size_than_the_data_is_refused(raw, configured):
 
 
 def test_a_batch_larger_than_the_data_is_refused(raw, configured):
-    facts = dataset.look(configured().data)
+    facts = dataset.survey(configured().data).facts
     assert found(data_rules(facts), raw, "train.global_batch_size=2048") == [
         "train.global_batch_size: 2048 is more than the 1437 training images; use 1437 or less"
     ]
 
 
 def test_a_warm_up_in_steps_that_is_longer_than_the_training_is_refused(raw, configured):
-    facts = dataset.look(configured().data)
+    facts = dataset.survey(configured().data).facts
     asked = ("schedule.warmup_unit=steps", "schedule.warmup=221")
     assert found(data_rules(facts), raw, *asked) == [
         "schedule.warmup: 221.0 is longer than the 220 steps of training; use 220 or less, or raise train.epochs"
@@ -211,7 +211,7 @@ def test_a_warm_up_in_steps_that_is_longer_than_the_training_is_refused(raw, con
 
 
 def test_buckets_that_never_all_fit_into_an_epoch_are_refused(raw, configured):
-    facts = dataset.look(configured().data)
+    facts = dataset.survey(configured().data).facts
     buckets = "++train.buckets=[{image_size: 64, global_batch_size: 800}, {image_size: 96, global_batch_size: 700}]"
     assert found(data_rules(facts), raw, buckets) == [
         "train.buckets: 1500 are more than the 1437 training images together: a size would never have its turn;"
@@ -220,6 +220,6 @@ def test_buckets_that_never_all_fit_into_an_epoch_are_refused(raw, configured):
 
 
 def test_an_evaluation_is_not_judged_by_the_recipe_of_training(raw, configured):
-    facts = dataset.look(configured().data)
+    facts = dataset.survey(configured().data).facts
     asked = ("task=evaluate", "task.checkpoint=x", "train.global_batch_size=2048")
     assert found(data_rules(facts), raw, *asked, "schedule.warmup_unit=steps", "schedule.warmup=9999") == []

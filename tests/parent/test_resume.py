@@ -20,6 +20,7 @@ from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.state import run_status, status_of_trials, sweep_status
 from mvit.rundir.status import read_statuses
+from tests.data.test_dataset import make_folder
 from tests.parent.test_plan import HOST
 
 STATUS = {"rank": 0, "host": socket.gethostname(), "pid": 1, "started": 1, "stage": "done", "step": 3, "marks": 0}
@@ -32,7 +33,7 @@ def made(tmp_path, configured):
 
     def make(*overrides, name="20260101-000000-abcd", fingerprint=None):
         config = configured("tracking=none", f"runs_dir={tmp_path}", *overrides)
-        facts = dataset.look(config.data)
+        facts = dataset.survey(config.data).facts
         facts = facts.model_copy(update={"fingerprint": fingerprint or facts.fingerprint})
         folder = paths.create_run_dir(tmp_path / "runs" / config.name / name)
         write_run(Run(folder, config, make_plan(config, host=HOST, facts=facts)))
@@ -100,6 +101,16 @@ def test_limits_and_restarts_may_be_others(made, followed):
 
 def test_data_that_changed_is_refused(capsys, made):
     assert "its data has changed since the run was made" in refused(capsys, made(fingerprint="0").path)
+
+
+def test_a_run_without_the_index_of_its_data_is_refused(capsys, made, tmp_path):
+    data = ("data=imagefolder", f"data.root={make_folder(tmp_path / 'data')}", "train.global_batch_size=2")
+    folder = made(*data)
+    missing = f"mvit: {folder.data_index}: the run's data index is missing; start a new run\n"
+    assert refused(capsys, folder.path) == missing
+    folder.data_index.write_bytes(b"")
+    damaged = f"mvit: {folder.data_index}: the run's data index is damaged; start a new run\n"
+    assert refused(capsys, folder.path) == damaged
 
 
 def test_a_finished_run_is_refused(capsys, made):

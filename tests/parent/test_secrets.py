@@ -84,7 +84,7 @@ def test_no_byte_of_a_mirrored_run_holds_a_credential(capfd, checkout, configure
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     folder = paths.create_run_dir(tmp_path / "runs" / "20260101-000000-aaaa")
     config = configured()
-    facts = dataset.look(config.data)
+    facts = dataset.survey(config.data).facts
     run = Run(folder, config, make_plan(config, host=this_host(), facts=facts))
     write_run(run)
     made_of, patch = provenance.collect(checkout, argv=list(ARGUMENTS), dataset_fingerprint=facts.fingerprint)

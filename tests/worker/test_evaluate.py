@@ -20,15 +20,15 @@ def evaluated(mindspore):
     """Evaluate a fixed random network over `world_size` shards; per-shard results and a NumPy reference."""
     from mindspore import nn, ops
 
+    from mvit.data.synthetic import Drawings
     from mvit.worker.evaluate import EvaluateStep, evaluate
     from mvit.worker.images import Normalise
     from mvit.worker.input.loader import Loader
     from mvit.worker.input.sampler import shard
-    from mvit.worker.input.source import Synthetic
 
     config = parse(raw_config("data=synthetic", f"data.classes={CLASSES}", "data.image_size=32"))
     assert isinstance(config.data, SyntheticData)
-    source = Synthetic(config.data, SAMPLES, stream=2)
+    source = Drawings(config.data, SAMPLES, stream=2)
     mindspore.set_seed(1)
 
     class Net(nn.Cell):
@@ -41,7 +41,7 @@ def evaluated(mindspore):
 
     net = Net()
     step = EvaluateStep(net, normalise=Normalise(config.data), num_classes=CLASSES)
-    loader = Loader(config.data, augment=config.augment, seed=1, largest=SAMPLES * 32**2)
+    loader = Loader(config.data, augment=config.augment, seed=1, largest=SAMPLES * 32**2, in_memory=True)
 
     def run(world_size):
         steps = math.ceil(math.ceil(SAMPLES / world_size) / BATCH)

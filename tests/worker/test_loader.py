@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvit.data import dataset
-from mvit.data.synthetic import write_image_folder
+from mvit.data.generated import write_image_folder
 from mvit.parent.request.check import parse
 from mvit.process import process_start
 from mvit.worker.input.loader import DataProcessDied, Loader, Part
 from mvit.worker.input.prepare import UnreadableImage
-from mvit.worker.input.source import open_sources
-from tests.conftest import CHECKOUT, raw_config
+from tests.conftest import CHECKOUT, open_data, raw_config
 
 pytestmark = pytest.mark.mindspore  # its operators resize
 
@@ -27,13 +25,13 @@ def pictures(tmp_path_factory) -> Path:
 
 def opened(*overrides):
     config = parse(raw_config("data.image_size=40", *overrides))
-    return config, *open_sources(config.data, dataset.look(config.data))
+    return config, *open_data(config.data)
 
 
 def batches(config, source, parts, *, workers=1, epoch=1, seed=1):
     data = config.data.model_copy(update={"workers": workers})
     largest = max(len(indices) * size**2 for indices, _, size in parts)
-    loader = Loader(data, augment=config.augment, seed=seed, largest=largest)
+    loader = Loader(data, augment=config.augment, seed=seed, largest=largest, in_memory=source.in_memory)
     wanted = [Part(np.array(indices), np.array(views), size) for indices, views, size in parts]
     found = [batch.images.copy() for batch in loader.train(source, iter(wanted), epoch=epoch)]
     loader.close()
@@ -69,7 +67,7 @@ def test_batches_of_many_sizes_come_in_order_with_their_own_pixels(pictures):
 
 def test_evaluation_masks_what_the_samples_do_not_fill(pictures):
     config, _, val = opened("data=imagefolder", f"data.root={pictures}", "data.workers=2")
-    loader = Loader(config.data, augment=config.augment, seed=1, largest=4 * 40**2)
+    loader = Loader(config.data, augment=config.augment, seed=1, largest=4 * 40**2, in_memory=False)
     found = [
         (batch.images.copy(), batch.labels, batch.mask)
         for batch in loader.evaluate(val, np.arange(10), batch_size=4, num_batches=4)
@@ -82,7 +80,7 @@ def test_evaluation_masks_what_the_samples_do_not_fill(pictures):
 
 def test_an_epoch_that_is_left_early_writes_into_no_later_batch(pictures):
     config, train, val = opened("data=imagefolder", f"data.root={pictures}", "data.workers=2")
-    loader = Loader(config.data, augment=config.augment, seed=1, largest=8 * 40**2)
+    loader = Loader(config.data, augment=config.augment, seed=1, largest=8 * 40**2, in_memory=False)
     parts = [Part(np.arange(8) + i, np.zeros(8, int), 40) for i in range(12)]
     ended = loader.train(train, iter(parts), epoch=1)
     next(ended)
@@ -120,7 +118,7 @@ import numpy as np
 from tests.worker.test_loader import Loader, Part, opened
 if __name__ == "__main__":
     config, train, _ = opened("data=imagefolder", f"data.root={sys.argv[1]}", "data.workers=2")
-    loader = Loader(config.data, augment=config.augment, seed=1, largest=8 * 40**2)
+    loader = Loader(config.data, augment=config.augment, seed=1, largest=8 * 40**2, in_memory=False)
     found = loader.train(train, (Part(np.arange(8), np.zeros(8, int), 40) for _ in range(10**9)), epoch=1)
     for number, _ in enumerate(found):
         if number == 3:

@@ -13,16 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mvit.config import AugmentConfig, Data
+from mvit.data.source import Source
 from mvit.worker.input import prepare
 from mvit.worker.input.prepare import Asked, Place, Recipe
-from mvit.worker.input.source import Source
 
 AHEAD = 3
 """Batches that are being prepared while one is computed."""
 CHUNK = 16
 """Images of one task, at most: a task costs this process 0.2 ms; few enough to share out a batch."""
-IN_MEMORY = ("digits", "synthetic")
-"""Kinds of data whose samples are arrays of this process: threads prepare them, since a copy would cost more."""
 Job = tuple[Recipe, Source, np.ndarray, np.ndarray, int]
 """What is done to which samples, in which views, as a batch of how many rows."""
 
@@ -55,10 +53,10 @@ class Part:
 class Loader:
     """Processes (or threads) that decode and transform; `waited_s` is the time the training spent waiting for them.
 
-    `largest` is the largest number of images of a batch times their area.
+    `largest` is the largest number of images of a batch times their area; `in_memory` is that of the sources.
     """
 
-    def __init__(self, data: Data, *, augment: AugmentConfig, seed: int, largest: int) -> None:
+    def __init__(self, data: Data, *, augment: AugmentConfig, seed: int, largest: int, in_memory: bool) -> None:
         rgb = data.channel_order == "rgb"
         self.recipe = Recipe(
             augment=augment,
@@ -70,7 +68,7 @@ class Loader:
             epoch=None,
         )
         self.workers = data.workers
-        self.shared = data.kind not in IN_MEMORY
+        self.shared = not in_memory
         self.slot_bytes = 3 * largest
         self.descriptor = os.memfd_create("mvit-batches")
         os.ftruncate(self.descriptor, (AHEAD + 1) * self.slot_bytes)

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from mvit.config import AugmentConfig
+from mvit.data.sample import Sample
 from mvit.worker.input.sampler import view_generator
-from mvit.worker.input.source import Sample
 from mvit.worker.input.transforms import augment, center
 
 

@@ -21,7 +21,7 @@ def problems(path, *overrides, start=False):
 
     asked = ["init=weights", f"init.checkpoint={path}"] if start else ["task=evaluate", f"task.checkpoint={path}"]
     sections, found = check(raw_config(*asked, *overrides))
-    rules = [*host_rules(HOST), *data_rules(dataset.look(sections["data"]))]
+    rules = [*host_rules(HOST), *data_rules(dataset.survey(sections["data"]).facts)]
     return [str(problem) for problem in (*found, *judge(rules, sections))]
 
 

@@ -11,19 +11,19 @@ def test_a_generated_folder_is_a_function_of_its_seed_and_replaces_only_its_like
     assert all(80_000 < path.stat().st_size < 130_000 for path in files)
     first = files[0].read_bytes()
     assert main.main(arguments) == 2
-    assert "a' exists; use another folder, or --overwrite" in capsys.readouterr().err
+    assert "a' already exists; use another directory, or --overwrite" in capsys.readouterr().err
     assert main.main([*arguments, "--overwrite"]) == 0
     assert files[0].read_bytes() == first
     assert main.main([*arguments, "--overwrite", "--seed", "2"]) == 0
     assert files[0].read_bytes() != first
     (tmp_path / "a" / "synthetic.json").unlink()
     assert main.main([*arguments, "--overwrite"]) == 2
-    assert "is no generated folder" in capsys.readouterr().err
+    assert "was not generated: it has no synthetic.json" in capsys.readouterr().err
 
 
-def test_a_request_that_gives_a_class_no_image_is_one_line(tmp_path, capsys):
+def test_too_few_images_for_the_classes_are_one_line(tmp_path, capsys):
     assert main.main(["synthetic", str(tmp_path / "a"), "--train", "3"]) == 2
-    assert capsys.readouterr().err == "mvit: --train: 3 gives not each of 4 classes an image; ask for more\n"
+    assert capsys.readouterr().err == "mvit: --train: 3 is too few images for 4 classes; use at least 4\n"
     (tmp_path / "file").write_text("")
     assert main.main(["synthetic", str(tmp_path / "file" / "a")]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1

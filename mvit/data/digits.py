@@ -1,0 +1,64 @@
+"""scikit-learn's handwritten digits, enlarged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mvit.config import DigitsData
+from mvit.data.sample import Array
+from mvit.data.survey import Survey, make_facts
+from mvit.plan import DatasetFacts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NUM_TRAIN, NUM_VAL = 1437, 360
+
+
+@dataclass(frozen=True)
+class Digits:
+    data: DigitsData
+
+    def survey(self) -> Survey:
+        names = [str(digit) for digit in range(10)]
+        content = ["scikit-learn digits, split 0"]
+        return Survey(make_facts(num_train=NUM_TRAIN, num_val=NUM_VAL, class_names=names, content=content))
+
+    def splits(self, _facts: DatasetFacts, _index: Path, /) -> tuple[Enlarged, Enlarged]:
+        """Every fifth of the digits sorted by class, shuffled within a class, is held out: 360, in proportion."""
+        import numpy as np
+        from sklearn.datasets import load_digits  # takes a second
+
+        digits = load_digits()
+        order = np.random.Generator(np.random.Philox(key=0)).permutation(len(digits.target))
+        order = order[np.argsort(digits.target[order], kind="stable")]
+        held_out = np.arange(len(order)) % 5 == 0
+        assert held_out.sum() == NUM_VAL
+        grey = (digits.images * (255.0 / 16.0)).round().astype(np.uint8)  # (1797, 8, 8), stored as 0 to 16
+        images = np.stack([_enlarge(image, self.data.image_size) for image in grey])
+        labels = digits.target.astype(np.int32)
+        train, val = order[~held_out], order[held_out]
+        return Enlarged(images[train], labels[train]), Enlarged(images[val], labels[val])
+
+
+class Enlarged:
+    """One split: (n, S, S, 3) uint8."""
+
+    in_memory = True
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.images, self.labels = images, labels
+
+    def sample(self, index: int) -> Array:
+        return Array(self.images[index], f"image {index}")
+
+
+def _enlarge(grey: np.ndarray, size: int) -> np.ndarray:
+    """(8, 8) uint8 -> (size, size, 3) uint8."""
+    import numpy as np
+    from PIL import Image
+
+    image = Image.fromarray(grey).resize((size, size), Image.Resampling.BICUBIC)
+    return np.repeat(np.asarray(image)[..., None], 3, axis=2)

@@ -34,7 +34,7 @@ def write_image_folder(
     format: Literal["jpeg", "png"] = "jpeg",  # noqa: A002  the option's name
     overwrite: bool = False,
 ) -> Path:
-    """Write train/<class>/<n>.jpg and val/...; `train` and `val` are images in all, `size` is (width, height).
+    """Write train/<class>/<n>.jpg and val/...; `train` and `val` count images in all; `size` is (width, height).
 
     Each image is a function of (seed, split, number). Whole or absent. Raises `DatasetError`, OSError.
     """
@@ -80,7 +80,7 @@ def write_image_folder(
 
 
 def picture(random: np.random.Generator, *, label: int, classes: int, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8: noise with more power the lower its frequency, and a grating whose angle tells the class."""
+    """(H, W, 3) uint8: noise whose power falls with frequency, and a grating whose angle depends on the class."""
     width, height = size
     image = np.full((height, width, 3), 127.0, np.float32)
     for cells, strength in OCTAVES:

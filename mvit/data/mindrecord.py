@@ -47,7 +47,7 @@ class MindRecord:
 
 
 class PackedFile(Frozen):
-    """A file of the folder."""
+    """A file of the directory."""
 
     file: str
     bytes: int
@@ -55,7 +55,7 @@ class PackedFile(Frozen):
 
 
 class Shard(PackedFile):
-    """A MindRecord file and what stands beside it."""
+    """A MindRecord file, and the two files beside it."""
 
     count: int
     db: PackedFile
@@ -68,13 +68,13 @@ Shards = Annotated[tuple[Shard, ...], Field(strict=False)]
 
 
 class Manifest(Frozen):
-    """manifest.json; while packing, the shards that are finished."""
+    """manifest.json; during packing, of the shards that are finished."""
 
     format: Literal[1]
     complete: bool
     source: str
     command: str
-    """What packed it, without OUT."""
+    """The command that packed it, without OUT."""
     fingerprint: str
     """Of the image folder."""
     num_shards: dict[Literal["train", "val"], int]
@@ -110,11 +110,11 @@ class PackedImages:
 
 
 class ManifestError(Exception):
-    """A manifest that is torn, or of another version."""
+    """A manifest that is damaged, or of another version."""
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest, or None where there is none; raises `ManifestError`."""
+    """The manifest, or None if there is none; raises `ManifestError`."""
     try:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -129,7 +129,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def open_manifest(root: str) -> Manifest:
-    """The manifest of a folder whose files are all there, in the size they were packed with; raises `DatasetError`."""
+    """The manifest of a directory whose files all have the size they were packed with; raises `DatasetError`."""
     folder = Path(root)
     check_directory(folder, key="data.root", value=root, remedy="pack it with: python -m mvit pack SRC OUT")
     try:
@@ -177,7 +177,7 @@ def fault(folder: Path, file: PackedFile) -> str | None:
 
 
 def packed_file(path: Path) -> PackedFile:
-    """A file as the manifest has it; reads it to its end."""
+    """A file's entry in the manifest; reads the file to its end."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while block := file.read(1 << 20):

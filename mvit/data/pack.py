@@ -1,6 +1,6 @@
 """python -m mvit pack: an image folder as MindRecord shards.
 
-Restartable: manifest.json names the shards that are finished; the others are written.
+Restartable: manifest.json lists the shards that are finished; only the others are written.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Keeps a second packer out; the lock ends with the process."""
+    """Keeps a second packer out; the lock is released when the process ends."""
     with (out / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -56,7 +56,7 @@ def write(path: Path, listing: Listing, *, fingerprint: str) -> None:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
-    write_bytes(path, content.getbuffer())
+    write_bytes(path, content.getvalue())
 
 
 def read(path: Path, *, facts: DatasetFacts) -> tuple[IndexedFiles, IndexedFiles]:

@@ -10,9 +10,8 @@ from PIL import Image
 from mvit.data import dataset, digits, index, listing
 from mvit.data.sample import Blob, File
 from mvit.errors import ConfigError, DataChanged, DatasetError
-from mvit.parent import freeze
+from mvit.parent.freeze import freeze, plan_launch
 from mvit.parent.host import this_host
-from mvit.parent.plan import make_plan
 from mvit.parent.request.check import parse
 from mvit.rundir.frozen import read_run
 from mvit.worker.input.decode import to_rgb
@@ -164,14 +163,10 @@ def test_one_launch_lists_each_directory_once(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", counting)
-    host = this_host()
-    config, survey = freeze.checked(raw, host)
-    survey = freeze.readable(config, survey)
-    plan = make_plan(config, host=host, facts=survey.facts)
-    folder = freeze.begin(tmp_path / "run", config, plan, survey=survey, argv=[], about={})
+    folder = freeze(plan_launch(raw, host=this_host()), tmp_path / "run", argv=[]).folder
     for _ in range(2):  # ranks
-        config, plan = read_run(folder)
-        train, _ = dataset.open_splits(config.data, facts=plan.dataset, index=folder.data_index)
+        run = read_run(folder)
+        train, _ = dataset.open_splits(run.config.data, facts=run.plan.dataset, index=folder.data_index)
         assert len(train.labels) == 5
     classes = {str(root / split / name): 1 for split in ("train", "val") for name in ("cat", "dog")}
     splits = {str(root / split): 1 for split in ("train", "val")}

@@ -36,7 +36,7 @@ def freeze_run(configured, tmp_path):
     def make(name, *overrides):
         config = configured(*RECIPE, "tracking=none", "++topology.threads=1", *overrides)
         folder = create_run_dir(tmp_path / "two words" / name)
-        run = Run(folder, config, make_plan(config, host=this_host(), facts=dataset.look(config.data)))
+        run = Run(folder, config, make_plan(config, host=this_host(), facts=dataset.survey(config.data).facts))
         write_run(run)
         return run
 

@@ -39,7 +39,7 @@ def planned(configured):
 def commanded(configured):
     def make(*overrides, host=HOST, slot=SLOT):
         config = configured(*overrides)
-        run = Run(RunDir(FOLDER), config, make_plan(config, host=host, facts=dataset.look(config.data)))
+        run = Run(RunDir(FOLDER), config, make_plan(config, host=host, facts=dataset.survey(config.data).facts))
         return make_command(run, host=host, slot=slot, port=23456, attempt=1)
 
     return make

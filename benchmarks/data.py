@@ -122,11 +122,15 @@ def loader(candidate: Candidate, data: Data) -> Iterator[Stream]:
     from mvit.worker.input.loader import Loader, Part
     from mvit.worker.input.sampler import epoch_order
 
-    changes = {"workers": candidate.workers, "image_size": SIZE}
+    changes = {"workers": candidate.workers, "image_size": SIZE, "antialias": False}
     if candidate.kind == "folder":
-        config = ImageFolderData.model_validate({**conf("data/imagefolder"), **changes, "root": str(data.images)})
+        config = ImageFolderData.model_validate(
+            {**conf("data/imagefolder"), **changes, "root": str(data.images), "antialias": False}
+        )
     else:
-        config = MindRecordData.model_validate({**conf("data/mindrecord"), **changes, "root": str(data.packed)})
+        config = MindRecordData.model_validate(
+            {**conf("data/mindrecord"), **changes, "root": str(data.packed), "antialias": False}
+        )
     augment = AugmentConfig.model_validate(conf("augment/mindcv"))
     survey = dataset.survey(config)
     with tempfile.TemporaryDirectory() as room:
@@ -374,7 +378,7 @@ def stages(data: Data, *, images: int, rounds: int) -> dict[str, list[tuple[floa
     assert crop
     assert color_jitter
     assert erasing
-    resize: dict[str, Any] = {"interpolation": config.interpolation, "antialias": config.antialias}
+    resize: dict[str, Any] = {"interpolation": "bilinear", "antialias": False}
     fill = (124, 116, 104)
     random = np.random.default_rng(SEED)
     clock = time.perf_counter

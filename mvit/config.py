@@ -5,9 +5,10 @@ What is chosen stands in `conf/`; nothing here has a default, so every fact keep
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
 Ints3 = Annotated[tuple[int, int, int], Field(strict=False)]
 Ints5 = Annotated[tuple[int, int, int, int, int], Field(strict=False)]
@@ -56,6 +57,12 @@ class ImagesConfig(Frozen):
     channel_order: Literal["rgb", "bgr"] = Field(description="Order in which the network sees the channels.")
     eval_crop_fraction: float = Field(
         gt=0.0, le=1.0, description="Evaluation resizes the short side to image_size / this, then crops the centre."
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = Field(
+        description="Interpolation of every resize, in training and evaluation."
+    )
+    antialias: bool = Field(
+        description="Filter before reducing, as Pillow does (timm, cvnets); OpenCV and MindCV do not."
     )
     workers: int = Field(
         ge=1,
@@ -176,12 +183,6 @@ class AugmentConfig(Frozen):
     """What happens to a training image; a function of (seed, epoch, index, view) and of nothing else."""
 
     crop: CropConfig | None = Field(description="Random resized crop; null resizes and crops the centre.")
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = Field(
-        description="Interpolation of every resize, evaluation included."
-    )
-    antialias: bool = Field(
-        description="Filter before reducing, as Pillow does (timm, cvnets); OpenCV and MindCV do not."
-    )
     horizontal_flip: Probability = Field(description="Probability of a horizontal flip.")
     color_jitter: ColorJitterConfig | None = Field(description="Random changes of colour; null makes none.")
     policy: Annotated[Policy, Field(discriminator="kind")] | None = Field(
@@ -308,6 +309,9 @@ class TrainConfig(Frozen):
         ge=1,
         description="Images of one update, over all devices; with buckets, what lr_batch_size refers to.",
     )
+    accumulation: int = Field(
+        ge=1, description="Micro-batches whose gradients make one update; the per-device batch is derived."
+    )
     buckets: Annotated[tuple[BucketConfig, ...], Field(strict=False)] = Field(
         description="Multi-scale training (section 3.2 of the paper): shapes of which each step has one; [] has none."
     )
@@ -360,15 +364,21 @@ class Fp32Precision(Frozen):
     kind: Literal["fp32"]
 
 
+class AutoLossScale(Frozen):
+    """In fp16 a dynamic scale from 1024, doubled after 2000 steps without an overflow; none in fp32 and bf16."""
+
+    kind: Literal["auto"]
+
+
 class FixedLossScale(Frozen):
-    """A constant factor on the loss."""
+    """A constant factor on the loss; fp16 only."""
 
     kind: Literal["fixed"]
     value: float = Field(ge=1.0, le=2.0**60, description="Factor on the loss, divided out of the gradients.")
 
 
 class DynamicLossScale(Frozen):
-    """A factor on the loss that is divided after an overflow and multiplied after enough steps without one."""
+    """A factor on the loss that is divided after an overflow and multiplied after enough steps without; fp16 only."""
 
     kind: Literal["dynamic"]
     initial: float = Field(ge=1.0, le=2.0**60, description="First factor on the loss.")
@@ -376,7 +386,9 @@ class DynamicLossScale(Frozen):
     growth_steps: int = Field(ge=1, description="Steps without overflow after which the scale grows.")
 
 
-LossScale = Annotated[FixedLossScale | DynamicLossScale, Field(discriminator="kind")]
+FP16_LOSS_SCALE = DynamicLossScale(kind="dynamic", initial=1024.0, factor=2.0, growth_steps=2000)
+"""What `auto` is in fp16: MindCV's."""
+
 Level = Literal["O1", "O2", "O3"]
 LEVELS = "O1: convolutions and matrix products; O2: all but normalisation; O3: the whole network."
 
@@ -386,7 +398,6 @@ class Fp16Precision(Frozen):
 
     kind: Literal["fp16"]
     level: Level = Field(description=LEVELS)
-    loss_scale: LossScale = Field(description="Factor on the loss; updates whose gradients overflow are dropped.")
 
 
 class Bf16Precision(Frozen):
@@ -396,13 +407,7 @@ class Bf16Precision(Frozen):
     level: Level = Field(description=LEVELS)
 
 
-class TopologyConfig(Frozen):
-    accumulation: int = Field(
-        ge=1, description="Micro-batches whose gradients make one update; the per-device batch is derived."
-    )
-
-
-class CpuTopology(TopologyConfig):
+class CpuTopology(Frozen):
     """Processes on this machine's CPU."""
 
     kind: Literal["cpu"]
@@ -415,7 +420,7 @@ class CpuTopology(TopologyConfig):
     )
 
 
-class AscendTopology(TopologyConfig):
+class AscendTopology(Frozen):
     """Ascend cards on one or more machines."""
 
     kind: Literal["ascend"]
@@ -423,7 +428,6 @@ class AscendTopology(TopologyConfig):
     cards_per_node: int = Field(ge=1, le=64, description="Cards of one machine, one process each.")
     bind_core: bool = Field(description="msrun binds each process to its own processors.")
     jit_level: Literal["O0", "O1", "O2"] = Field(description="MindSpore's compilation level; O2 is whole-graph.")
-    sink: bool = Field(description="Feed the device through MindSpore's data queue: planned, not carried out yet.")
 
 
 class LimitsConfig(Frozen):
@@ -462,6 +466,7 @@ class EvaluateTask(CheckpointConfig):
     """Evaluate a checkpoint or imported weights on the validation images."""
 
     kind: Literal["evaluate"]
+    batch_size: int = Field(ge=1, description="Images of one step, per device.")
 
 
 Data = Annotated[
@@ -476,30 +481,92 @@ Schedule = Annotated[
 Init = Annotated[RandomInit | WeightsInit, Field(discriminator="kind")]
 Precision = Annotated[Fp32Precision | Fp16Precision | Bf16Precision, Field(discriminator="kind")]
 Topology = Annotated[CpuTopology | AscendTopology, Field(discriminator="kind")]
+LossScale = Annotated[AutoLossScale | FixedLossScale | DynamicLossScale, Field(discriminator="kind")]
 Tracking = Annotated[MlflowTracking | NoTracking, Field(discriminator="kind")]
-Task = Annotated[TrainTask | EvaluateTask, Field(discriminator="kind")]
+Task = TrainTask | EvaluateTask
 
 
-class RunConfig(Frozen):
-    """One run."""
+class CommonConfig(Frozen):
+    """What every task uses."""
 
     name: Name = Field(description="Name of the run; its folder is runs_dir/name/time-id.")
-    seed: int = Field(ge=0, lt=2**31, description="Seeds initial weights, order of images, augmentation and dropout.")
     runs_dir: str = Field(min_length=1, description="Where run folders are made; relative to the checkout.")
     dry_run: bool = Field(description="Print the plan and stop.")
     freeze: bool = Field(description="Make the run folder, print its path and stop; `python -m mvit run` executes it.")
     model: ModelConfig
-    init: Init
     data: Data
-    augment: AugmentConfig
-    optimizer: Optimizer
-    schedule: Schedule
-    train: TrainConfig
     precision: Precision
     topology: Topology
     limits: LimitsConfig
     tracking: Tracking
-    task: Task
+
+
+class TrainRun(CommonConfig):
+    """A run of task=train."""
+
+    task: TrainTask
+    seed: int = Field(ge=0, lt=2**31, description="Seeds initial weights, order of images, augmentation and dropout.")
+    init: Init
+    augment: AugmentConfig
+    optimizer: Optimizer
+    schedule: Schedule
+    train: TrainConfig
+    loss_scale: LossScale
+
+    @property
+    def scaling(self) -> FixedLossScale | DynamicLossScale | None:
+        """The factor on the loss; None in fp32 and bf16, which need none."""
+        if not isinstance(self.precision, Fp16Precision):
+            return None
+        return FP16_LOSS_SCALE if isinstance(self.loss_scale, AutoLossScale) else self.loss_scale
+
+    @property
+    def eval_batch_size(self) -> int:
+        return self.train.eval_batch_size
+
+    @property
+    def max_restarts(self) -> int:
+        return self.train.max_restarts
+
+
+class EvaluateRun(CommonConfig):
+    """A run of task=evaluate."""
+
+    task: EvaluateTask
+
+    @property
+    def eval_batch_size(self) -> int:
+        return self.task.batch_size
+
+    @property
+    def max_restarts(self) -> int:
+        return 0  # nothing is lost by starting it again by hand
+
+
+def _task_kind(run: Any) -> Any:
+    """The value of task.kind, of a model or of plain values."""
+    if isinstance(run, CommonConfig):
+        return getattr(run, "task").kind  # noqa: B009  each member of the union has it, their common part has not
+    task = cast(Mapping[str, Any], run).get("task") if isinstance(run, Mapping) else None
+    return cast(Mapping[str, Any], task).get("kind") if isinstance(task, Mapping) else None
+
+
+RunConfig = Annotated[
+    Annotated[TrainRun, Tag("train")] | Annotated[EvaluateRun, Tag("evaluate")], Discriminator(_task_kind)
+]
+"""One run: a task, and the sections that it uses."""
+
+_ANY_RUN = TypeAdapter[TrainRun | EvaluateRun](RunConfig)
+
+
+def validated(raw: Mapping[str, Any]) -> RunConfig:
+    """The run that plain values describe; raises pydantic's `ValidationError`."""
+    return _ANY_RUN.validate_python(dict(raw))
+
+
+def validated_json(text: str) -> RunConfig:
+    """The same of JSON, where a list is a tuple."""
+    return _ANY_RUN.validate_json(text)
 
 
 def world_size(topology: CpuTopology | AscendTopology) -> int:
@@ -517,3 +584,10 @@ def variants(annotation: Any) -> list[type[Frozen]]:
 def kind_of(model: type[Frozen]) -> str:
     """The value of `kind` that selects a member of a union."""
     return get_args(model.model_fields["kind"].annotation)[0]
+
+
+TASKS: dict[str, type[CommonConfig]] = {
+    kind_of(variants(model.model_fields["task"].annotation)[0]): cast(type[CommonConfig], model)
+    for model in variants(RunConfig)
+}
+"""The model of a run by its task."""

@@ -50,7 +50,7 @@ class LaunchPlan(Frozen):
     threads: int | None
     """Kernel threads of one process on a CPU."""
     jit_level: str | None
-    sink: bool
+    # What training alone has is empty, 0 or 1 for the other tasks.
     buckets: Annotated[tuple[BucketPlan, ...], Field(strict=False)]
     accumulation: int
     num_classes: int

@@ -1,4 +1,4 @@
-"""docs/configuration.md, made from the fields of `RunConfig` and the files in conf/."""
+"""docs/configuration.md, made from the fields of the tasks' configurations and the files in conf/."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
 
-from mvit.config import Frozen, RunConfig, kind_of, variants
+from mvit.config import TASKS, CommonConfig, Frozen, kind_of, variants
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -23,12 +23,20 @@ def _lines() -> Iterator[str]:
     yield "# Configuration"
     yield ""
     yield "Made by `make docs` from `mvit/config.py`; do not edit. Any key is set on the command line as `key=value`; a"
-    yield "group takes one of its files in `conf/` as `group=option`."
+    yield "group takes one of its files in `conf/` as `group=option`. What a task does not use cannot be set."
     yield ""
-    yield from _table("", RunConfig, skip=set(_groups()))
+    yield "| key | value | meaning |"
+    yield "|---|---|---|"
+    for name in _fields():
+        if name not in _groups():
+            yield from _rows("", _owner(name), skip=set(_owner(name).model_fields) - {name}, note=_used_by(name))
+    yield ""
     for group, models in _groups().items():
         yield f"## {group}"
         yield ""
+        if note := _used_by(group).strip():
+            yield note
+            yield ""
         options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
         yield f"`{group}=` " + ", ".join(f"`{option}`" for option in options)
         yield ""
@@ -42,9 +50,33 @@ def _lines() -> Iterator[str]:
             yield from _table(f"{group}.", model, skip={"kind"})
 
 
+def _fields() -> list[str]:
+    """The keys and groups of all tasks, the common ones first."""
+    names = [*CommonConfig.model_fields, *(name for model in TASKS.values() for name in model.model_fields)]
+    return list(dict.fromkeys(names))
+
+
+def _owner(name: str) -> type[CommonConfig]:
+    return next(model for model in TASKS.values() if name in model.model_fields)
+
+
+def _used_by(name: str) -> str:
+    users = [f"`task={task}`" for task, model in TASKS.items() if name in model.model_fields]
+    return "" if len(users) == len(TASKS) else f" Only for {', '.join(users)}."
+
+
 def _groups() -> dict[str, list[type[Frozen]]]:
-    hints = get_type_hints(RunConfig, include_extras=True)
-    return {name: models for name in RunConfig.model_fields if (models := variants(hints[name]))}
+    """The models of each group, of all tasks that have it."""
+    found: dict[str, list[type[Frozen]]] = {}
+    for name in _fields():
+        models = [model for run in TASKS.values() if name in run.model_fields for model in _models(run, name)]
+        if models:
+            found[name] = list(dict.fromkeys(models))
+    return found
+
+
+def _models(run: type[CommonConfig], name: str) -> list[type[Frozen]]:
+    return variants(get_type_hints(run, include_extras=True)[name])
 
 
 def _table(prefix: str, model: type[Frozen], *, skip: set[str]) -> Iterator[str]:
@@ -57,11 +89,11 @@ def _table(prefix: str, model: type[Frozen], *, skip: set[str]) -> Iterator[str]
     yield ""
 
 
-def _rows(prefix: str, model: type[Frozen], skip: set[str]) -> Iterator[str]:
+def _rows(prefix: str, model: type[Frozen], skip: set[str], note: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         if name in skip:
             continue
-        yield f"| `{prefix}{name}` | {_kind(field.annotation, field.metadata)} | {field.description} |"
+        yield f"| `{prefix}{name}` | {_kind(field.annotation, field.metadata)} | {field.description}{note} |"
         inner = variants(field.annotation)
         for model in inner:
             if len(inner) == 1:

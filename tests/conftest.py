@@ -4,24 +4,21 @@ import json
 import os
 import subprocess
 import sys
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
 
 from mvit.config import Data, RunConfig
 from mvit.data import dataset
 from mvit.data.source import Source
 from mvit.parent.request.check import parse
+from mvit.parent.request.compose import Composer
 from mvit.parent.tracking.store import prepare
 
+COMPOSER = Composer()
 CHECKOUT = Path(__file__).resolve().parents[1]
 # A network that compiles in a third of the time of xx_small.
 TINY = ("model.depths=[1,1,1]", "model.conv_blocks=[1,1,1,1,1]", "model.name=tiny")
@@ -30,22 +27,9 @@ TINY = ("model.depths=[1,1,1]", "model.conv_blocks=[1,1,1,1,1]", "model.name=tin
 def raw_config(*overrides: str) -> dict[str, Any]:
     """The configuration as launch.py composes it, before it is checked.
 
-    A composition takes a tenth of a second, so each choice of groups is composed once, and values are set in a copy.
+    A composition takes a tenth of a second, so each choice of groups is composed once.
     """
-    values = [override for override in overrides if "." in override.partition("=")[0] or override.startswith("++")]
-    composed = deepcopy(_composed(*(override for override in overrides if override not in values)))
-    for override in OverridesParser.create().parse_overrides(values):
-        OmegaConf.update(composed, override.key_or_group, override.value(), force_add=True)
-    raw = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(raw, dict)
-    return {str(key): value for key, value in raw.items()}
-
-
-@cache
-def _composed(*overrides: str) -> DictConfig:
-    OmegaConf.register_new_resolver("mvit.scratch", lambda: "scratch", replace=True)
-    with initialize_config_dir(str(CHECKOUT / "conf"), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+    return COMPOSER.compose(overrides)
 
 
 @pytest.fixture

@@ -60,15 +60,16 @@ def test_a_recipe_has_every_published_value(name):
             wrong.append(f"{path}: {found}, published {key} = {published}")
     assert not wrong
     said = {path for _, _, path, _ in RECIPES[name]["values"]}
-    parts = ("model", "data", "augment", "optimizer", "schedule", "train", "precision")
+    parts = ("model", "data", "augment", "optimizer", "schedule", "train", "loss_scale", "precision")
     unsaid = {
         path for path in flat(raw) if path.split(".")[0] in parts and not any(path.startswith(one) for one in said)
     }
     # What is not of the recipe: where things are, how often one looks, what is kept.
     assert unsaid <= {
         *("data.root", "data.train_folder", "data.val_folder", "data.on_unreadable", "data.class_names"),
-        *("train.max_steps", "train.log_every_steps", "train.eval_every_epochs", "train.eval_batch_size"),
-        *("train.checkpoint_every_steps", "train.keep_last", "train.keep_best", "train.max_restarts", "data.workers"),
+        *("train.max_steps", "train.accumulation", "train.log_every_steps", "train.eval_every_epochs"),
+        *("train.eval_batch_size", "train.checkpoint_every_steps", "train.keep_last", "train.keep_best"),
+        *("train.max_restarts", "data.workers"),
     }
     assert config.name == name
 

@@ -49,6 +49,8 @@ class Imported:
     std: Triple
     channel_order: Literal["rgb", "bgr"]
     eval_crop_fraction: float
+    interpolation: Literal["bilinear", "bicubic"]
+    antialias: bool
     layer_norm_eps: float
     token_projection: Literal["linear", "conv_norm_silu"]
 
@@ -110,6 +112,8 @@ TIMM = Naming(
         "std": (1.0, 1.0, 1.0),
         "channel_order": "rgb",
         "eval_crop_fraction": 0.9,
+        "interpolation": "bicubic",
+        "antialias": True,
         "layer_norm_eps": 1e-5,
         "token_projection": "linear",
     },
@@ -152,6 +156,8 @@ TRANSFORMERS = Naming(
         "std": (1.0, 1.0, 1.0),
         "channel_order": "bgr",
         "eval_crop_fraction": 256 / 288,
+        "interpolation": "bilinear",
+        "antialias": True,
         "layer_norm_eps": 1e-5,
         "token_projection": "linear",
     },
@@ -194,6 +200,8 @@ MINDCV = Naming(
         "std": (0.229, 0.224, 0.225),
         "channel_order": "rgb",
         "eval_crop_fraction": 0.875,
+        "interpolation": "bilinear",
+        "antialias": False,
         "layer_norm_eps": 1e-7,
         "token_projection": "conv_norm_silu",
     },

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mvit.config import (
-    Bf16Precision,
     Data,
     DynamicLossScale,
     FixedLossScale,
-    Fp16Precision,
     Fp32Precision,
-    Precision,
     RunConfig,
+    TrainRun,
 )
 from mvit.parent.report.estimate import PastRuns
-from mvit.parent.request.weight_rules import starts_from
+from mvit.parent.request.weight_rules import differences, starts_from
 from mvit.plan import DatasetFacts, LaunchPlan
 
 
@@ -24,12 +22,14 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
     trained = "" if plan.trained_parameters == plan.parameters else f" ({plan.trained_parameters / 1e6:.2f} M trained)"
     size = f"{plan.parameters / 1e6:.2f} M parameters{trained}"
     yield "model", f"{config.model.name}, {size}, {plan.macs / 1e9:.3f} GMACs/image"
-    if config.init.kind == "weights":
+    if isinstance(config, TrainRun) and config.init.kind == "weights":
         yield "weights", starts_from(config.init, num_classes=plan.num_classes)
+    for line in differences(config):
+        yield "differs", line
     yield "data", _data_line(config.data, plan.dataset)
     yield "devices", f"{plan.world_size} {plan.device}{f' on {plan.nodes} machines' if plan.nodes > 1 else ''}"
-    yield "precision", _precision_line(config.precision) + (f", jit level {plan.jit_level}" if plan.jit_level else "")
-    if config.task.kind == "train":
+    yield "precision", _precision_line(config) + (f", jit level {plan.jit_level}" if plan.jit_level else "")
+    if isinstance(config, TrainRun):
         for bucket in plan.buckets:
             batches = f"{plan.world_size} x {bucket.per_device_batch_size}"
             batches += f" x {plan.accumulation} micro-batches" if plan.accumulation > 1 else ""
@@ -41,25 +41,25 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
             + (f", stopped after {plan.last_step}" if plan.last_step < plan.total_steps else ""),
         )
         yield "peak rate", f"{plan.peak_lr:g}"
-    yield "evaluation", f"{plan.eval_steps} steps x {config.train.eval_batch_size} on each device"
+    yield "evaluation", f"{plan.eval_steps} steps x {config.eval_batch_size} on each device"
     for graph in plan.graphs:
         shape = "x".join(map(str, graph.images)) + ", " if graph.images else ""
         yield "graph", f"{graph.name}: {shape}compiles in {past.compile_time(graph.name)}"
     yield "time", past.run_time()
 
 
-def _precision_line(precision: Precision) -> str:
-    match precision:
-        case Fp32Precision():
-            return "fp32"
-        case Bf16Precision():
-            return f"bf16 {precision.level}"
-        case Fp16Precision(loss_scale=FixedLossScale(value=value)):
-            return f"fp16 {precision.level}, loss scale {value:g}"
-        case Fp16Precision(loss_scale=DynamicLossScale(initial=initial)):
-            return f"fp16 {precision.level}, dynamic loss scale from {initial:g}"
-        case _:
-            raise AssertionError(precision)
+def _precision_line(config: RunConfig) -> str:
+    precision = config.precision
+    if isinstance(precision, Fp32Precision):
+        return "fp32"
+    line = f"{precision.kind} {precision.level}"
+    match config.scaling if isinstance(config, TrainRun) else None:
+        case FixedLossScale(value=value):
+            return f"{line}, loss scale {value:g}"
+        case DynamicLossScale(initial=initial):
+            return f"{line}, dynamic loss scale from {initial:g}"
+        case None:
+            return line
 
 
 def _data_line(data: Data, facts: DatasetFacts) -> str:

@@ -80,7 +80,7 @@ def execute(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer) -> O
 
 def _attempts(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer, tracker: Tracker | None) -> Outcome:
     """Try, and try again what failed for a reason that may not come back."""
-    folder, host, max_restarts = run.folder, this_host(), run.config.train.max_restarts
+    folder, host, max_restarts = run.folder, this_host(), run.config.max_restarts
     slot = bound(slot, run.plan)
     if run.plan.cores is not None and host.cpu_count < run.plan.cores:
         observer.complain(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mvit import console
-from mvit.config import RunConfig
+from mvit.config import RunConfig, validated
 from mvit.data import dataset
 from mvit.data.survey import Survey
 from mvit.errors import ConfigError, DatasetError, RunDirError
@@ -18,7 +18,7 @@ from mvit.parent import provenance
 from mvit.parent.host import CHECKOUT, Host
 from mvit.parent.plan import make_plan
 from mvit.parent.request.check import check
-from mvit.parent.request.launch_rules import data_rules, host_rules
+from mvit.parent.request.launch_rules import WEIGHT_RULES, data_rules, host_rules
 from mvit.parent.request.rules import judge
 from mvit.parent.signals import Interrupted
 from mvit.plan import LaunchPlan
@@ -72,6 +72,7 @@ def freeze(planned: Planned, path: Path, *, argv: Sequence[str], about: Mapping[
 def checked(raw: Mapping[str, Any], host: Host) -> tuple[RunConfig, Survey]:
     """The configuration and a survey of its data; raises `ConfigError` with all that is wrong with either."""
     sections, problems = check(raw)
+    problems += judge(WEIGHT_RULES, sections)
     if raw.get("dry_run") is not True:  # a plan can be made for cards that are elsewhere
         problems += judge(host_rules(host), sections)
     survey = None
@@ -83,7 +84,7 @@ def checked(raw: Mapping[str, Any], host: Host) -> tuple[RunConfig, Survey]:
             problems.append(error.problem)
     if problems or survey is None:
         raise ConfigError(*problems)
-    return RunConfig.model_validate(dict(raw)), survey
+    return validated(raw), survey
 
 
 def readable(config: RunConfig, survey: Survey) -> Survey:

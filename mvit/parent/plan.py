@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mvit.config import (
     RunConfig,
     TrainConfig,
+    TrainRun,
     world_size,
 )
 from mvit.models import spec
@@ -20,29 +21,32 @@ def make_plan(config: RunConfig, *, host: Host, facts: DatasetFacts) -> LaunchPl
     """The plan; `config`, `host` and `facts` have passed their rules."""
     topology = config.topology
     world = world_size(topology)
-    buckets = bucket_plans(config.train, config.data.image_size, parts=world * topology.accumulation, facts=facts)
-    steps_per_epoch = sum(bucket.steps_per_epoch for bucket in buckets)
-    total_steps = steps_per_epoch * config.train.epochs
     num_classes = len(facts.class_names)
+    training = config if isinstance(config, TrainRun) else None
+    frozen = training.train.freeze if training else ()
+    accumulation = training.train.accumulation if training else 1
+    image_size, parts = config.data.image_size, world * accumulation
+    buckets = bucket_plans(training.train, image_size, parts=parts, facts=facts) if training else ()
+    steps_per_epoch = sum(bucket.steps_per_epoch for bucket in buckets)
+    total_steps = steps_per_epoch * training.train.epochs if training else 0
     return LaunchPlan(
         world_size=world,
         nodes=topology.nodes if topology.kind == "ascend" else 1,
         device="CPU" if topology.kind == "cpu" else "Ascend",
         threads=(topology.threads or max(1, host.cpu_count // world)) if topology.kind == "cpu" else None,
         jit_level=topology.jit_level if topology.kind == "ascend" else None,
-        sink=topology.kind == "ascend" and topology.sink,
         buckets=buckets,
-        accumulation=topology.accumulation,
+        accumulation=accumulation,
         num_classes=num_classes,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
-        last_step=min(total_steps, config.train.max_steps or total_steps),
-        peak_lr=scaled_lr(config.optimizer, global_batch_size=config.train.global_batch_size),
-        eval_steps=math.ceil(math.ceil(facts.num_val / world) / config.train.eval_batch_size),
+        last_step=min(total_steps, (training and training.train.max_steps) or total_steps),
+        peak_lr=scaled_lr(training.optimizer, global_batch_size=training.train.global_batch_size) if training else 0.0,
+        eval_steps=math.ceil(math.ceil(facts.num_val / world) / config.eval_batch_size),
         graphs=_graphs(config, buckets),
         parameters=spec.count_parameters(config.model, num_classes=num_classes),
-        trained_parameters=spec.count_parameters(config.model, num_classes=num_classes, without=config.train.freeze),
-        macs=spec.count_macs(config.model, num_classes=num_classes, image_size=config.data.image_size),
+        trained_parameters=spec.count_parameters(config.model, num_classes=num_classes, without=frozen),
+        macs=spec.count_macs(config.model, num_classes=num_classes, image_size=image_size),
         dataset=facts,
     )
 
@@ -73,10 +77,10 @@ def bucket_plans(train: TrainConfig, image_size: int, *, parts: int, facts: Data
 
 def _graphs(config: RunConfig, buckets: Sequence[BucketPlan]) -> tuple[GraphPlan, ...]:
     size = config.data.image_size
-    evaluation = GraphPlan(name="evaluate", images=(config.train.eval_batch_size, size, size, 3))
-    if config.task.kind == "evaluate":
+    evaluation = GraphPlan(name="evaluate", images=(config.eval_batch_size, size, size, 3))
+    if not isinstance(config, TrainRun):
         return (evaluation,)
-    accumulates = config.topology.accumulation > 1
+    accumulates = config.train.accumulation > 1
     name = "accumulate" if accumulates else "train"
     shapes = [(bucket.per_device_batch_size, bucket.image_size, bucket.image_size, 3) for bucket in buckets]
     graphs = [GraphPlan(name=f"{name}-{shape[1]}" if len(shapes) > 1 else name, images=shape) for shape in shapes]

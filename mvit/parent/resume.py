@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mvit import console
-from mvit.config import RunConfig
+from mvit.config import RunConfig, TrainRun, validated
 from mvit.errors import ConfigError, DataChanged, Problem, RunDirError
 from mvit.files import read_mapping
 from mvit.parent import provenance
@@ -16,8 +16,7 @@ from mvit.parent.foreground import follow, shown
 from mvit.parent.freeze import checked, freeze, plan_launch
 from mvit.parent.host import CHECKOUT, this_host
 from mvit.parent.launch import announce
-from mvit.parent.request.check import parse
-from mvit.parent.request.override import overridden
+from mvit.parent.request.compose import override
 from mvit.parent.slot import Slot, must_fit
 from mvit.parent.sweep.sweep import run_sweep
 from mvit.rundir import checkpoints
@@ -37,7 +36,7 @@ def reopen(folder: RunDir, overrides: Sequence[str] = ()) -> Run:
     would make another run of it.
     """
     run = read_run(folder)
-    config = parse(overridden(run.config, overrides))
+    config = validated(override(run.config, overrides))
     changes = [change for change in changed(run.config, config) if not change.path.startswith(MAY_CHANGE)]
     if changes:
         raise ConfigError(*changes)
@@ -120,11 +119,12 @@ def fork(path: Path, overrides: Sequence[str], *, slot: Slot, argv: Sequence[str
     newest = checkpoints.newest_whole(origin.folder)
     if newest is None:
         raise RunDirError(f"{path} has no checkpoint to start from; launch a new run instead")
-    planned = plan_launch(overridden(origin.config, overrides), host=this_host())
-    last_step = planned.plan.last_step
+    planned = plan_launch(override(origin.config, overrides), host=this_host())
+    config, last_step = planned.config, planned.plan.last_step
+    assert isinstance(config, TrainRun)  # another task keeps no checkpoints
     if newest.step > last_step or (newest.step == last_step and newest.is_evaluated()):
         rule = f"ends after step {last_step}, and the checkpoint is of step {newest.step}"
-        raise ConfigError(Problem("train.epochs", planned.config.train.epochs, rule, "raise it, or train.max_steps"))
+        raise ConfigError(Problem("train.epochs", config.train.epochs, rule, "raise it, or train.max_steps"))
     about = {"folder": str(path), "step": newest.step, "run_sha256": run_digest(origin.folder)}
     beside = path.parent.parent if is_sweep(path.parent) else path.parent
     run = freeze(planned, beside / new_run_id(), argv=argv, about={"forked_from": about})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from mvit.config import RunConfig
+from mvit.config import RunConfig, validated_json
 from mvit.errors import RunDirError
 from mvit.files import json_digest, read_json, read_mapping, write_json
 from mvit.plan import LaunchPlan
@@ -46,7 +46,7 @@ def read_run(folder: RunDir) -> Run:
     if digest != json_digest(content):
         raise RunDirError(f"{folder.run} was edited after the run was frozen (sha256 differs); start a new run instead")
     try:
-        config = RunConfig.model_validate_json(json.dumps(content["config"]))
+        config = validated_json(json.dumps(content["config"]))
         plan = LaunchPlan.model_validate_json(json.dumps(content["plan"]))
     except (KeyError, ValueError) as error:  # whole and unedited, so written by another version
         raise RunDirError(f"{folder.run} does not fit this version of mvit; {_other_version(folder)}") from error

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+from mvit.config import EvaluateRun, TrainRun
 from mvit.errors import RunDirError
 from mvit.process import die_with_parent, launcher_is_gone
 from mvit.rundir.frozen import read_run
@@ -32,10 +33,10 @@ def main(folder: RunDir) -> None:
             device.open_device(run.plan.device, threads=run.plan.threads, jit_level=run.plan.jit_level)
         heartbeat.stage(Stage.JOIN)
         device.join(run.plan.world_size)  # never returns in the scheduler
-        match run.config.task.kind:
-            case "train":
+        match run.config:
+            case TrainRun():
                 train.train(run, rank=rank, heartbeat=heartbeat)
-            case "evaluate":
+            case EvaluateRun():
                 train.evaluate_only(run, rank=rank, heartbeat=heartbeat)
     except Stopped:
         heartbeat.stage(Stage.STOPPED)

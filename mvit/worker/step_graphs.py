@@ -12,7 +12,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import nn, ops
 
-from mvit.config import DynamicLossScale, LossScale
+from mvit.config import DynamicLossScale, FixedLossScale
 from mvit.worker.images import Mix
 
 LARGEST_SCALE = 2.0**60
@@ -48,7 +48,7 @@ class Scale(nn.Cell):
     it after `growth_steps` updates in a row without one.
     """
 
-    def __init__(self, config: LossScale) -> None:
+    def __init__(self, config: FixedLossScale | DynamicLossScale) -> None:
         super().__init__(auto_prefix=False)
         self.dynamic = isinstance(config, DynamicLossScale)
         initial = config.initial if isinstance(config, DynamicLossScale) else config.value

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import mindspore as ms
 import numpy as np
 
-from mvit.config import EvaluateTask, RunConfig, WeightsInit
+from mvit.config import EvaluateRun, RunConfig, TrainRun, WeightsInit
 from mvit.data.dataset import open_splits
 from mvit.files import write_json
 from mvit.models.mobilevit import MobileViT
@@ -51,6 +51,7 @@ class NullJournal:
 def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     """Train as planned. Rank 0 writes journal, checkpoints and, last of all, result.json."""
     config, plan, folder, status = run.config, run.plan, run.folder, heartbeat
+    assert isinstance(config, TrainRun)
     journal = Journal(folder.journal) if rank == 0 else NullJournal()
     workers = device.Workers(plan.world_size)
     recipe = config.train
@@ -72,7 +73,7 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
         journal.event("initialised", source=str(weights.source), weights=weights.which, new=list(new))
     device.freeze(net, recipe.freeze)
     normalise = Normalise(config.data)
-    scale = Scale(config.precision.loss_scale) if config.precision.kind == "fp16" else None
+    scale = Scale(config.scaling) if config.scaling else None
     mixed = config.augment.mix is not None
     gradients = Gradients(net, normalise=normalise, smoothing=recipe.label_smoothing, mixed=mixed, scale=scale)
     rate_factors, decays = groups([p.name for p in net.trainable_params()], config.optimizer, model=config.model)
@@ -222,13 +223,11 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
 def evaluate_only(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     """Evaluate the checkpoint that the task names."""
     config, plan, folder, status = run.config, run.plan, run.folder, heartbeat
-    assert isinstance(config.task, EvaluateTask)
+    assert isinstance(config, EvaluateRun)
     journal = Journal(folder.journal) if rank == 0 else NullJournal()
     status.stage(Stage.DATA)
     _, source = open_splits(config.data, facts=plan.dataset, index=folder.data_index)
-    loader = Loader(
-        config.data, augment=config.augment, seed=config.seed, largest=_largest(plan), in_memory=source.in_memory
-    )
+    loader = Loader(config.data, augment=None, seed=0, largest=_largest(plan), in_memory=source.in_memory)
     status.stage(Stage.BUILD)
     net = MobileViT(config.model, num_classes=plan.num_classes)
     device.cast_network(net, config.precision)
@@ -272,9 +271,7 @@ def _my_parts(plan: LaunchPlan, rank: int) -> range:
     return range(rank * plan.accumulation, (rank + 1) * plan.accumulation)
 
 
-def _parts(
-    config: RunConfig, plan: LaunchPlan, slices: list[sampler.Slice], *, rank: int, epoch: int
-) -> Iterator[Part]:
+def _parts(config: TrainRun, plan: LaunchPlan, slices: list[sampler.Slice], *, rank: int, epoch: int) -> Iterator[Part]:
     """What this worker loads in an epoch, a batch for each micro-batch."""
     order = sampler.epoch_order(plan.dataset.num_train, seed=config.seed, epoch=epoch, repeats=config.augment.repeats)
     num_slices = plan.world_size * plan.accumulation
@@ -285,7 +282,7 @@ def _parts(
             yield Part(order.indices[places], order.views[places], bucket.image_size)
 
 
-def _draws(config: RunConfig, *, step: int, part: int, size: int) -> tuple[np.ndarray, int]:
+def _draws(config: TrainRun, *, step: int, part: int, size: int) -> tuple[np.ndarray, int]:
     """How one part's images are mixed, and the key of its dropout."""
     how = mix.draw(config.augment.mix, seed=config.seed, step=step, part=part, image_size=size)
     return how, sampler.dropout_key(config.seed, step=step, part=part)
@@ -334,7 +331,7 @@ def _evaluate(
         return workers.sum(vector)
 
     shard = sampler.shard(len(source.labels), rank=rank, world_size=plan.world_size)
-    batches = loader.evaluate(source, shard, batch_size=config.train.eval_batch_size, num_batches=plan.eval_steps)
+    batches = loader.evaluate(source, shard, batch_size=config.eval_batch_size, num_batches=plan.eval_steps)
     return evaluate(step, batches, num_classes=plan.num_classes, reduce=reduce)
 
 
@@ -378,6 +375,8 @@ def _conventions(config: RunConfig, plan: LaunchPlan) -> dict[str, object]:
         "std": data.std,
         "channel_order": data.channel_order,
         "eval_crop_fraction": data.eval_crop_fraction,
+        "interpolation": data.interpolation,
+        "antialias": data.antialias,
         "layer_norm_eps": config.model.layer_norm_eps,
         "token_projection": config.model.token_projection,
         "num_classes": plan.num_classes,

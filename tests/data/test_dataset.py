@@ -251,10 +251,10 @@ def test_surveying_data_loads_no_library_for_arrays_or_images(tmp_path, configur
     cifar = make_cifar10(tmp_path / "cifar")
     program = (
         "import sys\n"
-        "from mvit.config import RunConfig\n"
+        "from mvit.config import validated_json\n"
         "from mvit.data import dataset\n"
         "for text in sys.argv[1:]:\n"
-        "    dataset.survey(RunConfig.model_validate_json(text).data)\n"
+        "    dataset.survey(validated_json(text).data)\n"
         "print(sorted({'numpy', 'PIL', 'sklearn'} & set(sys.modules)))"
     )
     choices = (["data=digits"], ["data=synthetic"], ["data=imagefolder", f"data.root={root}"])

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.mindspore, pytest.mark.timeout(900 + 60 * KILLS)]
 
 RICH = (*RECIPE, "train.epochs=6", "train.checkpoint_every_steps=7", "train.log_every_steps=3", "augment=mixup_cutmix")
 RICH = (*RICH, "train.ema_momentum=0.1", "model.dropout=0.1", "tracking=none")
-SCALED = ("precision=O2", "precision.loss_scale.growth_steps=15")
+SCALED = ("precision=O2", "loss_scale=dynamic", "loss_scale.growth_steps=15")
 """On one worker alone: half precision doubles the time of a compilation."""
 
 

@@ -83,7 +83,7 @@ def test_overflows_are_dropped_counted_and_end_with_a_smaller_scale(launch):
     done = launch(
         *(*TINY, *FEW, "data=synthetic", "data.image_size=32", "data.num_train=96", "data.num_val=16"),
         *("train.max_steps=40", "train.epochs=4", "train.global_batch_size=8", "schedule.warmup=0"),
-        *("precision=O2", "precision.loss_scale.initial=1099511627776.0"),
+        *("precision=O2", "loss_scale=dynamic", "loss_scale.initial=1099511627776.0"),
     )
     assert done.code == 0, done.err + done.out
     entries = [entry["metrics"] for entry in done.journal() if "train/loss_scale" in entry.get("metrics", {})]
@@ -116,7 +116,7 @@ def test_averaged_weights_can_be_evaluated_and_frozen_ones_do_not_change(launch)
     metrics = first.result()["metrics"]
     best = json.loads((first.folder / "checkpoints" / "best.json").read_text())["file"]
     for which, key in (("raw", "val/acc1"), ("ema", "val/ema_acc1")):
-        done = launch(*small, "task=evaluate", f"task.checkpoint={first.folder}", f"task.weights={which}")
+        done = launch("task=evaluate", f"task.checkpoint={first.folder}", f"task.weights={which}", "tracking=none")
         assert done.code == 0, done.err
         assert done.result()["metrics"]["val/acc1"] == pytest.approx(metrics[key]), which
     frozen = (

@@ -1,6 +1,8 @@
 """Wrong requests: one clear line for each problem, exit code 2, nothing left behind."""
 
+import ast
 import os
+import subprocess
 import sys
 
 import pytest
@@ -40,13 +42,12 @@ def refused(done, *lines):
 @pytest.mark.parametrize(
     ("overrides", "lines"),
     [
-        (["optimizer.lrr=1"], ["optimizer.lrr: is no key of the configuration; did you mean optimizer.lr?"]),
+        (["optimizer.lrr=1"], ["optimizer.lrr: unknown key; did you mean optimizer.lr?"]),
         (
             ["train.epochs=three", "seed=x"],
             [
-                "seed: 'x' is refused: input should be a valid integer; seeds initial weights, order of images,"
-                " augmentation and dropout",
-                "train.epochs: 'three' is refused: input should be a valid integer; passes over the training images",
+                "seed: 'x' must be a valid integer; seeds initial weights, order of images, augmentation and dropout",
+                "train.epochs: 'three' must be a valid integer; passes over the training images",
             ],
         ),
         (
@@ -72,10 +73,35 @@ def refused(done, *lines):
                 " use topology=cpu, or dry_run=true to see the plan"
             ],
         ),
-        (["model=huge"], ["model: 'huge' is no option of the group; use one of: small, x_small, xx_small"]),
-        (["model=xx_smal"], ["model: 'xx_smal' is no option of the group; did you mean xx_small?"]),
+        (["model=huge"], ["model: 'huge' is not an option; use one of: small, x_small, xx_small"]),
+        (["model=xx_smal"], ["model: 'xx_smal' is not an option; did you mean xx_small?"]),
         (["data=imagefolder"], ["data.root: has no value; set data.root=..."]),
-        (["experiment=nothing"], [f"experiment: 'nothing' is no option of the group; use one of: {EXPERIMENTS}"]),
+        (["experiment=nothing"], [f"experiment: 'nothing' is not an option; use one of: {EXPERIMENTS}"]),
+        (
+            ["optimzer.lr=1", "trian.epochs=2", "model=x_smal", "--epochs", "3"],
+            [
+                "--epochs: unknown flag; did you mean train.epochs=3?",
+                "model: 'x_smal' is not an option; did you mean x_small?",
+                "optimzer.lr: unknown key; did you mean optimizer.lr?",
+                "trian.epochs: unknown key; did you mean train.epochs?",
+            ],
+        ),
+        (
+            ["task=evaluate", "task.checkpoint=x", "optimizer.lr=9", "train.epochs=3", "optimizer=sgd"],
+            [
+                "optimizer: not used by task=evaluate; remove it, or use task=train",
+                "optimizer.lr: not used by task=evaluate; remove it, or use task=train",
+                "train.epochs: not used by task=evaluate; remove it, or use task=train",
+            ],
+        ),
+        (
+            ["-m", "task=evaluate", "task.checkpoint=x.safetensors", "optimizer=sgd,lion"],
+            [
+                "optimizer: not used by task=evaluate; remove it, or use task=train",
+                "task.checkpoint: 'x.safetensors' does not exist;"
+                " name a .safetensors file or the folder of a finished run",
+            ],
+        ),
         (["optimizer.lr"], None),
         (["optimizer.lr=[1,"], None),
         (["name=${nothing}"], None),
@@ -99,10 +125,57 @@ def test_a_wrong_request_is_refused(launch, overrides, lines):
     assert not done.runs.exists()
 
 
+def test_a_dry_run_refuses_weights_that_the_launch_would_refuse(launch, tmp_path):
+    (tmp_path / "torn.safetensors").write_bytes(b"no weights")
+    for words in (
+        ["task=evaluate", f"task.checkpoint={tmp_path}"],
+        ["init=weights", f"init.checkpoint={tmp_path}/torn.safetensors"],
+        ["init=weights", "init.checkpoint=/nowhere"],
+    ):
+        done, dry = launch(*words), launch(*words, "dry_run=true")
+        assert (done.code, dry.code) == (2, 2)
+        assert dry.err == done.err
+        assert dry.err.count("\n") == 1
+    assert launch("topology=ascend_8", "dry_run=true").code == 0, "cards may be elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("optimizer=", "optimizer=sgd"),
+        ("mod", "model="),
+        ("train.ep", "train.epochs="),
+        ("precision=O", "precision=O1"),
+    ],
+)
+def test_the_shell_completes_options_and_keys(typed, offered, tmp_path):
+    line = f"python launch.py {typed}"
+    environment = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    command = [sys.executable, str(CHECKOUT / "launch.py"), "-sc", "query=bash"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True)
+    assert offered in done.stdout.split()
+    install = subprocess.run([*command[:-1], "install=bash"], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert "complete -o nospace" in install.stdout
+
+
+def test_an_interpreter_without_the_packages_is_named_in_one_line(tmp_path):
+    command = [sys.executable, "-I", "-S", str(CHECKOUT / "launch.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"mvit: hydra-core is not installed in {sys.executable}; run: make env, then .venv/bin/python launch.py ...\n"
+    )
+
+
+def test_another_python_could_say_which_it_should_be():
+    text = (CHECKOUT / "launch.py").read_text()
+    ast.parse(text, feature_version=(3, 6))
+
+
 def test_a_value_that_must_be_quoted_is_told_how(launch):
     refused(
         launch("data=imagefolder", "data.root=~/images"),
-        "data.root=~/images: has a character that must be quoted twice; write \"key='value'\"",
+        "data.root=~/images: has a character that must be quoted twice; write \"data.root='value'\"",
     )
 
 
@@ -120,7 +193,7 @@ def test_an_unknown_key_in_a_yaml_is_refused(launch):
         done = launch("experiment=only_for_a_test")
     finally:
         experiment.unlink()
-    refused(done, "optimizer.lrr: is no key of the configuration; did you mean optimizer.lr?")
+    refused(done, "optimizer.lrr: unknown key; did you mean optimizer.lr?")
 
 
 def test_a_run_folder_that_cannot_be_made_is_one_line(launch, tmp_path):
@@ -146,7 +219,7 @@ def test_an_unreadable_image_is_named_before_training_starts(launch, tmp_path):
 
 def test_a_wrong_request_exits_with_2_in_a_process_of_its_own(tmp_path_factory):
     done = launcher(tmp_path_factory)("optimizer.lrr=1")
-    refused(done, "optimizer.lrr: is no key of the configuration; did you mean optimizer.lr?")
+    refused(done, "optimizer.lrr: unknown key; did you mean optimizer.lr?")
 
 
 def test_a_missing_value_does_not_hide_what_else_is_wrong(launch):
@@ -160,7 +233,7 @@ def test_a_missing_value_does_not_hide_what_else_is_wrong(launch):
 
 @pytest.mark.parametrize("arguments", [["model=null"], ["-m", "model=null,small"]])
 def test_no_group_can_be_null(launch, arguments):
-    refused(launch(*arguments), "model: 'null' is no option of the group; use one of: small, x_small, xx_small")
+    refused(launch(*arguments), "model: 'null' is not an option; use one of: small, x_small, xx_small")
 
 
 def test_a_number_in_the_environment_that_is_none_is_one_line(launch, monkeypatch):
@@ -188,7 +261,7 @@ for before, name in ("ab", "bc", "cd", "de", "ef", "fg"):
         (BOMB, "holds more than 100000 values, aliases included"),
         ("a: " + "[" * 3000 + "]" * 3000, "is nested more than 100 deep"),
         ("a: " + "x" * (2 << 20), "has more than 1 MiB"),
-        ("a: &a {b: *a}", "holds an alias of what it is part of"),
+        ("a: &a {b: *a}", "has an alias of what it is part of"),
         (
             "hydra: {callbacks: {x: {_target_: numpy.load, file: x.pkl, allow_pickle: true}}}",
             "holds _target_: a configuration is data and executes nothing",
@@ -206,7 +279,7 @@ def test_a_file_that_would_blow_up_is_refused_before_it_is_composed(launch, tmp_
     done = launch("experiment=bomb", "dry_run=true", f"--config-dir={folder}")
     assert done.code == 2
     assert done.err.count("\n") == 1
-    assert f"experiment/bomb.yaml: {rule}; mend it, or move it away" in done.err
+    assert f"experiment/bomb.yaml: {rule}; fix or remove it" in done.err
 
 
 @pytest.mark.parametrize(

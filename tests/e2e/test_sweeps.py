@@ -8,6 +8,7 @@ import time
 import pytest
 
 import launch as launch_script
+from mvit.config import TrainRun
 from mvit.parent import signals
 from mvit.parent.sweep import sweep
 from mvit.rundir.ending import Outcome, record_end
@@ -54,6 +55,11 @@ def follow(monkeypatch):
 FINISHED, KILLED = Outcome("FINISHED", 0), Outcome("KILLED", 143)
 
 
+def seed_of(config):
+    assert isinstance(config, TrainRun)
+    return config.seed
+
+
 def the_sweep(done):
     (file,) = done.runs.glob("*/*/sweep.json")
     return file.parent
@@ -80,7 +86,7 @@ def test_every_trial_is_frozen_before_the_first_one_starts(launch, monkeypatch):
 
     def follow(run, *, slot):
         folder = run.folder.path.parent
-        seen.append([(trial.path.name, read_run(trial).config.seed) for trial in trials_of(folder)])
+        seen.append([(trial.path.name, seed_of(read_run(trial).config)) for trial in trials_of(folder)])
         record_end(run.folder, "FINISHED", exit_code=0)
         return FINISHED
 

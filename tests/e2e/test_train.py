@@ -104,7 +104,7 @@ def test_a_checkpoint_holds_every_parameter_and_both_moments(trained, configured
 
 @pytest.mark.parametrize("topology", ["cpu", "cpu_2"])
 def test_evaluating_the_best_checkpoint_gives_its_accuracy_on_one_and_two_workers(trained, launch, topology):
-    done = launch(*SMALL, "task=evaluate", f"task.checkpoint={trained.folder}", f"topology={topology}")
+    done = launch("task=evaluate", f"task.checkpoint={trained.folder}", "task.batch_size=8", f"topology={topology}")
     assert done.code == 0, done.err
     counts = done.result()["counts"]
     best = trained.result()["metrics"]["best/val_acc1"]
@@ -115,7 +115,7 @@ def test_evaluating_the_best_checkpoint_gives_its_accuracy_on_one_and_two_worker
 def test_two_workers_and_two_micro_batches_give_the_same_losses(launch):
     recipe = ("data.num_train=320", "model.dropout=0.1")  # 40 steps
     two = launch(*SMALL, *recipe, "topology=cpu_2")
-    accumulated = launch(*SMALL, *recipe, "topology=cpu", "topology.accumulation=2")
+    accumulated = launch(*SMALL, *recipe, "topology=cpu", "train.accumulation=2")
     assert (two.code, accumulated.code) == (0, 0), two.err + accumulated.err
     difference = np.abs(np.array(two.losses()) - accumulated.losses())
     print(f"largest difference: {difference[:10].max():.1e} over 10 steps, {difference.max():.1e} over 40")

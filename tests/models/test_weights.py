@@ -207,6 +207,8 @@ def check_import(imported, ours, *, library, size):
     order, mean, std, crop, eps = THEIRS[library]
     assert (imported.channel_order, imported.mean, imported.std) == (order, mean, std)
     assert (imported.eval_crop_fraction, imported.layer_norm_eps) == (crop, eps)
+    resized = {"timm": ("bicubic", True), "transformers": ("bilinear", True), "mindcv": ("bilinear", False)}
+    assert (imported.interpolation, imported.antialias) == resized[library]
 
 
 @pytest.mark.mindspore

@@ -67,7 +67,7 @@ def test_eight_cards_are_planned_as_the_published_command_has_them(planned, comm
         " --log_dir /runs/x/logs/attempt-1 --join=True --cluster_time_out 360 --tail_worker_log 8"
         " python -m mvit.worker.main /runs/x"
     )
-    assert (plan.device, plan.jit_level, plan.sink, plan.world_size) == ("Ascend", "O2", True, 8)
+    assert (plan.device, plan.jit_level, plan.world_size) == ("Ascend", "O2", 8)
     assert (plan.buckets[0].global_batch_size, plan.buckets[0].per_device_batch_size) == (512, 64)
     assert plan.steps_per_epoch == 1281167 // 512
     assert plan.eval_steps == -(-6250 // 64)
@@ -77,7 +77,7 @@ def test_eight_cards_are_planned_as_the_published_command_has_them(planned, comm
 def test_one_card_needs_no_msrun(planned, commanded):
     plan = planned("topology=ascend_1")
     assert commanded("topology=ascend_1").argv == ("/env/bin/python", "-m", "mvit.worker.main", "/runs/x")
-    assert (plan.device, plan.jit_level, plan.sink) == ("Ascend", "O2", True)
+    assert (plan.device, plan.jit_level) == ("Ascend", "O2")
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -106,7 +106,7 @@ def test_the_environment_of_a_worker_is_exact(commanded):
 
 
 def test_micro_batches_and_workers_cut_a_global_batch_alike(planned):
-    both = planned("topology=cpu_2"), planned("topology.accumulation=2")
+    both = planned("topology=cpu_2"), planned("train.accumulation=2")
     assert [plan.buckets[0].per_device_batch_size for plan in both] == [16, 16]
     assert [graph.name for graph in both[1].graphs] == ["accumulate", "update", "evaluate"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mvit.config import TrainRun
 from mvit.data.generated import write_image_folder
 from mvit.parent.request.check import parse
 from mvit.process import process_start
@@ -25,6 +26,7 @@ def pictures(tmp_path_factory) -> Path:
 
 def opened(*overrides):
     config = parse(raw_config("data.image_size=40", *overrides))
+    assert isinstance(config, TrainRun)
     return config, *open_data(config.data)
 
 

@@ -278,7 +278,7 @@ import numpy as np
 if os.environ.get("MS_ROLE") != "MS_SCHED":
     device.open_device("CPU", threads=1, jit_level=None)
 device.join(2)
-from tests.train.test_step import DYNAMIC, make_batches, make_step, run_step, snapshot
+from tests.worker.test_step import DYNAMIC, make_batches, make_step, run_step, snapshot
 rank = int(os.environ["RANK_ID"])
 step, net = make_step(ms, loss_scale=DYNAMIC, ema_momentum=0.5, workers=2)
 scale = step.apply.update.scale

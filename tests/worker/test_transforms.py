@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -22,13 +23,22 @@ CROP = {"scale": [0.08, 1.0], "ratio": [0.75, 1.3333]}
 STILL = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
 
 
-def recipe(**changes):
+@dataclass(frozen=True)
+class Recipe:
+    """What a training view depends on, of the sections augment and data."""
+
+    augment: AugmentConfig
+    interpolation: str = "bilinear"
+    antialias: bool = False
+
+
+def recipe(*, interpolation="bilinear", antialias=False, **changes):
     none = raw_config("augment=none")["augment"]
-    return AugmentConfig.model_validate({**none, **changes})
+    return Recipe(AugmentConfig.model_validate({**none, **changes}), interpolation, antialias)
 
 
 def preset(name):
-    return AugmentConfig.model_validate(raw_config(f"augment={name}")["augment"])
+    return Recipe(AugmentConfig.model_validate(raw_config(f"augment={name}")["augment"]), antialias=name != "mindcv")
 
 
 def generator(index, *, seed=1, epoch=1, view=0):
@@ -36,7 +46,8 @@ def generator(index, *, seed=1, epoch=1, view=0):
 
 
 def view(picture, config, index=0, *, size=32, mean=MEAN, **key):
-    return augment(picture, config, size=size, mean=mean, random=generator(index, **key))
+    resize = {"interpolation": config.interpolation, "antialias": config.antialias}
+    return augment(picture, config.augment, size=size, mean=mean, random=generator(index, **key), **resize)
 
 
 def noise(height, width, low=0, high=256):
@@ -118,10 +129,9 @@ import sys
 import numpy as np
 from PIL import Image
 from mvit.worker.input.transforms import augment, center
-from tests.train.test_transforms import preset
-random = np.random.default_rng(0)
+from tests.worker.test_transforms import preset, view
 for name in ("cvnets", "randaugment", "trivialaugment", "autoaugment", "mixup_cutmix"):
-    augment(Image.new("RGB", (80, 60)), preset(name), size=32, mean=(0.5, 0.5, 0.5), random=random)
+    view(Image.new("RGB", (80, 60)), preset(name))
 center(Image.new("RGB", (80, 60)), size=32, fraction=0.9, interpolation="bilinear", antialias=True)
 sys.exit("mindspore" in sys.modules)
 """
@@ -169,8 +179,8 @@ def test_the_crop_drawn_is_the_crop_taken(antialias):
     for index in range(50):
         keys = generator(index).integers(0, 2**64, (4, 2), np.uint64)
         random = np.random.Generator(np.random.Philox(key=keys[0]))
-        assert config.crop is not None
-        top, left, height, width = random_crop((120, 160), config.crop, random)
+        assert config.augment.crop is not None
+        top, left, height, width = random_crop((120, 160), config.augment.crop, random)
         image = view(picture, config, index)
         assert image[..., 0].mean() == pytest.approx(left + (width - 1) / 2, abs=1.0)
         assert image[..., 1].mean() == pytest.approx(top + (height - 1) / 2, abs=1.0)

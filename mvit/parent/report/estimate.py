@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvit.config import RunConfig
+from mvit.config import RunConfig, TrainRun
 from mvit.errors import RunDirError
 from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import read_run
@@ -66,6 +66,8 @@ def _alike(one: RunConfig, other: RunConfig) -> bool:
     """Whether two runs compile the same graphs, as far as the shapes of batches do not tell."""
     if any(getattr(one, part) != getattr(other, part) for part in ("model", "topology", "precision")):
         return False
+    if not (isinstance(one, TrainRun) and isinstance(other, TrainRun)):
+        return type(one) is type(other)
     mixed = [config.augment.mix is not None for config in (one, other)]
     trains = [(c.optimizer.kind, c.train.freeze, c.train.ema_momentum is None) for c in (one, other)]
     return mixed[0] == mixed[1] and trains[0] == trains[1]

@@ -25,7 +25,7 @@ def result_row(run: Run, result: TrainResult | EvaluateResult) -> dict[str, str]
         "model name": config.model.name,
         "params(M)": f"{plan.parameters / 1e6:.2f}",
         "cards": f"{plan.world_size} {plan.device}",
-        "batch size": train_batches if config.task.kind == "train" else str(config.train.eval_batch_size),
+        "batch size": train_batches if config.task.kind == "train" else str(config.eval_batch_size),
         "resolution": "/".join(f"{bucket.image_size}x{bucket.image_size}" for bucket in plan.buckets)
         if config.task.kind == "train"
         else f"{size}x{size}",

@@ -5,21 +5,18 @@ ConfigError         the request is wrong: one line for each `Problem`, exit code
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from functools import cache
 from typing import Annotated, Any, cast, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from mvit.config import (
-    Frozen,
-    RunConfig,
-    kind_of,
-    variants,
-)
+from mvit.config import TASKS, CommonConfig, Frozen, RunConfig, TrainRun, kind_of, validated, variants
 from mvit.errors import ConfigError, Problem
+from mvit.parent.request import keys
 from mvit.parent.request.rules import RULES, judge
 
 
@@ -28,7 +25,7 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
     _, problems = check(raw)
     if problems:
         raise ConfigError(*problems)
-    return RunConfig.model_validate(dict(raw))
+    return validated(raw)
 
 
 def check(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
@@ -36,23 +33,24 @@ def check(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
 
     Sections are judged one by one, so that a mistake in one does not hide another's.
     """
-    raw = _given(raw)
+    raw = _without_missing(raw)
+    model, problems = _model(raw)
+    for key in raw:
+        if key not in model.model_fields:
+            problems += _foreign(key, raw[key], model)
     sections: dict[str, Any] = {}
-    fields = list(RunConfig.model_fields)
-    problems = [_unknown(key, fields) for key in raw if key not in fields]
-    hints = get_type_hints(RunConfig, include_extras=True)
-    for name, field in RunConfig.model_fields.items():
+    for name, (annotation, adapter) in _sections(model).items():
         if name not in raw:
             problems.append(Problem(name, None, "is missing", "take it from conf/config.yaml"))
             continue
-        annotation = hints[name]
-        adapter = TypeAdapter[Any](annotation) if variants(annotation) else _plain(annotation, field)
+        if name == "task" and problems and problems[0].path == "task.kind":
+            continue
         try:
             sections[name] = adapter.validate_python(raw[name])
         except ValidationError as error:
             # A list that is too short is an error for each place it lacks, and one problem.
-            found = (_translate(name, annotation, item) for item in error.errors())
-            problems += {str(problem): problem for problem in found}.values()
+            translated = (_translate(name, annotation, item, model=model) for item in error.errors())
+            problems += {str(problem): problem for problem in translated}.values()
             if all(item["type"] == "extra_forbidden" for item in error.errors()):
                 # Unknown keys aside, the section is legal: let the rules see it too.
                 extra = [_place(variants(annotation), list(item["loc"]))[0] for item in error.errors()]
@@ -60,12 +58,38 @@ def check(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     return sections, problems + list(judge(RULES, sections))
 
 
-def _given(value: Any) -> Any:
+def _model(raw: Mapping[str, Any]) -> tuple[type[CommonConfig], list[Problem]]:
+    """The model of the task that is chosen; of training, and the problem, where it is none."""
+    task = raw.get("task")
+    kind = cast(Mapping[str, Any], task).get("kind") if isinstance(task, Mapping) else None
+    if isinstance(kind, str) and kind in TASKS:
+        return TASKS[kind], []
+    rule = "is not a task" if kind is not None else "has no value"
+    return TrainRun, [Problem("task.kind", kind, rule, keys.nearest(str(kind), list(TASKS)))]
+
+
+def _foreign(section: str, value: Any, model: type[CommonConfig]) -> Iterator[Problem]:
+    """The problems of a section that the task does not have: it is another task's, or does not exist."""
+    owners = keys.owners(section)
+    task = next(kind for kind, one in TASKS.items() if one is model)
+    for path in _leaves(section, value):
+        yield keys.unused(path, by=f"task={task}", owners=owners) if owners else keys.unknown(path, model)
+
+
+def _leaves(path: str, value: Any) -> Iterator[str]:
+    if not isinstance(value, Mapping) or not value:
+        yield path
+        return
+    for key, inner in cast(Mapping[str, Any], value).items():
+        yield from _leaves(f"{path}.{key}", inner)
+
+
+def _without_missing(value: Any) -> Any:
     """A copy without what OmegaConf marks as still to be given."""
     if not isinstance(value, Mapping):
         return value
     pairs = cast(Mapping[str, Any], value).items()
-    return {key: _given(inner) for key, inner in pairs if inner != "???"}
+    return {key: _without_missing(inner) for key, inner in pairs if inner != "???"}
 
 
 def _without(section: Mapping[str, Any], paths: list[list[Any]]) -> dict[str, Any]:
@@ -79,50 +103,55 @@ def _without(section: Mapping[str, Any], paths: list[list[Any]]) -> dict[str, An
     return copy
 
 
+@cache
+def _sections(model: type[CommonConfig]) -> dict[str, tuple[Any, TypeAdapter[Any]]]:
+    """The annotation of each field of a run, and what judges it."""
+    hints = get_type_hints(model, include_extras=True)
+    return {
+        name: (hints[name], TypeAdapter[Any](hints[name]) if variants(hints[name]) else _plain(hints[name], field))
+        for name, field in model.model_fields.items()
+    }
+
+
 def _plain(annotation: Any, field: FieldInfo) -> TypeAdapter[Any]:
     """Judges a field that is no model; strict, as the models are."""
     constrained = cast(Any, Annotated)[annotation, field]  # made at run time: no type to a checker
     return TypeAdapter[Any](constrained, config=ConfigDict(strict=True))
 
 
-def nearest(word: str, words: list[str]) -> str:
-    """`did you mean ...?` for the closest word, or the choice there is."""
-    found = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
-    return f"did you mean {found[0]}?" if found else f"use one of: {', '.join(sorted(words))}"
-
-
-def _unknown(path: str, siblings: list[str]) -> Problem:
-    prefix = path.rpartition(".")[0]
-    legal = [f"{prefix}.{name}" if prefix else name for name in siblings if name != "kind"]
-    return Problem(path, None, "is no key of the configuration", nearest(path, legal) if legal else "remove it")
-
-
-def _translate(section: str, annotation: Any, error: Any) -> Problem:
+def _translate(section: str, annotation: Any, error: Any, *, model: type[CommonConfig]) -> Problem:
     where, models, siblings = _place(variants(annotation), list(error["loc"]))
     path = ".".join([section, *(str(part) for part in where)])
     value = error["input"]
-    meant = _purpose(siblings, where) if siblings else _purpose([RunConfig], [section])
+    purpose = _purpose(siblings, where) if siblings else _purpose([model], [section])
     match error["type"]:
         case "extra_forbidden":
-            options = variants(annotation)
-            if others := [kind_of(model) for model in options if len(where) == 1 and where[0] in model.model_fields]:
-                rule = f"is no key of {section} of kind {kind_of(siblings[0])}"
-                return Problem(path, None, rule, f"leave it out, or choose one of kind {', '.join(others)}")
-            return _unknown(path, [name for model in siblings for name in model.model_fields])
+            return _extra(section, where, siblings, model=model)
         case "missing" if where and isinstance(where[-1], int):
-            return Problem(path.rpartition(".")[0], value, "has too few values", meant)
+            return Problem(path.rpartition(".")[0], value, "has too few values", purpose)
         case "missing":
             return Problem(path, None, "has no value", f"set {path}=...")
         case "union_tag_invalid" | "union_tag_not_found":
-            found = error["ctx"].get("tag", value)
-            rule = f"is no kind of {str(where[-1]) if where else section}"
-            return Problem(f"{path}.kind", found, rule, nearest(str(found), [kind_of(model) for model in models]))
+            kind = error["ctx"].get("tag", value)
+            rule = f"is not a kind of {str(where[-1]) if where else section}"
+            return Problem(f"{path}.kind", kind, rule, keys.nearest(str(kind), [kind_of(one) for one in models]))
         case "model_type" | "model_attributes_type" | "dict_type":
-            return Problem(path, value, "is no group of keys", meant)
+            return Problem(path, value, "must be a group of keys", purpose)
         case _:
-            message = error["msg"][0].lower() + error["msg"][1:]
-            value = "null" if value is None else value
-            return Problem(path, value, f"is refused: {message}", meant)
+            message = re.sub(r"^\w+ should ", "must ", error["msg"])
+            message = message if message.startswith("must ") else f"is refused: {message[:1].lower()}{message[1:]}"
+            return Problem(path, "null" if value is None else value, message, purpose)
+
+
+def _extra(section: str, where: list[Any], siblings: list[type[Frozen]], *, model: type[CommonConfig]) -> Problem:
+    """A key that its section does not have: that of another kind, or of none."""
+    path = ".".join([section, *(str(part) for part in where)])
+    chosen = siblings[0]
+    if len(where) == 1 and (owners := keys.owners_of_key(section, where[0], chosen=chosen)):
+        return keys.unused(path, by=f"{section}={kind_of(chosen)}", owners=owners)
+    if path in keys.keys_of(model):
+        return Problem(path, None, f"not used by {path.rpartition('.')[0]}.kind={kind_of(chosen)}", "remove it")
+    return keys.unknown(path, model)
 
 
 def _place(models: list[type[Frozen]], location: list[Any]) -> tuple[list[Any], list[type[Frozen]], list[type[Frozen]]]:

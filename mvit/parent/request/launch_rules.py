@@ -22,7 +22,7 @@ from mvit.errors import Problem
 from mvit.parent.host import Host
 from mvit.parent.plan import bucket_plans
 from mvit.parent.request.rules import Rule, global_batches
-from mvit.parent.request.weight_rules import fits_network, same_classes, same_conventions
+from mvit.parent.request.weight_rules import fits_network, same_classes
 from mvit.plan import DatasetFacts
 
 
@@ -40,26 +40,28 @@ def host_rules(host: Host) -> list[Rule]:
             remedy = "see a machine's plan with dry_run=true, MVIT_NODE_RANK, MVIT_MASTER_ADDR and MVIT_MASTER_PORT"
             yield Problem("topology", None, rule, remedy)
 
-    def checkpoint(key: str, section: Task | Init) -> Iterator[Problem]:
-        if isinstance(section, (TrainTask, RandomInit)):
-            return
-        path, given = Path(section.checkpoint), f"{key}.checkpoint"
-        if not path.exists():
-            remedy = "name a .safetensors file or the folder of a finished run"
-            yield Problem(given, section.checkpoint, "does not exist", remedy)
-        elif path.is_file() and path.suffix != ".safetensors":
-            remedy = "import it with: python -m mvit weights SRC OUT"
-            yield Problem(given, section.checkpoint, "is no .safetensors file", remedy)
+    return [(("topology",), cards)]
 
-    return [
-        (("topology",), cards),
-        (("task",), partial(checkpoint, "task")),
-        (("init",), partial(checkpoint, "init")),
-        (("task", "data", "model"), partial(same_conventions, "task")),
-        (("init", "data", "model"), partial(same_conventions, "init")),
-        (("task", "model"), partial(fits_network, "task")),
-        (("init", "model"), partial(fits_network, "init")),
-    ]
+
+def _checkpoint(key: str, section: Task | Init) -> Iterator[Problem]:
+    if isinstance(section, (TrainTask, RandomInit)):
+        return
+    path, where = Path(section.checkpoint), f"{key}.checkpoint"
+    if not path.exists():
+        remedy = "name a .safetensors file or the folder of a finished run"
+        yield Problem(where, section.checkpoint, "does not exist", remedy)
+    elif path.is_file() and path.suffix != ".safetensors":
+        remedy = "import it with: python -m mvit weights SRC OUT"
+        yield Problem(where, section.checkpoint, "is not a .safetensors file", remedy)
+
+
+WEIGHT_RULES: list[Rule] = [
+    (("task",), partial(_checkpoint, "task")),
+    (("init",), partial(_checkpoint, "init")),
+    (("task", "model"), partial(fits_network, "task")),
+    (("init", "model"), partial(fits_network, "init")),
+]
+"""What the weights that are named must be, for a launch and for its dry run."""
 
 
 def data_rules(facts: DatasetFacts) -> list[Rule]:
@@ -71,9 +73,7 @@ def data_rules(facts: DatasetFacts) -> list[Rule]:
             rule = f"is not the number of classes of {data.kind}, {found}"
             yield Problem("model.num_classes", model.num_classes, rule, f"use {found}, or null")
 
-    def batch(train: TrainConfig, task: Task) -> Iterator[Problem]:
-        if task.kind != "train":
-            return
+    def batch(train: TrainConfig) -> Iterator[Problem]:
         asked = global_batches(train)
         for path, size in asked:
             if size > facts.num_train:
@@ -84,8 +84,8 @@ def data_rules(facts: DatasetFacts) -> list[Rule]:
             rule = f"are more than the {facts.num_train} training images together: a size would never have its turn"
             yield Problem("train.buckets", together, rule, "use smaller batches or fewer sizes")
 
-    def warmup(schedule: Schedule, train: TrainConfig, data: Data, task: Task) -> Iterator[Problem]:
-        if task.kind != "train" or schedule.kind == "one_cycle" or schedule.warmup_unit == "epochs":
+    def warmup(schedule: Schedule, train: TrainConfig, data: Data) -> Iterator[Problem]:
+        if schedule.kind == "one_cycle" or schedule.warmup_unit == "epochs":
             return
         buckets = bucket_plans(train, data.image_size, parts=1, facts=facts)
         steps = train.epochs * sum(bucket.steps_per_epoch for bucket in buckets)
@@ -104,6 +104,6 @@ def data_rules(facts: DatasetFacts) -> list[Rule]:
         (("data",), validation),
         (("task",), weights),
         (("model", "data"), classes),
-        (("train", "task"), batch),
-        (("schedule", "train", "data", "task"), warmup),
+        (("train",), batch),
+        (("schedule", "train", "data"), warmup),
     ]

@@ -8,18 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mvit.config import (
-    AscendTopology,
     AugmentConfig,
-    CpuTopology,
     ImagesConfig,
-    Init,
+    LossScale,
     MlflowTracking,
     ModelConfig,
     NoTracking,
     Optimizer,
     Precision,
     Schedule,
-    Task,
+    Topology,
     TrainConfig,
     world_size,
 )
@@ -46,13 +44,13 @@ def _shape(model: ModelConfig) -> Iterator[Problem]:
     for name in ("channels", "conv_blocks", "depths", "features", "hidden"):
         for index, value in enumerate(getattr(model, name)):
             if value < 1:
-                yield Problem(f"model.{name}.{index}", value, "is below 1", "use 1 or more")
+                yield Problem(f"model.{name}.{index}", value, "must be at least 1", "use 1 or more")
 
 
 def _normalisation(data: ImagesConfig) -> Iterator[Problem]:
     for index, value in enumerate(data.std):
         if value <= 0:
-            yield Problem(f"data.std.{index}", value, "is not above 0", "use the standard deviation, or 1")
+            yield Problem(f"data.std.{index}", value, "must be greater than 0", "use the standard deviation, or 1")
 
 
 def _ranges(augment: AugmentConfig) -> Iterator[Problem]:
@@ -64,8 +62,8 @@ def _ranges(augment: AugmentConfig) -> Iterator[Problem]:
         asked += [("erasing.scale", erasing.scale, 1.0), ("erasing.ratio", erasing.ratio, 100.0)]
     for name, (low, high), upper in asked:
         if not 0 < low <= high <= upper:
-            rule = f"is no range with 0 < low <= high <= {upper:g}"
-            yield Problem(f"augment.{name}", [low, high], rule, "use for example [0.5, 1.0]")
+            rule = f"must be a range with 0 < low <= high <= {upper:g}"
+            yield Problem(f"augment.{name}", [low, high], rule, "use, for example, [0.5, 1.0]")
 
 
 def _mix(augment: AugmentConfig) -> Iterator[Problem]:
@@ -87,20 +85,18 @@ def global_batches(train: TrainConfig) -> list[tuple[str, int]]:
     return asked or [("train.global_batch_size", train.global_batch_size)]
 
 
-def _mixed_alone(
-    augment: AugmentConfig, train: TrainConfig, topology: CpuTopology | AscendTopology
-) -> Iterator[Problem]:
-    parts = world_size(topology) * topology.accumulation
+def _mixed_alone(augment: AugmentConfig, train: TrainConfig, topology: Topology) -> Iterator[Problem]:
+    parts = world_size(topology) * train.accumulation
     for path, batch in global_batches(train):
         if augment.mix and batch // parts == 1:
-            rule = f"leaves one image to each of {parts} parts, and none to mix it with"
+            rule = f"leaves one image for each of {parts} parts, with nothing to mix it with"
             yield Problem(path, batch, rule, f"use {2 * parts} or more, or augment.mix=null")
 
 
-def _split(train: TrainConfig, topology: CpuTopology | AscendTopology) -> Iterator[Problem]:
-    parts = world_size(topology) * topology.accumulation
+def _split(train: TrainConfig, topology: Topology) -> Iterator[Problem]:
+    parts = world_size(topology) * train.accumulation
     over = f"{world_size(topology)} device{'s' if world_size(topology) > 1 else ''}"
-    over += f" x {topology.accumulation} micro-batches" if topology.accumulation > 1 else ""
+    over += f" x {train.accumulation} micro-batches" if train.accumulation > 1 else ""
     for path, batch in global_batches(train):
         if batch % parts:
             yield Problem(path, batch, f"does not split over {over}", f"use {_multiples(batch, parts)}")
@@ -109,12 +105,12 @@ def _split(train: TrainConfig, topology: CpuTopology | AscendTopology) -> Iterat
 def _buckets(train: TrainConfig) -> Iterator[Problem]:
     sizes = [bucket.image_size for bucket in train.buckets]
     for size in sorted({size for size in sizes if sizes.count(size) > 1}):
-        yield Problem("train.buckets", size, "is the image size of two buckets", "give each size one batch")
+        yield Problem("train.buckets", size, "is the image size of two buckets", "use each size once")
 
 
 def _clip(train: TrainConfig) -> Iterator[Problem]:
     if train.clip_norm is not None and train.clip_value is not None:
-        yield Problem("train.clip_value", train.clip_value, "stands beside train.clip_norm", "set one of them to null")
+        yield Problem("train.clip_value", train.clip_value, "excludes train.clip_norm", "set one of them to null")
 
 
 def _frozen(train: TrainConfig, model: ModelConfig) -> Iterator[Problem]:
@@ -125,15 +121,16 @@ def _frozen(train: TrainConfig, model: ModelConfig) -> Iterator[Problem]:
             remedy = f"use the pattern of a parameter, as stem.* or {names[-1]}"
             yield Problem("train.freeze", pattern, "matches no parameter", remedy)
     if all(any(fnmatch.fnmatchcase(name, pattern) for pattern in train.freeze) for name in names):
-        yield Problem("train.freeze", list(train.freeze), "leaves nothing to train", "leave out head.*")
+        yield Problem("train.freeze", list(train.freeze), "leaves nothing to train", "remove head.*")
 
 
-def _unused_init(init: Init, task: Task) -> Iterator[Problem]:
-    if task.kind == "evaluate" and init.kind != "random":
-        yield Problem("init", init.kind, "has no effect with task=evaluate", "use task.checkpoint")
+def _loss_scale(loss_scale: LossScale, precision: Precision) -> Iterator[Problem]:
+    if loss_scale.kind != "auto" and precision.kind != "fp16":
+        remedy = "remove it, or use precision=fp16"
+        yield Problem("loss_scale", loss_scale.kind, f"has no effect with precision={precision.kind}", remedy)
 
 
-def _device_precision(precision: Precision, topology: CpuTopology | AscendTopology) -> Iterator[Problem]:
+def _device_precision(precision: Precision, topology: Topology) -> Iterator[Problem]:
     if precision.kind == "bf16" and topology.kind == "cpu":
         yield Problem("precision", "bf16", "does not run on a CPU", "use precision=fp32 or an Ascend topology")
 
@@ -152,8 +149,8 @@ def _milestones(schedule: Schedule, train: TrainConfig) -> Iterator[Problem]:
         return
     found = list(schedule.milestones)
     if found != sorted(set(found)) or not found or found[0] <= 0 or found[-1] >= train.epochs:
-        rule = f"are no rising epochs between 0 and {train.epochs}"
-        yield Problem("schedule.milestones", found, rule, "use for example [30.0, 60.0] of 90")
+        rule = f"must be increasing epochs between 0 and {train.epochs}"
+        yield Problem("schedule.milestones", found, rule, "use, for example, [30.0, 60.0] of 90")
 
 
 def _end_lr(schedule: Schedule, optimizer: Optimizer, train: TrainConfig) -> Iterator[Problem]:
@@ -169,7 +166,7 @@ def _end_lr(schedule: Schedule, optimizer: Optimizer, train: TrainConfig) -> Ite
 def _no_password(tracking: MlflowTracking | NoTracking) -> Iterator[Problem]:
     if tracking.kind == "mlflow" and tracking.uri and _SECRET.search(tracking.uri):
         remedy = "put them into MLFLOW_TRACKING_URI or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        yield Problem("tracking.uri", "(hidden)", "holds credentials, which would be written to disk", remedy)
+        yield Problem("tracking.uri", "(hidden)", "contains credentials, which would be written to disk", remedy)
 
 
 _SECRET = re.compile(r"://[^\s]*@|[?&][\w-]*(password|passwd|token|secret|key)=", re.IGNORECASE)
@@ -184,7 +181,7 @@ RULES: list[Rule] = [
     (("train",), _buckets),
     (("train",), _clip),
     (("train", "model"), _frozen),
-    (("init", "task"), _unused_init),
+    (("loss_scale", "precision"), _loss_scale),
     (("precision", "topology"), _device_precision),
     (("schedule", "train"), _warmup),
     (("schedule", "train"), _milestones),

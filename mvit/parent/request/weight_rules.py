@@ -1,6 +1,7 @@
-"""What images and network must be like for given weights: read from the weights, held against the configuration.
+"""What images and network must be like for weights: read from the weights, compared with the configuration.
 
-Weights under another normalisation, channel order or crop compute plausible nonsense; so they are refused.
+Weights under another normalisation, channel order or crop compute plausible nonsense: a run takes these from its
+weights, and says so where a person chose otherwise.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from typing import Any, cast
 
 from safetensors import safe_open
 
-from mvit.config import Data, EvaluateTask, Init, ModelConfig, RandomInit, Task, TrainTask, WeightsInit
+from mvit.config import EvaluateTask, Init, ModelConfig, RandomInit, RunConfig, Task, TrainRun, TrainTask, WeightsInit
 from mvit.errors import Problem
 from mvit.files import read_json
 from mvit.models import spec
 from mvit.rundir.checkpoints import checkpoint_file
 
-OF_DATA = ("mean", "std", "channel_order", "eval_crop_fraction")
+OF_DATA = ("mean", "std", "channel_order", "eval_crop_fraction", "interpolation", "antialias")
 OF_DATA_TO_START = ("mean", "std", "channel_order")
 OF_MODEL = ("layer_norm_eps", "token_projection")
 
@@ -31,20 +32,19 @@ def conventions_of(path: Path) -> dict[str, Any]:
         sidecar = path.with_suffix(".json")
         return read_json(sidecar)["conventions"] if sidecar.exists() else load_metadata(path)
     except (OSError, ValueError, KeyError, TypeError, WeightsError):
-        return {}  # nothing is known, so nothing is refused here; a file that cannot be read fails when it is loaded
+        return {}  # nothing is known; a file that cannot be read is refused by `fits_network`
 
 
-def same_conventions(key: str, section: Task | Init, data: Data, model: ModelConfig) -> Iterator[Problem]:
+def differences(config: RunConfig) -> Iterator[str]:
     """Where the configuration differs from what the weights to evaluate, or to start from, were trained with."""
-    said = _said(section)
-    names = OF_DATA if key == "task" else OF_DATA_TO_START  # a new recipe may crop as it likes
-    for where, fields, config in (("data", names, data), ("model", OF_MODEL, model)):
+    starts = isinstance(config, TrainRun)
+    trained_with = _conventions(config.init if starts else config.task)
+    names = OF_DATA_TO_START if starts else OF_DATA  # a new recipe may crop and resize as it likes
+    for where, fields, section in (("data", names, config.data), ("model", OF_MODEL, config.model)):
         for name in fields:
-            ours, theirs = getattr(config, name), said.get(name)
+            ours, theirs = getattr(section, name), trained_with.get(name)
             if theirs is not None and not _same(ours, theirs):
-                path, value = f"{where}.{name}", _written(theirs)
-                rule = f"is not what the weights were trained with, {value}"
-                yield Problem(path, _written(ours), rule, f"use {path}={value}")
+                yield f"{where}.{name}={_typed(ours)}, the weights were trained with {_typed(theirs)}"
 
 
 def same_classes(task: Task, *, found: int) -> Iterator[Problem]:
@@ -53,27 +53,27 @@ def same_classes(task: Task, *, found: int) -> Iterator[Problem]:
         return
     path = checkpoint_file(Path(task.checkpoint))
     shapes = (_shapes(path) if path else None) or {}
-    theirs = shapes["head.bias"][0] if "head.bias" in shapes else _said(task).get("num_classes")
+    theirs = shapes["head.bias"][0] if "head.bias" in shapes else _conventions(task).get("num_classes")
     if theirs not in (None, found):
         rule = f"has {theirs} classes, the data has {found}"
         yield Problem("task.checkpoint", task.checkpoint, rule, "choose the data it was trained on")
 
 
 def fits_network(key: str, section: Task | Init, model: ModelConfig) -> Iterator[Problem]:
-    """Where a file cannot be read, or holds other weights than are asked for, or those of another network.
+    """Where a file cannot be read, or lacks the weights that were chosen, or holds those of another network.
 
     A head of other classes is made new where training starts from it.
     """
     if isinstance(section, (TrainTask, RandomInit)) or not Path(section.checkpoint).exists():
         return
-    path, given = checkpoint_file(Path(section.checkpoint)), f"{key}.checkpoint"
+    path, where = checkpoint_file(Path(section.checkpoint)), f"{key}.checkpoint"
     if path is None or not path.exists():
         remedy = "name a run that has evaluated once, or a .safetensors file"
-        yield Problem(given, section.checkpoint, "is no run folder with a best checkpoint", remedy)
+        yield Problem(where, section.checkpoint, "is not a run folder with a best checkpoint", remedy)
         return
     theirs = _shapes(path)
     if theirs is None:
-        yield Problem(given, section.checkpoint, "cannot be read: it is torn, or no .safetensors", "name another one")
+        yield Problem(where, section.checkpoint, "cannot be read: torn, or not a .safetensors file", "name another one")
         return
     if section.weights == "ema" and not any(name.startswith("ema.") for name in theirs):
         yield Problem(f"{key}.weights", "ema", f"is not in {section.checkpoint}", f"use {key}.weights=raw")
@@ -82,7 +82,7 @@ def fits_network(key: str, section: Task | Init, model: ModelConfig) -> Iterator
     if wrong:
         rule = f"is of another network than model={model.name}: {wrong[0]}"
         rule += f" has shape {theirs[wrong[0]]}, not {ours[wrong[0]]}" if wrong[0] in theirs else " is missing"
-        yield Problem(given, section.checkpoint, rule, "choose the model that it was trained with")
+        yield Problem(where, section.checkpoint, rule, "choose the model that it was trained with")
 
 
 def starts_from(init: WeightsInit, *, num_classes: int) -> str:
@@ -93,7 +93,7 @@ def starts_from(init: WeightsInit, *, num_classes: int) -> str:
     return f"{init.checkpoint}{kept}"
 
 
-def _said(section: Task | Init) -> dict[str, Any]:
+def _conventions(section: Task | Init) -> dict[str, Any]:
     if isinstance(section, (TrainTask, RandomInit)) or not Path(section.checkpoint).exists():
         return {}
     return conventions_of(Path(section.checkpoint))
@@ -115,6 +115,6 @@ def _same(ours: Any, theirs: Any) -> bool:
     return ours == theirs if isinstance(theirs, str) else abs(ours - theirs) <= 1e-4 * abs(theirs)
 
 
-def _written(value: Any) -> str:
+def _typed(value: Any) -> str:
     """As it is typed on the command line."""
     return str(list(cast(Sequence[Any], value))).replace(" ", "") if isinstance(value, (list, tuple)) else str(value)

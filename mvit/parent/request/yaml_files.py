@@ -18,14 +18,14 @@ EXECUTES = ("_target_", "env_set", "env_copy")
 MOST_VALUES = 100_000
 DEEPEST = 100
 DEEPEST_GROUP = 3
-"""Folders below the given ones that are looked at: `--config-dir=.` shall not read a whole disk."""
+"""Folders below the given ones that are looked at: `--config-dir=.` must not read a whole disk."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def must_be_sensible(folders: Iterable[Path]) -> None:
-    """Raises `ConfigError` for what would take Hydra minutes and gigabytes; what is no YAML is left to Hydra."""
+    """Raises `ConfigError` for what would take Hydra minutes and gigabytes; other faults of YAML are left to Hydra."""
     problems = [
-        Problem(os.path.relpath(file), None, rule, "mend it, or move it away")
+        Problem(os.path.relpath(file), None, rule, "fix or remove it")
         for folder in folders
         for depth in range(DEEPEST_GROUP + 1)
         for file in sorted(folder.glob("*/" * depth + "*.yaml"))
@@ -62,7 +62,7 @@ def _fault(text: bytes) -> str | None:
     for event in cast(Any, yaml).parse(text, Loader=_LOADER):  # it carries no types
         match event:
             case yaml.AliasEvent() if event.anchor in [anchor for anchor, _ in open_]:
-                return "holds an alias of what it is part of"
+                return "has an alias of what it is part of"
             case yaml.ScalarEvent() if event.value in EXECUTES:
                 return f"holds {event.value}: a configuration is data and executes nothing"
             case yaml.AliasEvent():

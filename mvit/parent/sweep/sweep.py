@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +40,35 @@ class Trial:
     folder: str
 
 
-def plan_trials(requests: Sequence[tuple[Sequence[str], Mapping[str, Any]]], *, host: Host) -> list[Planned]:
-    """Check and plan every trial, given as overrides and composed configuration, before any of them is frozen.
+Compose = Callable[[Sequence[str]], Mapping[str, Any]]
+"""Composes the configuration of a trial from its overrides; raises `ConfigError`."""
 
-    Raises `ConfigError` with the problems of all of them, each with its trial.
+
+def plan_trials(trials: Sequence[Sequence[str]], *, compose: Compose, host: Host) -> list[Planned]:
+    """Compose, check and plan every trial, given by its overrides, before any of them is frozen.
+
+    Raises `ConfigError` with the problems of all of them: one that every trial has once, another with its trial.
     """
     planned: list[Planned] = []
-    problems: list[Problem] = []
-    for number, (overrides, raw) in enumerate(requests, 1):
+    problems: dict[str, tuple[Problem, list[int]]] = {}
+    for number, overrides in enumerate(trials):
         try:
-            planned.append(plan_launch(raw, host=host))
+            planned.append(plan_launch(compose(overrides), host=host))
         except ConfigError as error:
-            trial = f"trial {number} of {len(requests)} ({' '.join(overrides)}): "
-            problems += [Problem(f"{trial}{p.path}", p.value, p.rule, p.remedy) for p in error.problems]
+            for problem in error.problems:
+                problems.setdefault(str(problem), (problem, []))[1].append(number)
     if problems:
-        raise ConfigError(*problems)
+        raise ConfigError(*(p for problem, numbers in problems.values() for p in _placed(problem, numbers, trials)))
     return planned
+
+
+def _placed(problem: Problem, numbers: Sequence[int], trials: Sequence[Sequence[str]]) -> Iterator[Problem]:
+    if len(numbers) == len(trials):
+        yield problem
+        return
+    for number in numbers:
+        trial = f"trial {number + 1} of {len(trials)} ({' '.join(trials[number])})"
+        yield replace(problem, path=f"{trial}: {problem.path}")
 
 
 def freeze_sweep(
@@ -76,18 +89,18 @@ def freeze_sweep(
     return folder, runs
 
 
-def launch_sweep(requests: Sequence[tuple[Sequence[str], Mapping[str, Any]]], *, argv: Sequence[str]) -> int:
+def launch_sweep(trials: Sequence[Sequence[str]], *, compose: Compose, argv: Sequence[str]) -> int:
     """Plan all trials, freeze them, run them in order; returns the exit code, raises `ConfigError` for wrong ones."""
     host, slot = this_host(), slot_from_environment()
-    planned = plan_trials(requests, host=host)
+    planned = plan_trials(trials, compose=compose, host=host)
     config = planned[0].config
     if config.dry_run:
         for number, trial in enumerate(planned, 1):
-            console.say(f"mvit: trial {number} of {len(planned)}: {' '.join(requests[number - 1][0])}")
+            console.say(f"mvit: trial {number} of {len(planned)}: {' '.join(trials[number - 1])}")
             show_plan(trial, host=host)
         return 0
     orphans.close(CHECKOUT / config.runs_dir)
-    folder, runs = freeze_sweep(planned, [overrides for overrides, _ in requests], argv=argv)
+    folder, runs = freeze_sweep(planned, trials, argv=argv)
     console.say(f"mvit: {len(runs)} trials in {shown(folder)}")
     if config.freeze:
         print(shown(folder))

@@ -56,7 +56,7 @@ class Loader:
     `largest` is the largest number of images of a batch times their area; `in_memory` is that of the sources.
     """
 
-    def __init__(self, data: Data, *, augment: AugmentConfig, seed: int, largest: int, in_memory: bool) -> None:
+    def __init__(self, data: Data, *, augment: AugmentConfig | None, seed: int, largest: int, in_memory: bool) -> None:
         rgb = data.channel_order == "rgb"
         self.recipe = Recipe(
             augment=augment,
@@ -64,6 +64,8 @@ class Loader:
             # Stated for the channels as the network sees them; images are RGB until they are normalised.
             mean=(data.mean[0], data.mean[1], data.mean[2]) if rgb else (data.mean[2], data.mean[1], data.mean[0]),
             eval_crop_fraction=data.eval_crop_fraction,
+            interpolation=data.interpolation,
+            antialias=data.antialias,
             seed=seed,
             epoch=None,
         )
@@ -81,7 +83,7 @@ class Loader:
         # whose threads and device would not survive it.
         context = multiprocessing.get_context("forkserver")
         augment = self.recipe.augment
-        operators = not augment.antialias or augment.color_jitter is not None
+        operators = not self.recipe.antialias or (augment is not None and augment.color_jitter is not None)
         context.set_forkserver_preload([prepare.__name__, *(["mindspore.dataset.vision"] if operators else [])])
         pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=prepare.start, initargs=(os.getpid(),))
         for _ in range(self.workers):

@@ -2,7 +2,7 @@
 
 `draw` says which operations and how strong, `operate` is one of them on Pillow's image. A strength is a share, -1 to 1,
 of the operation's reach; one that has no direction takes its magnitude. Reaches, steps of strength and the resampling
-of geometric operations (nearest, whatever augment.interpolation says) are those of torchvision, the common reference.
+of geometric operations (nearest, whatever data.interpolation says) are those of torchvision, the common reference.
 """
 
 import math

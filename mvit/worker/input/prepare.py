@@ -26,12 +26,14 @@ class UnreadableImage(Exception):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to the images of one batch; `epoch` None asks for the evaluation view."""
+    """What is done to the images of one batch; `epoch` None asks for the evaluation view, which is not augmented."""
 
-    augment: AugmentConfig
+    augment: AugmentConfig | None
     image_size: int
     mean: tuple[float, float, float]
     eval_crop_fraction: float
+    interpolation: str
+    antialias: bool
     seed: int
     epoch: int | None
 
@@ -71,16 +73,12 @@ def prepare_shared(recipe: Recipe, asked: Sequence[Asked], place: Place) -> None
 def _image(recipe: Recipe, one: Asked) -> np.ndarray:
     try:
         with one.sample.open() as picture:
+            resize = {"interpolation": recipe.interpolation, "antialias": recipe.antialias}
             if recipe.epoch is None:
-                return center(
-                    picture,
-                    size=recipe.image_size,
-                    fraction=recipe.eval_crop_fraction,
-                    interpolation=recipe.augment.interpolation,
-                    antialias=recipe.augment.antialias,
-                )
+                return center(picture, size=recipe.image_size, fraction=recipe.eval_crop_fraction, **resize)
+            assert recipe.augment is not None
             random = view_generator(recipe.seed, epoch=recipe.epoch, index=one.index, view=one.view)
-            return augment(picture, recipe.augment, size=recipe.image_size, mean=recipe.mean, random=random)
+            return augment(picture, recipe.augment, size=recipe.image_size, mean=recipe.mean, random=random, **resize)
     except Exception as error:  # Pillow raises many kinds on files that are none
         lines = str(error).strip().splitlines()
         reason = lines[0] if lines else type(error).__name__

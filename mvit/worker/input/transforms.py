@@ -19,7 +19,14 @@ from mvit.worker.input.decode import to_rgb
 
 
 def augment(
-    picture: Image.Image, config: AugmentConfig, *, size: int, mean: Sequence[float], random: np.random.Generator
+    picture: Image.Image,
+    config: AugmentConfig,
+    *,
+    size: int,
+    mean: Sequence[float],
+    interpolation: str,
+    antialias: bool,
+    random: np.random.Generator,
 ) -> np.ndarray:
     """Training view of a picture, which may be opened but not decoded: (size, size, 3) uint8 RGB.
 
@@ -29,7 +36,7 @@ def augment(
     crop_key, jitter_key, policy_key, erasing_key = random.integers(0, 2**64, (4, 2), np.uint64)
     flip = random.random() < config.horizontal_flip
     red, green, blue = (round(255 * value) for value in mean)
-    resize = {"interpolation": config.interpolation, "antialias": config.antialias}
+    resize: dict[str, Any] = {"interpolation": interpolation, "antialias": antialias}
     if config.crop is None:
         image = center(picture, size=size, fraction=1.0, **resize)
     else:
@@ -37,7 +44,7 @@ def augment(
         top, left, height, width = random_crop((rows, columns), config.crop, _generator(crop_key))
         box = (left, top, left + width, top + height)
         # Decoding less is a filter: not for a recipe that has none.
-        decoded, box = decode_for(picture, box, size=size) if config.antialias else (to_rgb(picture), box)
+        decoded, box = decode_for(picture, box, size=size) if antialias else (to_rgb(picture), box)
         image = _resize(decoded, (size, size), box=box, **resize)
     if flip:
         image = _flip(image)

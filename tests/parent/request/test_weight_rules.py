@@ -7,21 +7,27 @@ from safetensors.numpy import save_file
 from mvit.data import dataset
 from mvit.models.spec import parameter_shapes
 from mvit.parent.request.check import check, parse
-from mvit.parent.request.launch_rules import data_rules, host_rules
+from mvit.parent.request.launch_rules import WEIGHT_RULES, data_rules
 from mvit.parent.request.rules import judge
-from mvit.parent.request.weight_rules import conventions_of
+from mvit.parent.request.weight_rules import conventions_of, differences
 from tests.conftest import raw_config
-from tests.parent.test_plan import HOST
 
 THEIRS = {"mean": [0.0, 0.0, 0.0], "channel_order": "bgr", "layer_norm_eps": 1e-07, "num_classes": 10}
+THEIRS["eval_crop_fraction"] = 0.9
 SHAPES = parameter_shapes(parse(raw_config()).model, num_classes=10)
 
 
-def problems(path, *overrides, start=False):
+def requested(path, *overrides, start=False):
+    return raw_config(*(["init=weights", f"init.checkpoint={path}"] if start else evaluating(path)), *overrides)
 
-    asked = ["init=weights", f"init.checkpoint={path}"] if start else ["task=evaluate", f"task.checkpoint={path}"]
-    sections, found = check(raw_config(*asked, *overrides))
-    rules = [*host_rules(HOST), *data_rules(dataset.survey(sections["data"]).facts)]
+
+def evaluating(path):
+    return ["task=evaluate", f"task.checkpoint={path}"]
+
+
+def problems(path, *overrides, start=False):
+    sections, found = check(requested(path, *overrides, start=start))
+    rules = [*WEIGHT_RULES, *data_rules(dataset.survey(sections["data"]).facts)]
     return [str(problem) for problem in (*found, *judge(rules, sections))]
 
 
@@ -41,21 +47,33 @@ def weights(request, tmp_path):
     return tmp_path if request.param == "run" else path
 
 
-def test_weights_are_refused_under_other_conventions_than_their_own(weights):
-    assert problems(weights) == [
-        "data.mean: '[0.313,0.313,0.313]' is not what the weights were trained with, [0.0,0.0,0.0];"
-        " use data.mean=[0.0,0.0,0.0]",
-        "data.channel_order: 'rgb' is not what the weights were trained with, bgr; use data.channel_order=bgr",
-        "model.layer_norm_eps: '1e-05' is not what the weights were trained with, 1e-07;"
-        " use model.layer_norm_eps=1e-07",
+def test_weights_bring_the_conventions_they_were_trained_with(weights):
+    raw = requested(weights)
+    assert (raw["data"]["mean"], raw["data"]["channel_order"]) == ([0.0, 0.0, 0.0], "bgr")
+    assert (raw["data"]["eval_crop_fraction"], raw["model"]["layer_norm_eps"]) == (0.9, 1e-07)
+    assert raw["data"]["std"] == [0.35, 0.35, 0.35], "what they do not say is that of conf/"
+    assert problems(weights) == []
+    assert list(differences(parse(raw))) == []
+
+
+def test_what_a_person_chose_wins_and_is_said(weights):
+    config = parse(requested(weights, "data.mean=[0.5,0.5,0.5]", "model.layer_norm_eps=1e-5"))
+    assert (config.data.mean, config.model.layer_norm_eps) == ((0.5, 0.5, 0.5), 1e-5)
+    assert list(differences(config)) == [
+        "data.mean=[0.5,0.5,0.5], the weights were trained with [0.0,0.0,0.0]",
+        "model.layer_norm_eps=1e-05, the weights were trained with 1e-07",
     ]
 
 
-def test_the_remedies_are_enough(weights):
-    own = ("data.mean=[0.0,0.0,0.0]", "data.channel_order=bgr", "model.layer_norm_eps=1e-07")
-    assert problems(weights, *own) == []
-    (line,) = problems(weights, *own, "data=synthetic", "data.classes=3")
+def test_classes_that_differ_are_refused(weights):
+    (line,) = problems(weights, "data=synthetic", "data.classes=3")
     assert line.endswith("has 10 classes, the data has 3; choose the data it was trained on")
+
+
+def test_training_takes_network_and_normalisation_and_crops_as_it_likes(weights):
+    raw = requested(weights, start=True)
+    assert (raw["data"]["mean"], raw["model"]["layer_norm_eps"]) == ([0.0, 0.0, 0.0], 1e-07)
+    assert raw["data"]["eval_crop_fraction"] == 1.0
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights"])
@@ -65,20 +83,17 @@ def test_a_file_that_says_nothing_is_not_refused_here(tmp_path, content):
     assert conventions_of(path) == {}
 
 
-OWN = ("data.mean=[0.0,0.0,0.0]", "data.channel_order=bgr", "model.layer_norm_eps=1e-07")
-
-
 def test_training_may_start_from_other_classes_but_not_from_another_network(weights):
-    assert problems(weights, *OWN, "data=synthetic", "data.classes=3", "data.std=[1.0,1.0,1.0]", start=True) == []
-    (line,) = problems(weights, *OWN, "model=small", start=True)
+    assert problems(weights, "data=synthetic", "data.classes=3", "data.std=[1.0,1.0,1.0]", start=True) == []
+    (line,) = problems(weights, "model=small", start=True)
     assert "is of another network than model=small: stem.conv.weight" not in line
     assert "is of another network than model=small: stages.0.0.expand" in line
-    (line,) = problems(weights, *OWN, "model=small")
+    (line,) = problems(weights, "model=small")
     assert "is of another network" in line
 
 
 def test_averaged_weights_are_asked_for_only_where_there_are_some(weights):
-    (line,) = problems(weights, *OWN, "task.weights=ema")
+    (line,) = problems(weights, "task.weights=ema")
     assert line.endswith("use task.weights=raw")
 
 
@@ -86,4 +101,4 @@ def test_a_torn_file_is_one_line(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"no weights")
     (line,) = problems(path)
-    assert line.endswith("cannot be read: it is torn, or no .safetensors; name another one")
+    assert line.endswith("cannot be read: torn, or not a .safetensors file; name another one")

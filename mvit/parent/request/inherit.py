@@ -1,0 +1,121 @@
+"""What a run takes from the weights that it evaluates or starts from: network, data and the conventions of its images.
+
+Defaults of conf/ give way to it; what a person chose, or an experiment, does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from mvit.errors import RunDirError
+from mvit.parent.request.weight_rules import OF_DATA, OF_DATA_TO_START, OF_MODEL, conventions_of
+from mvit.rundir.frozen import read_run
+from mvit.rundir.paths import RunDir
+
+Section = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Explicit:
+    """What was chosen rather than left to the defaults: groups, and single values by their path."""
+
+    groups: frozenset[str]
+    values: frozenset[str]
+
+    def under(self, section: str) -> list[list[str]]:
+        """The keys below a section that were set, each as the way to it."""
+        return [path.split(".")[1:] for path in sorted(self.values) if path.startswith(f"{section}.")]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known about weights: the sections of the run that made them, or their conventions alone."""
+
+    model: Section | None = None
+    data: Section | None = None
+    conventions: Section = field(default_factory=dict[str, Any])
+
+
+def located(name: str) -> Path:
+    """The file or folder that a person names as a checkpoint."""
+    return Path(name)
+
+
+def inherited(
+    raw: Mapping[str, Any], explicit: Callable[[], Explicit], *, option: Callable[[str, str], Section | None]
+) -> dict[str, Section]:
+    """The sections of a composed configuration that its weights change; none where it names no weights.
+
+    `option` gives the values of an option of a group; `explicit` is asked for only where there are weights.
+    """
+    evaluates = _text(raw, "task", "kind") == "evaluate"
+    key = "task" if evaluates else "init"
+    named = _text(raw, key, "checkpoint")
+    if named in (None, "???"):
+        return {}
+    path = located(named)
+    origin = _origin(path, option)
+    chosen = explicit()
+    sections = {key: {**raw[key], "checkpoint": str(path)}}
+    sections["model"] = _merged("model", raw, origin.model, chosen, conventions=_only(origin.conventions, OF_MODEL))
+    if evaluates:
+        images = _only(origin.conventions, (*OF_DATA, "image_size"))
+        sections["data"] = _merged("data", raw, origin.data, chosen, conventions=images)
+    else:
+        if "num_classes" in raw["model"]:
+            sections["model"]["num_classes"] = raw["model"]["num_classes"]  # the head is that of the new data
+        images = _only(origin.conventions, OF_DATA_TO_START)
+        sections["data"] = _merged("data", raw, None, chosen, conventions=images)
+    return sections
+
+
+def _origin(path: Path, option: Callable[[str, str], Section | None]) -> Origin:
+    folder = path if path.is_dir() else path.parent.parent
+    try:
+        config = read_run(RunDir(folder)).config
+    except RunDirError:  # weights without their run say themselves what they know
+        known = conventions_of(path)
+        name = known.get("model")
+        return Origin(model=option("model", name) if isinstance(name, str) else None, conventions=known)
+    made = config.model_dump(mode="json")
+    conventions = {**_only(made["data"], (*OF_DATA, "image_size")), **_only(made["model"], OF_MODEL)}
+    return Origin(made["model"], made["data"], conventions)
+
+
+def _merged(
+    name: str, raw: Mapping[str, Any], made: Section | None, explicit: Explicit, *, conventions: Section
+) -> Section:
+    """A section of the origin, or of the option that was chosen instead; then conventions; then what was set."""
+    ours = cast(Section, raw[name])
+    section = deepcopy(ours if made is None or name in explicit.groups else made)
+    section.update(conventions)
+    for keys in explicit.under(name):
+        _copy(ours, section, keys)
+    return section
+
+
+def _copy(ours: Any, section: Any, keys: list[str]) -> None:
+    """Set in `section` what stands in `ours` at the end of `keys`."""
+    for key in keys[:-1]:
+        if not isinstance(ours, Mapping) or key not in ours:
+            return
+        ours = cast(Mapping[str, Any], ours)[key]
+        if not isinstance(section.get(key), dict):
+            section[key] = {}
+        section = section[key]
+    if isinstance(ours, Mapping) and keys[-1] in ours:
+        section[keys[-1]] = deepcopy(cast(Mapping[str, Any], ours)[keys[-1]])
+
+
+def _only(values: Mapping[str, Any], names: Iterable[str]) -> Section:
+    return {name: values[name] for name in names if values.get(name) is not None}
+
+
+def _text(raw: Mapping[str, Any], section: str, key: str) -> str | None:
+    value = raw.get(section)
+    found = cast(Mapping[str, Any], value).get(key) if isinstance(value, Mapping) else None
+    return found if isinstance(found, str) else None

@@ -98,8 +98,6 @@ def refused(done, *lines):
             ["-m", "task=evaluate", "task.checkpoint=x.safetensors", "optimizer=sgd,lion"],
             [
                 "optimizer: not used by task=evaluate; remove it, or use task=train",
-                "task.checkpoint: 'x.safetensors' does not exist;"
-                " name a .safetensors file or the folder of a finished run",
             ],
         ),
         (["optimizer.lr"], None),

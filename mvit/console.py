@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -42,10 +43,12 @@ def pairs(rows: Iterable[tuple[str, str]]) -> None:
         console.print(f"  {what:<13} {value}", markup=False)
 
 
-def result_table(rows: list[dict[str, str]]) -> None:
-    """Result rows under the headings of the published table, as Markdown; a row is one line, however wide."""
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * width for width in widths])
-    for line in lines:
-        say("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
+def shown(path: Path) -> str:
+    """The path as it works where the person stands: relative below the working directory, else absolute."""
+    absolute = path.resolve() if ".." in path.parts else path.absolute()
+    return os.path.relpath(absolute) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+
+
+def mvit_command(*words: str | Path) -> str:
+    """A command of `python -m mvit` that can be pasted where the person stands."""
+    return shlex.join(["python", "-m", "mvit", *(shown(word) if isinstance(word, Path) else word for word in words)])

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("run", help="execute a frozen run, or go on with it (launch.py ... freeze=true)")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the run folder")
+    about = "execute a frozen run (launch.py ... freeze=true)"
+    parser = commands.add_parser("run", help=about, description=f"{about.capitalize()}.")
+    parser.add_argument("run", metavar="RUN", help="its folder, short id or MLflow run id")
     parser.add_argument("--slot", metavar="SLOT", help="what it may use: cores=0-3, cards=0,1, port=21000; joined by :")
     parser.set_defaults(act=act)
 
 
 def act(arguments: argparse.Namespace) -> int:
     from mvit.cli.reported import reported
+    from mvit.parent.locate import RUNS, locate
     from mvit.parent.resume import run_frozen
     from mvit.parent.slot import parse_slot, slot_from_environment
 
@@ -22,6 +23,6 @@ def act(arguments: argparse.Namespace) -> int:
         slot = slot_from_environment()
         if arguments.slot:
             slot = parse_slot(arguments.slot, slot)
-        return run_frozen(arguments.folder.resolve(), [], slot=slot)
+        return run_frozen(locate(arguments.run, runs=RUNS), [], slot=slot)
 
     return reported(run)

@@ -27,21 +27,21 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
     for line in differences(config):
         yield "differs", line
     yield "data", _data_line(config.data, plan.dataset)
-    yield "devices", f"{plan.world_size} {plan.device}{f' on {plan.nodes} machines' if plan.nodes > 1 else ''}"
+    yield "devices", f"{plan.world_size} {plan.device}{f' on {plan.nodes} nodes' if plan.nodes > 1 else ''}"
     yield "precision", _precision_line(config) + (f", jit level {plan.jit_level}" if plan.jit_level else "")
     if isinstance(config, TrainRun):
         for bucket in plan.buckets:
             batches = f"{plan.world_size} x {bucket.per_device_batch_size}"
             batches += f" x {plan.accumulation} micro-batches" if plan.accumulation > 1 else ""
-            at = f" at {bucket.image_size}x{bucket.image_size}, {bucket.steps_per_epoch} steps an epoch"
+            at = f" at {bucket.image_size}x{bucket.image_size}, {bucket.steps_per_epoch} steps per epoch"
             yield "global batch", f"{bucket.global_batch_size} = {batches}{at if len(plan.buckets) > 1 else ''}"
         yield (
             "steps",
-            f"{plan.total_steps} = {config.train.epochs} epochs x {plan.steps_per_epoch}"
-            + (f", stopped after {plan.last_step}" if plan.last_step < plan.total_steps else ""),
+            f"{plan.total_steps} = {_count(config.train.epochs, 'epoch')} x {plan.steps_per_epoch}"
+            + (f", ends after {plan.last_step}" if plan.last_step < plan.total_steps else ""),
         )
         yield "peak rate", f"{plan.peak_lr:g}"
-    yield "evaluation", f"{plan.eval_steps} steps x {config.eval_batch_size} on each device"
+    yield "evaluation", f"{plan.eval_steps} steps x {config.eval_batch_size} per device"
     for graph in plan.graphs:
         shape = "x".join(map(str, graph.images)) + ", " if graph.images else ""
         yield "graph", f"{graph.name}: {shape}compiles in {past.compile_time(graph.name)}"
@@ -66,3 +66,7 @@ def _data_line(data: Data, facts: DatasetFacts) -> str:
     line = f"{data.kind}, {facts.num_train} + {facts.num_val} images, {len(facts.class_names)} classes, "
     line += f"{data.image_size}x{data.image_size}"
     return line + (f", {len(facts.skipped)} unreadable images skipped" if facts.skipped else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

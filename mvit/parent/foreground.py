@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from mvit import console
+from mvit.console import mvit_command, shown
 from mvit.parent import signals
 from mvit.parent.execute import execute
+from mvit.parent.host import CHECKOUT
 from mvit.parent.progress import ProgressView
+from mvit.parent.report.estimate import past_runs
 from mvit.parent.report.row import result_row
+from mvit.parent.report.table import result_lines
 from mvit.parent.slot import Slot
 from mvit.parent.tracking.content import location, run_name
 from mvit.rundir import checkpoints
@@ -24,7 +25,8 @@ from mvit.rundir.result import read_result
 def follow(run: Run, *, slot: Slot) -> Outcome:
     """Execute the run, show how it goes, report its end. Ctrl-C, SIGTERM and SIGHUP stop it. Main thread only."""
     began = time.monotonic()
-    with signals.stopping() as stop, ProgressView(run) as view:
+    past = past_runs(run.config, run.plan, CHECKOUT / run.config.runs_dir) if console.console.is_terminal else None
+    with signals.stopping() as stop, ProgressView(run, past=past) as view:
         outcome = execute(run, slot=slot, stop=stop, observer=view)
     if stop.reason:  # whatever became of this run, nothing is to come after it
         outcome = replace(outcome, exit_code=stop.reason.exit_code)
@@ -35,8 +37,8 @@ def follow(run: Run, *, slot: Slot) -> Outcome:
 def _report(run: Run, outcome: Outcome, *, seconds: float) -> None:
     folder = run.folder
     if outcome.status == "FINISHED" and (result := read_result(folder)):
-        console.result_table([result_row(run, result)])
-    resume = f"python -m mvit resume {shlex.quote(shown(folder.path))}"
+        console.pairs(result_lines(result_row(run, result)))
+    resume = mvit_command("resume", folder.path)
     # Reads the checkpoint, which a finished run can do without.
     step = None if outcome.status == "FINISHED" else checkpoints.newest_step(folder)
     if outcome.status == "KILLED":
@@ -51,9 +53,4 @@ def _report(run: Run, outcome: Outcome, *, seconds: float) -> None:
     console.say(f"mvit: {outcome.status} in {seconds:.0f} s, {shown(folder.path)}")
     if where := location(folder, name=run_name(run)):
         served = where.startswith("http")  # a server shows itself, a database needs one
-        console.say(f"mvit: MLflow: {where}{'' if served else '; make ui shows it'}")
-
-
-def shown(path: Path) -> str:
-    """The path as it works where the person stands: relative below the working directory."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+        console.say(f"mvit: MLflow: {where}{'' if served else '; see it with: python -m mvit ui'}")

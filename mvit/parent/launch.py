@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mvit import console
 from mvit.config import RunConfig
+from mvit.console import mvit_command, shown
 from mvit.parent import orphans
 from mvit.parent.command import make_command
 from mvit.parent.describe import describe
-from mvit.parent.foreground import follow, shown
+from mvit.parent.foreground import follow
 from mvit.parent.freeze import Planned, freeze, plan_launch, runs_of
 from mvit.parent.host import CHECKOUT, Host, free_port, this_host
 from mvit.parent.report.estimate import past_runs
@@ -35,6 +37,7 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str]) -> int:
     run = freeze(planned, runs_of(planned.config) / new_run_id(), argv=argv)
     announce(run)
     if planned.config.freeze:
+        console.say(f"mvit: frozen; execute it with: {mvit_command('run', run.folder.path)}")
         print(shown(run.folder.path))
         return 0
     return follow(run, slot=slot).exit_code
@@ -53,8 +56,10 @@ def show_plan(planned: Planned, *, host: Host) -> None:
     run = Run(RunDir(RUN_DIR), config, plan)
     slot = slot_from_environment()
     command = make_command(run, host=host, slot=slot, port=slot.port or free_port(), attempt=1)
-    console.pairs([("command", " ".join(command.argv))])
-    console.pairs(("" if index else "environment", f"{k}={v}") for index, (k, v) in enumerate(command.env.items()))
+    console.pairs([("command", shlex.join(command.argv))])
+    console.pairs(
+        ("" if index else "environment", f"{k}={shlex.quote(v)}") for index, (k, v) in enumerate(command.env.items())
+    )
 
 
 def _runs(config: RunConfig) -> Path:

@@ -26,7 +26,7 @@ def close(runs: Path) -> None:
         folder = RunDir(file.parent)
         if is_orphan(folder):
             status = _close(folder)
-            console.say(f"mvit: the launcher of {folder.path.name} died; marked {status}")
+            console.say(f"mvit: the launcher of {console.shown(folder.path)} died; marked {status}")
         ending = read_ending(folder)
         if ending and ending.mirrored is not True and folder.tracking.exists() and not launcher_lives(folder):
             untold.append(folder)

@@ -1,51 +1,61 @@
-"""A run as a person follows it: a progress bar or plain lines, and a line for each evaluation."""
+"""A run as a person follows it: a bar on a terminal, plain lines elsewhere, and a line for each evaluation."""
 
 from __future__ import annotations
 
-import time
+import sys
+from time import monotonic as clock
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
-from mvit.console import PLAIN_EVERY_S, complain, console, say
+from mvit.console import PLAIN_EVERY_S, complain, console, say, shown
+from mvit.parent.report.estimate import PastRuns
 from mvit.parent.verdict import disk_trouble
 from mvit.rundir.frozen import Run
 from mvit.rundir.journal import JournalReader
 from mvit.rundir.status import Stage, read_workers
 
+PREPARING = (Stage.START, Stage.JOIN, Stage.DATA, Stage.BUILD, Stage.COMPILE)
+WIDEST_BAR = 40
+NARROWEST_BAR = 8
+"""Columns; a terminal with less room for it shows the numbers alone."""
+
 
 class ProgressView:
-    """Follows the journal: a bar on a terminal, a line every ten seconds elsewhere; both with a line per evaluation."""
+    """Follows the journal and the workers' statuses.
 
-    def __init__(self, run: Run) -> None:
+    On a terminal, one line that is drawn anew: while stepping, a bar with the time left; before the first step and for
+    an evaluation alone, the stage with its elapsed time and, for compilation, what past runs took.
+    """
+
+    def __init__(self, run: Run, *, past: PastRuns | None) -> None:
         folder = self.folder = run.folder
         self.total = run.plan.last_step if run.config.task.kind == "train" else 0
+        self.compile_s = past.compile_all_s(graph.name for graph in run.plan.graphs) if past else None
         self.reader = JournalReader(folder.journal)
         self.latest: dict[str, float] = {}
         for entry in self.reader.entries():  # of a resumed run: known, and said before
             self.latest.update(entry.get("metrics", {}))
         self.stage = Stage.START
+        self.step = 0
+        self.first: tuple[int, float] | None = None
+        """The first step of this attempt that was seen, and when: the pace is counted from there."""
         self.stopping = False
         self.trouble: str | None = None
-        self.spoken = self.since = time.monotonic()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.task = self.bar.add_task("start", total=self.total or None, numbers="")
+        self.spoken = self.since = self.began = clock()
+        self.live = Live(get_renderable=self.line, console=console, transient=True, redirect_stderr=sys.stderr.isatty())
 
     def __enter__(self) -> ProgressView:
-        self.bar.start()
+        if console.is_terminal:
+            self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        self.live.stop()
 
     def say(self, line: str) -> None:
         say(line)
@@ -60,7 +70,7 @@ class ProgressView:
         self.stopping = folder.stop.exists()
         trouble = disk_trouble(folder.path)
         if trouble and not self.trouble:
-            complain([f"cannot write to {folder.path}: {trouble}; the run goes on without"])
+            complain([f"cannot write to {shown(folder.path)}: {trouble}; the run continues"])
         self.trouble = trouble
         for entry in self.reader.entries():
             self._take(entry)
@@ -68,17 +78,30 @@ class ProgressView:
         if not workers:
             return
         slowest = min(workers, key=lambda status: status.step)
-        if not self.bar.disable:
-            self.bar.update(self.task, description=slowest.stage.value, completed=slowest.step, numbers=self._numbers())
+        before, now = self.stage, clock()
+        self._move(slowest.stage, slowest.step, now)
+        if not console.is_terminal:
+            self._say_plainly(has_changed=self.stage is not before, now=now)
+
+    def _move(self, stage: Stage, step: int, now: float) -> None:
+        if stage is not self.stage:
+            self.stage, self.since = stage, now
+            if stage in PREPARING:  # of another attempt
+                self.first = None
+        self.step = step
+        if stage is Stage.STEP and self.first is None and step > 0:
+            self.first = step, now
+
+    def _say_plainly(self, *, has_changed: bool, now: float) -> None:
+        says_stage = has_changed and self.stage in (Stage.DATA, Stage.COMPILE)
+        if says_stage:
+            say(f"  {self.stage}")
+        elif now - self.spoken > PLAIN_EVERY_S:
+            where = f"{self.step}/{self.total} {self._numbers()}" if self.step else f"{now - self.since:.0f} s"
+            say(f"  {self.stage} {where}".rstrip())
+        else:
             return
-        changed = slowest.stage != self.stage and slowest.stage in (Stage.DATA, Stage.COMPILE)
-        now = time.monotonic()
-        if changed:
-            self.stage, self.since = slowest.stage, now
-        if changed or now - self.spoken > PLAIN_EVERY_S:
-            self.spoken = now
-            step = f"{slowest.step}/{self.total} {self._numbers()}" if slowest.step else f"{now - self.since:.0f} s"
-            say(f"  {slowest.stage}{'' if changed else f' {step}'}".rstrip())
+        self.spoken = now
 
     def _take(self, entry: dict[str, Any]) -> None:
         metrics = entry.get("metrics", {})
@@ -109,6 +132,34 @@ class ProgressView:
                 f"{ema}best {metrics['best/val_acc1']:.2f} %{speed}"
             )
 
+    def line(self) -> RenderableType:
+        """What a terminal shows at this moment."""
+        now = clock()
+        if self.first is None:
+            return Text(f"  {self.stage}  {self._waiting(now)}", no_wrap=True, overflow="ellipsis")
+        head = f"  {self.stage} {self.step}/{self.total}"
+        tail = "  ".join(filter(None, (self._numbers(), f"{_time(now - self.began)} elapsed", self._left(now))))
+        room = min(WIDEST_BAR, console.width - len(head) - len(tail) - 3)
+        if room < NARROWEST_BAR:
+            return Text(f"{head}  {tail}", no_wrap=True, overflow="ellipsis")
+        line = Table.grid(padding=(0, 1, 0, 0))
+        line.add_row(head, ProgressBar(total=self.total, completed=self.step, width=room), tail)
+        return line
+
+    def _waiting(self, now: float) -> str:
+        """Elapsed time of a stage before the first step: nobody knows yet what is left."""
+        elapsed = now - self.since
+        if self.stage is not Stage.COMPILE or self.compile_s is None:
+            return _time(elapsed)
+        usual = max(1, round(self.compile_s))
+        return f"{_time(elapsed)}{' of' if elapsed <= usual else ', usually'} about {_time(usual)}"
+
+    def _left(self, now: float) -> str:
+        """Time left at the pace of this attempt, evaluations included."""
+        step, began = self.first or (self.step, now)
+        done = self.step - step
+        return f"{_time((now - began) / done * (self.total - self.step))} left" if done > 0 else ""
+
     def _numbers(self) -> str:
         known = (
             ("loss", "train/loss", "{:.3f}"),
@@ -116,3 +167,10 @@ class ProgressView:
             ("img/s", "perf/images_per_s", "{:.0f}"),
         )
         return "  ".join(f"{name} {form.format(self.latest[key])}" for name, key, form in known if key in self.latest)
+
+
+def _time(seconds: float) -> str:
+    """`0:07`, `1:02:03`."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -9,10 +9,11 @@ from typing import Any, cast
 
 from mvit import console
 from mvit.config import RunConfig, TrainRun, validated
+from mvit.console import mvit_command, shown
 from mvit.errors import ConfigError, DataChanged, Problem, RunDirError
 from mvit.files import read_mapping
 from mvit.parent import provenance
-from mvit.parent.foreground import follow, shown
+from mvit.parent.foreground import follow
 from mvit.parent.freeze import checked, freeze, plan_launch
 from mvit.parent.host import CHECKOUT, this_host
 from mvit.parent.launch import announce
@@ -41,9 +42,8 @@ def reopen(folder: RunDir, overrides: Sequence[str] = ()) -> Run:
     if changes:
         raise ConfigError(*changes)
     if run_status(folder) == "FINISHED":
-        raise RunDirError(
-            f"{folder.path} is FINISHED; --fork continues it as a new run, for example with train.epochs=..."
-        )
+        command = mvit_command("resume", folder.path, "--fork", "train.epochs=...")
+        raise RunDirError(f"{folder.path} is FINISHED; continue it as a new run, for example with: {command}")
     _, survey = checked(_plain(config), this_host())
     if survey.facts.fingerprint != run.plan.dataset.fingerprint:
         raise RunDirError(f"{folder.path}: its data has changed since the run was made; start a new run")

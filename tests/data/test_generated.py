@@ -32,4 +32,4 @@ def test_too_few_images_for_the_classes_are_one_line(tmp_path, capsys):
 def test_a_size_that_no_memory_holds_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main.main(["synthetic", str(tmp_path / "a"), "--size", "100000x3"])
-    assert capsys.readouterr().err.endswith("'100000x3' has more than 8192 pixels to a side\n")
+    assert capsys.readouterr().err.endswith("'100000x3' must be at most 8192 pixels on each side\n")

@@ -338,4 +338,4 @@ def test_a_port_that_is_none_is_refused(port, capsys):
     with pytest.raises(SystemExit) as ended:
         main.main(["ui", f"--port={port}"])
     assert ended.value.code == 2
-    assert f"argument --port: {port!r} is no" in capsys.readouterr().err
+    assert f"argument --port: {port!r} must be a port" in capsys.readouterr().err

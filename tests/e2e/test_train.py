@@ -44,7 +44,7 @@ def trained(request):
 
 
 def test_a_run_ends_finished_with_its_result_row(trained):
-    assert "| model name | params(M) |" in trained.out
+    assert "  model         tiny, " in trained.out
     assert "mvit: FINISHED in " in trained.out
     assert "mvit: MLflow: mlflow.db, experiment mvit, run " in trained.out
     assert trained.err == ""

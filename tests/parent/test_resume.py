@@ -157,7 +157,7 @@ def test_an_orphan_is_closed_once_and_a_living_run_is_not(made, tmp_path, capsys
     write_json(folder.launcher, {**content, "started": 1})
     for _ in range(2):
         orphans.close(tmp_path / "runs")
-    assert capsys.readouterr().out == f"mvit: the launcher of {folder.path.name} died; marked KILLED\n"
+    assert capsys.readouterr().out == f"mvit: the launcher of {folder.path} died; marked KILLED\n"
     assert json.loads(folder.end.read_text())["status"] == "KILLED"
     assert json.loads(folder.error.read_text())["kind"] == "killed"
     assert not other.end.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import read_run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.result import EvaluateResult, TrainResult, read_result
+
+MOST_READ = 200
+"""Results that are read for an estimate, the newest ones."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,12 @@ class PastRuns:
         seconds = [past.graphs[graph] for past in self.results if graph in past.graphs]
         return statistics.median(seconds) if seconds else None
 
+    def compile_all_s(self, graphs: Iterable[str]) -> float | None:
+        """Seconds that all of them took to compile, one after the other; None if one is unknown."""
+        seconds = [self.compile_s(graph) for graph in graphs]
+        known = [second for second in seconds if second is not None]
+        return sum(known) if known and len(known) == len(seconds) else None
+
     def compile_time(self, graph: str) -> str:
         """Time of one graph's compilation, in words."""
         seconds = [past.graphs[graph] for past in self.results if graph in past.graphs]
@@ -54,7 +64,8 @@ def _from(seconds: list[float]) -> str:
 def past_runs(config: RunConfig, plan: LaunchPlan, runs: Path) -> PastRuns:
     """The last finished runs below `runs` that compile the same graphs."""
     results: list[TrainResult | EvaluateResult] = []
-    for file in sorted(runs.glob("**/result.json"))[-200:]:
+    files = [*runs.glob("*/*/result.json"), *runs.glob("*/*/*/result.json")]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime)[-MOST_READ:]:
         with suppress(RunDirError):
             past = read_run(RunDir(file.parent))
             if past.plan.graphs == plan.graphs and _alike(past.config, config) and (r := read_result(past.folder)):

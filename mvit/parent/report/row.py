@@ -10,14 +10,19 @@ from mvit.rundir.result import EvaluateResult, TrainResult
 
 
 def result_row(run: Run, result: TrainResult | EvaluateResult) -> dict[str, str]:
-    """The columns of MindCV's published table; `-` stands for what this run did not measure."""
+    """The columns of MindCV's published table, and the global batch and the best accuracy beside its own.
+
+    `-` stands for what this run did not measure.
+    """
     config, plan, metrics = run.config, run.plan, result.metrics
 
     def number(key: str, form: str) -> str:
         return form.format(metrics[key]) if key in metrics else "-"
 
-    size = config.data.image_size
-    train_batches = "/".join(str(bucket.per_device_batch_size) for bucket in plan.buckets)
+    trains = config.task.kind == "train"
+    batches = [bucket.per_device_batch_size for bucket in plan.buckets] if trains else [config.eval_batch_size]
+    global_batches = [bucket.global_batch_size for bucket in plan.buckets] if trains else [batches[0] * plan.world_size]
+    sizes = [bucket.image_size for bucket in plan.buckets] if trains else [config.data.image_size]
     better = metrics.get("val/ema_acc1", -1.0) > metrics.get("val/acc1", -1.0)
     accuracy = "val/ema_acc" if better else "val/acc"
     ema = better or (isinstance(result, EvaluateResult) and result.weights == "ema")
@@ -25,15 +30,15 @@ def result_row(run: Run, result: TrainResult | EvaluateResult) -> dict[str, str]
         "model name": config.model.name,
         "params(M)": f"{plan.parameters / 1e6:.2f}",
         "cards": f"{plan.world_size} {plan.device}",
-        "batch size": train_batches if config.task.kind == "train" else str(config.eval_batch_size),
-        "resolution": "/".join(f"{bucket.image_size}x{bucket.image_size}" for bucket in plan.buckets)
-        if config.task.kind == "train"
-        else f"{size}x{size}",
+        "global batch": "/".join(map(str, global_batches)),
+        "batch size": "/".join(map(str, batches)),
+        "resolution": "/".join(f"{size}x{size}" for size in sizes),
         "jit level": plan.jit_level or "-",
         "graph compile": number("perf/compile_s" if "perf/compile_s" in metrics else "perf/compile_eval_s", "{:.1f}s"),
         "ms/step": number("perf/step_ms", "{:.2f}"),
         "img/s": number("perf/images_per_s", "{:.2f}"),
         "acc@top1": number(f"{accuracy}1", "{:.2f}"),
+        "best acc@top1": number("best/val_acc1", "{:.2f}"),
         "acc@top5": number(f"{accuracy}5", "{:.2f}"),
         "recipe": config.name,
         "weights": _weights(run) + (" (EMA)" if ema else ""),
@@ -45,4 +50,4 @@ def _weights(run: Run) -> str:
     if task.kind == "evaluate":
         return Path(task.checkpoint).name
     last = tagged(run.folder.checkpoints, "last")
-    return last.stem if last else "-"
+    return last.tensors.name if last else "-"

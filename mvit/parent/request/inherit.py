@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from mvit.errors import RunDirError
+from mvit.parent.host import CHECKOUT
+from mvit.parent.locate import UnknownRun, locate
 from mvit.parent.request.weight_rules import OF_DATA, OF_DATA_TO_START, OF_MODEL, conventions_of
+from mvit.rundir.checkpoints import TENSORS
 from mvit.rundir.frozen import read_run
 from mvit.rundir.paths import RunDir
 
@@ -40,9 +43,18 @@ class Origin:
     conventions: Section = field(default_factory=dict[str, Any])
 
 
-def located(name: str) -> Path:
-    """The file or folder that a person names as a checkpoint."""
-    return Path(name)
+def located(name: str, *, runs: Path) -> Path:
+    """The file or folder that a person names as a checkpoint; what is neither is left to the rules, which refuse it.
+
+    Raises `RunDirError` for a name that several runs have.
+    """
+    path = Path(name)
+    if path.suffix == TENSORS or path.is_file():
+        return path
+    try:
+        return locate(name, runs=runs)
+    except UnknownRun:
+        return path
 
 
 def inherited(
@@ -57,7 +69,7 @@ def inherited(
     named = _text(raw, key, "checkpoint")
     if named in (None, "???"):
         return {}
-    path = located(named)
+    path = located(named, runs=CHECKOUT / str(raw["runs_dir"]))
     origin = _origin(path, option)
     chosen = explicit()
     sections = {key: {**raw[key], "checkpoint": str(path)}}

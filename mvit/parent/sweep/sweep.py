@@ -11,14 +11,16 @@ from typing import Any
 
 from mvit import console
 from mvit.config import MlflowTracking, NoTracking
+from mvit.console import mvit_command, shown
 from mvit.errors import ConfigError, Problem, RunDirError
-from mvit.files import write_json
+from mvit.files import read_json, write_json
 from mvit.parent import orphans
-from mvit.parent.foreground import follow, shown
+from mvit.parent.foreground import follow
 from mvit.parent.freeze import Planned, freeze, plan_launch, runs_of
 from mvit.parent.host import CHECKOUT, Host, this_host
 from mvit.parent.launch import announce, show_plan
 from mvit.parent.report.row import result_row
+from mvit.parent.report.table import TrialResult, sweep_lines
 from mvit.parent.signals import Interrupted
 from mvit.parent.slot import Slot, slot_from_environment
 from mvit.parent.tracking.content import mlflow_status
@@ -103,6 +105,7 @@ def launch_sweep(trials: Sequence[Sequence[str]], *, compose: Compose, argv: Seq
     folder, runs = freeze_sweep(planned, trials, argv=argv)
     console.say(f"mvit: {len(runs)} trials in {shown(folder)}")
     if config.freeze:
+        console.say(f"mvit: frozen; execute them with: {mvit_command('resume', folder)}")
         print(shown(folder))
         return 0
     return run_sweep(folder, runs, slot=slot)
@@ -155,9 +158,10 @@ def _close(folder: Path, tracking: MlflowTracking | None) -> None:
     statuses: list[Status] = [run_status(trial) for trial in trials]
     status: Status = status_of_trials(statuses)
     end: EndStatus = "KILLED" if status in ("FROZEN", "RUNNING") else status
-    rows = [{"trial": run.folder.path.name, **result_row(run, result)} for run, result in _results(trials)]
-    if len(rows) > 1:
-        console.result_table(rows)
+    results = _results(folder)
+    if len(results) > 1:
+        for line in sweep_lines(results):
+            console.say(line)
     record_end(RunDir(folder), end, exit_code=None)
     if tracking:
         uri, best = store_uri(tracking, CHECKOUT), best_accuracy(trials)
@@ -169,15 +173,18 @@ def _close(folder: Path, tracking: MlflowTracking | None) -> None:
     counts = ", ".join(f"{statuses.count(s)} {_word(s)}" for s in sorted(set(statuses)))
     console.say(f"mvit: sweep {end}, {shown(folder)}: {counts}")
     if end != "FINISHED":
-        console.say(f"mvit: continue with: python -m mvit resume {shown(folder)}")
+        console.say(f"mvit: continue with: {mvit_command('resume', folder)}")
 
 
-def _results(trials: Sequence[RunDir]) -> list[tuple[Run, Any]]:
-    return [
-        (read_run(trial), result)
-        for trial in trials
-        if run_status(trial) == "FINISHED" and (result := read_result(trial)) is not None
-    ]
+def _results(folder: Path) -> list[TrialResult]:
+    """The results of the trials that are FINISHED, in their order."""
+    results: list[TrialResult] = []
+    for trial in read_json(RunDir(folder).sweep)["trials"]:
+        run_dir = RunDir(folder / trial["folder"])
+        if run_status(run_dir) == "FINISHED" and (result := read_result(run_dir)) is not None:
+            row = result_row(read_run(run_dir), result)
+            results.append(TrialResult(trial["folder"], trial["overrides"], row))
+    return results
 
 
 def _word(status: Status) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from mvit.console import mvit_command
 from mvit.files import read_mapping
 from mvit.parent.tracking.mirror import record_at
 from mvit.parent.tracking.store import database_of
@@ -80,8 +79,7 @@ def picture_of(folder: RunDir) -> Path:
 
 def sync_command(path: Path) -> str:
     """What a person types to send the rest."""
-    place = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else path
-    return f"python -m mvit sync {shlex.quote(str(place))}"
+    return mvit_command("sync", path)
 
 
 def location(folder: RunDir, *, name: str) -> str | None:

@@ -5,11 +5,11 @@ A second time there is nothing to send.
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from mvit import console
 from mvit.config import MlflowTracking
 from mvit.errors import RunDirError
 from mvit.files import read_json
@@ -68,8 +68,6 @@ class _Run:
 
 def sync(path: Path, *, uri: str | None, experiment: str | None) -> int:
     """Send the run folder, or every one below, to the store named, else to each one's own. Returns the exit code."""
-    if not path.is_dir():
-        return _complain(f"{path} is no folder; name a run folder, or one above", code=2)
     files = sorted(file for file in path.resolve().rglob("run.json") if "checkpoints" not in file.parts)
     runs: list[_Run] = []
     code = 0
@@ -77,7 +75,7 @@ def sync(path: Path, *, uri: str | None, experiment: str | None) -> int:
         try:
             run = _read(RunDir(file.parent), uri=uri, experiment=experiment)
         except (RunDirError, OSError, ValueError, KeyError, TypeError) as error:
-            code = _complain(f"{_shown(file.parent)}: {_line(error)}")
+            code = _complain(f"{console.shown(file.parent)}: {_line(error)}")
         else:
             if run:
                 runs.append(run)
@@ -112,9 +110,9 @@ class _Store:
             with claimed(run.folder) as free:
                 why = alive(run.folder) if free else "it is being mirrored"
                 if why:
-                    print(f"{_shown(run.folder.path)}: left alone: {why}")
+                    print(f"{console.shown(run.folder.path)}: left alone: {why}")
                 elif run_status(run.folder) == "FROZEN":
-                    print(f"{_shown(run.folder.path)}: left alone: it was not started")
+                    print(f"{console.shown(run.folder.path)}: left alone: it was not started")
                 else:
                     sent += self._play(run)
             if is_sweep(sweep) and sweep.is_relative_to(below):
@@ -141,7 +139,7 @@ class _Store:
         sent, known = mirror.sent, had + mirror.sent.known
         what = f"{sent.points} points sent" if sent else "nothing new"
         place = f"run {mirror.run_id[:8]} ({ending.status})"
-        print(f"{_shown(run.folder.path)}: {what}, {known} already there, {place}{torn}")
+        print(f"{console.shown(run.folder.path)}: {what}, {known} already there, {place}{torn}")
         return bool(sent)
 
     def _target(self, place: _Place) -> Target:
@@ -169,7 +167,7 @@ class _Store:
         best = best_accuracy(trials_of(sweep))
         summary = {} if best is None else {"best/val_acc1": best}
         close_sweep(sweep, uri=self._uri, status=mlflow_status(status), summary=summary)
-        print(f"{_shown(sweep)}: sweep {status}, run {record['run_id'][:8]}")
+        print(f"{console.shown(sweep)}: sweep {status}, run {record['run_id'][:8]}")
         return True
 
 
@@ -184,7 +182,7 @@ def _read(folder: RunDir, *, uri: str | None, experiment: str | None) -> _Run | 
     elif isinstance(tracking, MlflowTracking):
         where = uri_of(record["store"]) if record else store_uri(tracking, CHECKOUT)
     else:
-        print(f"{_shown(folder.path)}: is not to be mirrored (tracking.kind none), unless --uri names a store")
+        print(f"{console.shown(folder.path)}: is not to be mirrored (tracking.kind none), unless --uri names a store")
         return None
     return _Run(run, _Place(where, experiment or own))
 
@@ -203,14 +201,10 @@ def _ending(run: _Run) -> Ending:
     return Ending(mlflow_status(status), tuple(artifacts_of(folder, status=status)), tags, last_sign(folder))
 
 
-def _shown(path: Path) -> str:
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
 def _line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _complain(line: str, *, code: int = 1) -> int:
+def _complain(line: str) -> int:
     print(f"mvit: {line}", file=sys.stderr)
-    return code
+    return 1

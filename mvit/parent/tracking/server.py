@@ -23,19 +23,19 @@ GRACE_S = 5.0
 def serve(uri: str, *, host: str = "127.0.0.1", port: int = 5000) -> int:
     """Serve in the foreground until someone stops it; returns the exit code.
 
-    The store reaches the server by its environment: a command line, with a password, is there for all to read.
+    The store reaches the server by its environment: a command line, and a password in it, is visible to everybody.
     """
     if uri.startswith(("http://", "https://")):
-        print(f"mvit: the store is a server itself: {shown(uri)}")
+        print(f"mvit: the store is already a server: {shown(uri)}")
         return 0
     problem = _problem(host, port)
     if problem:
         print(f"mvit: {problem}", file=sys.stderr)
         return 2
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    print(f"mvit: {address} in about ten seconds, on {shown(uri)}; Ctrl-C ends it", flush=True)
+    print(f"mvit: {address} in about ten seconds, on {shown(uri)}; press Ctrl-C to stop it", flush=True)
     if host not in ("127.0.0.1", "::1", "localhost"):
-        print("mvit: whoever reaches that address can read and change every run", flush=True)
+        print("mvit: anyone who can reach that address can read and change every run", flush=True)
     database = database_of(uri)
     try:
         if database and not database.exists():
@@ -56,7 +56,7 @@ def _environment(uri: str, database: Path | None) -> dict[str, str]:
     root = database.parent if database else CHECKOUT
     defaults = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for what mvit has no use for
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for a feature that mvit does not use
         "MLFLOW_WORKERS": "1",
         "MLFLOW_UVICORN_OPTS": "--log-level warning",
         "MLFLOW_ARTIFACTS_DESTINATION": str(root / "mlartifacts"),
@@ -89,17 +89,17 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
 
 
 def _problem(host: str, port: int) -> str | None:
-    """Why nobody can listen there, in one line."""
+    """Why the server could not listen there, in one line."""
     try:
         _bind(host, port)
     except socket.gaierror:
-        return f"--host {host} is no known host; use 127.0.0.1, or 0.0.0.0 for every address of this machine"
+        return f"--host {host} is an unknown host; use 127.0.0.1, or 0.0.0.0 for every address of this machine"
     except OverflowError:
-        return f"--port {port} is no port; use 1024 to 65535"
+        return f"--port {port} is not a port; use 1024 to 65535"
     except OSError as error:
         free = next((other for other in range(port + 1, min(port + 200, 65536)) if _is_free(host, other)), None)
         remedy = f"use --port {free}" if free else "use another --host"
-        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be listened on ({error.strerror})"
+        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror})"
         return f"port {port} of {host} {why}; {remedy}"
     return None
 

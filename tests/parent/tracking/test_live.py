@@ -367,7 +367,7 @@ def test_an_experiment_that_was_deleted_is_named(store, tracker):
 
 def test_a_store_that_is_a_server_is_not_served_again(capsys):
     assert server.serve("https://me:s3cret@host:5000") == 0
-    assert capsys.readouterr().out == "mvit: the store is a server itself: https://host:5000\n"
+    assert capsys.readouterr().out == "mvit: the store is already a server: https://host:5000\n"
 
 
 def test_a_taken_port_is_one_line_that_names_a_free_one(capsys, tmp_path):
@@ -411,7 +411,7 @@ def test_a_served_store_takes_a_run_with_its_artifacts_and_tells_nobody_the_pass
         served.kill()
         served.wait()
     assert served.returncode == 130
-    assert out.startswith(f"mvit: {base} in about ten seconds, on {store}; Ctrl-C ends it\n")
+    assert out.startswith(f"mvit: {base} in about ten seconds, on {store}; press Ctrl-C to stop it\n")
     assert "Traceback" not in err
     assert not answers(f"{base}/health")
     run = the_run(store)

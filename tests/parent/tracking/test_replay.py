@@ -314,7 +314,7 @@ def test_nothing_to_send_is_said(capsys, run_folder, tmp_path):
     assert main(["sync", str(tmp_path / "empty")]) == 0
     assert capsys.readouterr().out == f"mvit: nothing to do, no run to send in {tmp_path / 'empty'}\n"
     assert main(["sync", str(tmp_path / "gone")]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "gone is not a run folder: it does not exist" in capsys.readouterr().err
     run_folder("20260101-000000-aaaa", "tracking=none")
     assert main(["sync", str(tmp_path)]) == 0
     assert "tracking.kind none" in capsys.readouterr().out

@@ -1,0 +1,21 @@
+"""python -m mvit docs: the reference of the configuration."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "docs",
+        help="print the reference of the configuration",
+        description="Print docs/configuration.md, which is generated from the fields of the configuration.",
+    )
+    parser.set_defaults(act=act)
+
+
+def act(_: argparse.Namespace) -> int:
+    from mvit.reference import configuration
+
+    print(configuration(), end="")
+    return 0

@@ -1,0 +1,78 @@
+"""python -m mvit and its help: readable, narrow, and without a heavy import."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mvit.cli import main
+from tests.conftest import CHECKOUT
+
+NAMES = [command.__name__.rpartition(".")[2] for command in main.COMMANDS]
+
+
+def help_of(capsys, monkeypatch, *words):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as ended:
+        main.main([*words, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], *([name] for name in NAMES)], ids=lambda words: words[0] if words else "mvit")
+def test_help_fits_80_columns(capsys, monkeypatch, words):
+    text = help_of(capsys, monkeypatch, *words)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.startswith(f"usage: {' '.join(['python -m mvit', *words])} [-h]")
+
+
+def test_help_lists_each_command_on_one_line_and_names_the_first_two(capsys, monkeypatch):
+    text = help_of(capsys, monkeypatch)
+    listed = [line.split()[0] for line in text.splitlines() if line.startswith("    ")]
+    assert listed == NAMES
+    assert "`python launch.py`" in text
+    assert "`python -m mvit ui`" in text
+
+
+def test_every_file_is_a_command_or_serves_them():
+    files = {path.stem for path in (CHECKOUT / "mvit/cli").glob("*.py")}
+    assert files == {*NAMES, "__init__", "main", "arguments", "reported"}
+
+
+def test_the_command_line_is_read_without_a_heavy_import():
+    program = (
+        "import sys; from mvit.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(str({'mindspore', 'mlflow', 'hydra', 'pydantic', 'numpy', 'rich'} & set(sys.modules) or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=CHECKOUT, check=False)
+    assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["pack", "a", "b", "--shards", "0"], "argument --shards: '0' must be a positive integer"),
+        (["pack", "a", "b", "--workers", "-1"], "argument --workers: '-1' must be a positive integer"),
+        (["synthetic", "a", "--seed", "x"], "argument --seed: 'x' must be a non-negative integer"),
+        (["synthetic", "a", "--size", "500"], "argument --size: '500' must be a size such as 500x375"),
+        (["synthetic", "a", "--size", "9x9999"], "argument --size: '9x9999' must be at most 8192 pixels on each side"),
+        (["ui", "--port", "65536"], "argument --port: '65536' must be a port from 1 to 65535"),
+        (["run", "a", "seed=1"], "unrecognized arguments: seed=1"),
+        (["resume", "a", "--fork", "seed=1", "--colour"], "unrecognized arguments: seed=1 --colour"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_its_rule(capsys, words, line):
+    with pytest.raises(SystemExit) as ended:
+        main.main(words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: {line}\n")
+
+
+@pytest.mark.parametrize("order", [["a", "--fork", "seed=1", "x=2"], ["--fork", "a", "seed=1", "x=2"]])
+def test_overrides_may_follow_an_option(monkeypatch, order):
+    parsed = []
+    monkeypatch.setattr(main.resume, "act", lambda arguments: parsed.append(arguments) or 0)
+    assert main.main(["resume", *order]) == 0
+    assert (parsed[0].run, parsed[0].fork, parsed[0].overrides) == ("a", True, ["seed=1", "x=2"])

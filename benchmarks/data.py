@@ -119,7 +119,7 @@ Stream = Callable[[], AbstractContextManager[Iterator[int]]]
 def loader(candidate: Candidate, data: Data) -> Iterator[Stream]:
     """The batches as the trainer gets them."""
     from mvit.config import AugmentConfig, ImageFolderData, MindRecordData
-    from mvit.worker.input.loader import Loader, Part
+    from mvit.worker.input.loader import Loader, MicroBatch
     from mvit.worker.input.sampler import epoch_order
 
     changes = {"workers": candidate.workers, "image_size": SIZE, "antialias": False}
@@ -139,10 +139,10 @@ def loader(candidate: Candidate, data: Data) -> Iterator[Stream]:
         train, _ = dataset.open_splits(config, facts=survey.facts, index=index)
     made = Loader(config, augment=augment, seed=SEED, largest=BATCH * SIZE**2, in_memory=train.in_memory)
 
-    def parts() -> Iterator[Part]:
+    def parts() -> Iterator[MicroBatch]:
         order = cycle(epoch_order(len(train.labels), seed=SEED, epoch=1).indices.tolist())
         while True:
-            yield Part(np.array(list(islice(order, BATCH))), np.zeros(BATCH, int), SIZE)
+            yield MicroBatch(np.array(list(islice(order, BATCH))), np.zeros(BATCH, int), SIZE)
 
     @contextmanager
     def stream() -> Iterator[Iterator[int]]:

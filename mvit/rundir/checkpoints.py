@@ -1,8 +1,7 @@
 """Checkpoints as files: their names, their sidecars, which is last and best. No tensors are loaded here.
 
 step-00000352.safetensors   weights, statistics, moments of the optimizer, by parameter name
-step-00000352.json          the sidecar, sealed: step, epoch, metrics, sha256 of the tensors; written after them, so
-                            that it vouches for them
+step-00000352.json          the sidecar (sidecar.py), written after the tensors, so that it vouches for them
 last.json, best.json        {"file": "step-00000352"}
 """
 
@@ -14,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from mvit.files import file_digest, read_json, read_sealed, sealed, write_json
+from mvit.files import file_digest, read_json, write_json
 from mvit.rundir.paths import RunDir
+from mvit.rundir.sidecar import Sidecar, read_sidecar, write_sidecar
 
 Tag = Literal["last", "best"]
 TENSORS = ".safetensors"
@@ -42,27 +42,27 @@ class Checkpoint:
     def tensors(self) -> Path:
         return self.folder / f"{self.stem}{TENSORS}"
 
-    def read_sidecar(self) -> dict[str, Any]:
+    def read_sidecar(self) -> Sidecar:
         """Raises `OSError`, and `ValueError` where it is not what was written."""
-        return read_sealed(self.sidecar)
+        return read_sidecar(self.sidecar)
 
-    def write_sidecar(self, content: dict[str, Any]) -> None:
-        write_json(self.sidecar, sealed(content))
+    def write_sidecar(self, content: Sidecar) -> None:
+        write_sidecar(self.sidecar, content)
 
     def is_whole(self) -> bool:
         """Whether the tensors are those that the sidecar vouches for; reads all of them."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return file_digest(self.tensors) == self.read_sidecar()["sha256"]
+        with suppress(OSError, ValueError):
+            return file_digest(self.tensors) == self.read_sidecar().sha256
         return False
 
     def is_evaluated(self) -> bool:
         """Whether the evaluation that is due after this step is done."""
-        return bool(self.read_sidecar().get("progress", {}).get("evaluated"))
+        return self.read_sidecar().progress.evaluated
 
     def score(self) -> float | None:
         """Top-1 of its evaluation, percent; None without one."""
-        with suppress(OSError, ValueError, TypeError):
-            return read_json(self.sidecar).get("score")
+        with suppress(OSError, ValueError):
+            return self.read_sidecar().score
         return None
 
 

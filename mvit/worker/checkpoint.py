@@ -1,10 +1,11 @@
-"""Checkpoints: the tensors of a network and its optimizer, into files and back, whole or absent."""
+"""Checkpoints: the tensors of a network and its optimizer, to files and back, whole or absent."""
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import mindspore as ms
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file, save
 from mvit.config import CheckpointConfig
 from mvit.files import file_digest, read_json, write_bytes
 from mvit.rundir.checkpoints import Checkpoint, checkpoint_file, newest_first
+from mvit.rundir.sidecar import Sidecar
 
 HEAD = ("head.weight", "head.bias")
 """What the number of classes shapes."""
@@ -24,28 +26,28 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be used; one line."""
 
 
-def write(checkpoint: Checkpoint, tensors: dict[str, np.ndarray], sidecar: dict[str, Any]) -> None:
+def write(checkpoint: Checkpoint, tensors: dict[str, np.ndarray], sidecar: Sidecar) -> None:
     """Write the tensors, then the sidecar that vouches for them.
 
-    A step that is written again, after a resume, has the same bits: at no moment does a sidecar vouch for others.
+    A step that is written again after a resume has the same bits, so a sidecar never vouches for other tensors.
     """
     data = save(tensors, metadata={"format": "mvit"})  # its save_file raises errors, and leaves files, of its own kind
     write_bytes(checkpoint.tensors, data)
-    checkpoint.write_sidecar({**sidecar, "sha256": hashlib.sha256(data).hexdigest()})
+    checkpoint.write_sidecar(sidecar.with_digest(hashlib.sha256(data).hexdigest()))
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The newest checkpoint that is whole, and one line for each newer one that is not."""
+    """The newest whole checkpoint, and one line for each newer one that is damaged."""
 
     checkpoint: Checkpoint
     tensors: dict[str, np.ndarray]
-    sidecar: dict[str, Any]
+    sidecar: Sidecar
     damaged: tuple[str, ...]
 
 
 def load_newest(folder: Path) -> Loaded | None:
-    """Where to continue; None for a run without a checkpoint. Raises `CheckpointError` when all are damaged."""
+    """The checkpoint to continue from; None for a run without one. Raises `CheckpointError` if all are damaged."""
     damaged: list[str] = []
     for checkpoint in newest_first(folder):
         try:
@@ -59,23 +61,23 @@ def load_newest(folder: Path) -> Loaded | None:
     return None
 
 
-def snapshot(cells: list[nn.Cell]) -> dict[str, np.ndarray]:
+def snapshot(cells: Sequence[nn.Cell]) -> dict[str, np.ndarray]:
     """Every parameter of the cells by name, copied from the device; synchronises."""
     found = {parameter.name: parameter for cell in cells for parameter in cell.get_parameters()}
     return {name: np.array(parameter.asnumpy()) for name, parameter in found.items()}
 
 
-def restore(cells: list[nn.Cell], tensors: dict[str, np.ndarray], *, rank: int, source: Path) -> None:
-    """Set every parameter of the cells, bit for bit; a worker's own statistics stand under its rank."""
+def restore(cells: Sequence[nn.Cell], tensors: dict[str, np.ndarray], *, rank: int, source: Path) -> None:
+    """Set every parameter of the cells, bit for bit; a worker's own running statistics are stored under its rank."""
     parameters = {p.name: p for cell in cells for p in cell.get_parameters()}
     if strange := sorted(name for name in tensors if _OF_RANK.sub("", name) not in parameters):
         raise CheckpointError(
-            f"{source} holds {strange[0]}, which this run does not have; it is of another configuration"
+            f"{source} holds {strange[0]}, which this run does not have; it belongs to another configuration"
         )
     for parameter in parameters.values():
         value = tensors.get(of_rank(rank, parameter.name), tensors.get(parameter.name))
         if value is None:
-            raise CheckpointError(f"{source} lacks {parameter.name}; it is of another configuration")
+            raise CheckpointError(f"{source} lacks {parameter.name}; it belongs to another configuration")
         if value.shape != parameter.shape:
             raise CheckpointError(f"{source}: {parameter.name} has shape {value.shape}, not {parameter.shape}")
         if value.dtype != (wanted := ms.dtype_to_nptype(parameter.dtype)):
@@ -89,7 +91,7 @@ def of_rank(rank: int, name: str) -> str:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file; a sidecar's sha256 is checked where there is one (imported weights have none)."""
+    """The tensors of a file, verified against its sidecar if there is one (imported weights have none)."""
     sidecar = path.with_suffix(".json")
     if path.parent.name == "checkpoints" and not sidecar.exists():
         raise CheckpointError(f"{path} is incomplete: it has no {sidecar.name}")
@@ -112,26 +114,26 @@ class Weights:
     tensors: dict[str, np.ndarray]
 
 
-def weights_of(asked: CheckpointConfig) -> Weights:
+def weights_of(request: CheckpointConfig) -> Weights:
     """The weights of a file or a run folder: the raw ones or their averages; `best` is what the sidecar says."""
-    path = checkpoint_file(Path(asked.checkpoint))
+    path = checkpoint_file(Path(request.checkpoint))
     if path is None:
-        raise CheckpointError(f"{asked.checkpoint} has no best checkpoint yet")
+        raise CheckpointError(f"{request.checkpoint} has no best checkpoint yet")
     tensors = read(path)
     sidecar = path.with_suffix(".json")
-    which = asked.weights
+    which = request.weights
     if which == "best":
         which = read_json(sidecar).get("best_of", "raw") if sidecar.exists() else "raw"
     if which == "raw":
         return Weights(path, "raw", tensors)
     averages = {name.removeprefix("ema."): value for name, value in tensors.items() if name.startswith("ema.")}
     if not averages:
-        raise CheckpointError(f"{path} holds no averaged weights; ask for the raw ones")
+        raise CheckpointError(f"{path} holds no averaged weights; use weights=raw")
     return Weights(path, "ema", averages)
 
 
 def initialise(net: nn.Cell, weights: Weights) -> tuple[str, ...]:
-    """Start from weights; names the parameters that stay as they were drawn: a head of other classes."""
+    """Start from weights; returns the parameters that keep their random values: a head of other classes."""
     tensors = weights.tensors
     new = tuple(
         name
@@ -144,13 +146,13 @@ def initialise(net: nn.Cell, weights: Weights) -> tuple[str, ...]:
 
 
 def load(net: nn.Cell, tensors: dict[str, np.ndarray], *, source: Path) -> None:
-    """Set every parameter of the network; names and shapes must all be there. Moments and the like are left out."""
+    """Set every parameter of the network; names and shapes must match. Moments and the like are ignored."""
     for name, parameter in net.parameters_dict().items():
         if name not in tensors:
-            raise CheckpointError(f"{source} lacks {name}; it is of another model")
+            raise CheckpointError(f"{source} lacks {name}; it belongs to another model")
         value = tensors[name]
         if value.shape != parameter.shape:
-            raise CheckpointError(f"{source}: {name} has shape {value.shape}, the network wants {parameter.shape}")
+            raise CheckpointError(f"{source}: {name} has shape {value.shape}, the network needs {parameter.shape}")
         _must_be_finite({name: value}, source=source)
         parameter.set_data(ms.Tensor(value.astype(np.float32)))
 
@@ -158,4 +160,4 @@ def load(net: nn.Cell, tensors: dict[str, np.ndarray], *, source: Path) -> None:
 def _must_be_finite(tensors: dict[str, np.ndarray], *, source: Path) -> None:
     for name, value in tensors.items():
         if not np.isfinite(value).all():
-            raise CheckpointError(f"{source}: {name} holds values that are not finite")
+            raise CheckpointError(f"{source}: {name} has values that are not finite")

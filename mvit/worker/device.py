@@ -23,7 +23,7 @@ def open_device(device: Literal["CPU", "Ascend"], *, threads: int | None, jit_le
     else:
         ms.set_device("CPU")
     if threads is not None:
-        # Only this: two dispatch threads more than double the step's time on two cores (205 to 540 ms).
+        # Nothing else: two dispatch threads more than double the time of a step on two cores (205 to 540 ms).
         ms.device_context.cpu.op_tuning.threads_num(threads)
     if jit_level is not None:
         ms.set_context(jit_config={"jit_level": jit_level})
@@ -71,7 +71,7 @@ class Workers:
         return [[p.reshape(s) for p, s in zip(np.split(row, ends), shapes, strict=True)] for row in rows]
 
     def average(self, parameters: list[ms.Parameter]) -> None:
-        """Give each parameter the mean of its values on all workers: BatchNorm's running statistics differ."""
+        """Set each parameter to its mean over all workers, whose running statistics differ."""
         if self._sum is None:
             return
         flat = np.concatenate([parameter.asnumpy().ravel() for parameter in parameters])
@@ -82,7 +82,7 @@ class Workers:
 
 
 def cast_network(net: nn.Cell, precision: Precision) -> None:
-    """Compute in the precision's type as far as its level says; weights, and the logits, always are float32.
+    """Compute in the type of the precision, as far as its level says; weights and logits are always float32.
 
     O1: convolutions and Dense; O2: all but normalisation; O3: everything.
     """
@@ -99,7 +99,7 @@ def cast_network(net: nn.Cell, precision: Precision) -> None:
 
 
 def freeze(net: nn.Cell, patterns: Sequence[str]) -> None:
-    """Take the parameters that match out of training; a BatchNorm of frozen parameters keeps its running statistics."""
+    """Exclude the parameters that match from training; a BatchNorm of frozen parameters keeps its statistics."""
 
     def frozen(parameter: ms.Parameter) -> bool:
         return any(fnmatchcase(parameter.name, pattern) for pattern in patterns)
@@ -114,7 +114,7 @@ def freeze(net: nn.Cell, patterns: Sequence[str]) -> None:
 
 @contextmanager
 def swapped(parameters: Sequence[ms.Parameter], others: Sequence[ms.Parameter]) -> Iterator[None]:
-    """Give the parameters the others' values for a while: a second network would cost its memory and a compilation."""
+    """Give the parameters other values for a while: a second network would cost memory and another compilation."""
     own = [parameter.asnumpy().copy() for parameter in parameters]  # synchronises
     for parameter, other in zip(parameters, others, strict=True):
         parameter.set_data(ms.Tensor(other.asnumpy()))

@@ -1,14 +1,59 @@
-"""Exact evaluation: sums and counts over shards without padding duplicates, divided once."""
+"""Exact evaluation, as a task and within training: sums and counts over shards without duplicates, divided once."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
+from mvit.config import EvaluateTask
+from mvit.files import write_json
+from mvit.plan import GraphPlan
+from mvit.rundir.frozen import Run
+from mvit.rundir.result import EvaluateResult, write_result
+from mvit.rundir.status import Stage
+from mvit.worker import device
+from mvit.worker.compile import blank_batch, compile_graphs
+from mvit.worker.heartbeat import Heartbeat
+from mvit.worker.input import sampler
 from mvit.worker.input.loader import Batch
+from mvit.worker.meters import must_be_finite
+from mvit.worker.session import Session, open_session
+
+
+def evaluate(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
+    """Evaluate the checkpoint that the task names. Rank 0 writes journal, confusion.json and result.json."""
+    config, plan = run.config, run.plan
+    assert isinstance(config.task, EvaluateTask)
+    session = open_session(run, rank=rank, heartbeat=heartbeat)
+    weights = session.load(config.task)
+    step = EvaluateStep(session.net, normalise=session.normalise, num_classes=plan.num_classes)
+
+    heartbeat.stage(Stage.COMPILE)
+    compiled = dict(compile_graphs(plan.graphs, evaluate=step))
+
+    heartbeat.stage(Stage.EVALUATE)
+    evaluation = evaluate_network(session, step)
+    session.loader.close()
+    if rank > 0:
+        return
+    must_be_finite(evaluation.metrics(), step=0)
+    metrics = {**evaluation.metrics(), "perf/compile_eval_s": compiled["evaluate"]}
+    metrics["perf/peak_rss_mb"] = device.peak_rss_mb()
+    session.journal.metrics(metrics, step=0, epoch=0)
+    write_confusion(session, evaluation)
+    session.journal.close()
+    result = EvaluateResult(
+        task="evaluate",
+        metrics=metrics,
+        graphs=compiled,
+        correct1=evaluation.correct1,
+        correct5=evaluation.correct5,
+        count=evaluation.count,
+        weights=weights.which,
+    )
+    write_result(run.folder, result)
 
 
 class EvaluateStep(nn.Cell):
@@ -22,6 +67,12 @@ class EvaluateStep(nn.Cell):
         self.net = net
         self.normalise = normalise
         self.top = min(5, num_classes)
+
+    def planned(self, graph: GraphPlan) -> tuple[nn.Cell, tuple[ms.Tensor, ...]]:
+        """Itself, and inputs of a planned graph's shapes."""
+        assert graph.images is not None
+        self.set_train(False)
+        return self, (*blank_batch(graph.images), ms.Tensor(np.ones(graph.images[0], np.float32)))
 
     def construct(self, images, labels, mask):
         logits = self.net(self.normalise(images), ops.zeros((), ms.int32))
@@ -61,14 +112,27 @@ class Evaluation:
         return {f"{prefix}loss": self.loss, f"{prefix}acc1": self.acc1, f"{prefix}acc5": self.acc5}
 
 
-class SumOverWorkers(Protocol):
-    """Adds a float32 vector over all workers."""
+def evaluate_network(session: Session, step: EvaluateStep) -> Evaluation:
+    """Evaluate the network as it is on the validation images; every worker must call this."""
+    plan, source = session.run.plan, session.val_source
 
-    def __call__(self, vector: np.ndarray) -> np.ndarray: ...
+    def add_up(vector: np.ndarray) -> np.ndarray:
+        session.heartbeat.mark()
+        return session.workers.sum(vector)
+
+    shard = sampler.shard(len(source.labels), rank=session.rank, world_size=plan.world_size)
+    batch_size = session.run.config.eval_batch_size
+    batches = session.loader.evaluate(source, shard, batch_size=batch_size, num_batches=plan.eval_steps)
+    return evaluate_batches(step, batches, num_classes=plan.num_classes, add_up=add_up)
 
 
-def evaluate(step: EvaluateStep, batches: Iterable[Batch], *, num_classes: int, reduce: SumOverWorkers) -> Evaluation:
-    """Evaluate this worker's shard and add the others'. Counts are exact up to 2^24 samples (float32)."""
+def evaluate_batches(
+    step: EvaluateStep, batches: Iterable[Batch], *, num_classes: int, add_up: Callable[[np.ndarray], np.ndarray]
+) -> Evaluation:
+    """Evaluate this worker's shard; `add_up` adds a float32 vector over all workers.
+
+    Counts are exact up to 2^24 samples (float32).
+    """
     step.set_train(False)
     sums = np.zeros(3, np.float64)
     confusion = np.zeros((num_classes, num_classes), np.float32)
@@ -79,7 +143,7 @@ def evaluate(step: EvaluateStep, batches: Iterable[Batch], *, num_classes: int, 
         real = batch.mask > 0
         np.add.at(confusion, (batch.labels[real], predictions.asnumpy()[real]), 1)
         count += int(real.sum())
-    total = reduce(np.concatenate([sums, [count], confusion.ravel()]).astype(np.float32))
+    total = add_up(np.concatenate([sums, [count], confusion.ravel()]).astype(np.float32))
     return Evaluation(
         loss_sum=float(total[0]),
         correct1=round(float(total[1])),
@@ -87,3 +151,12 @@ def evaluate(step: EvaluateStep, batches: Iterable[Batch], *, num_classes: int, 
         count=round(float(total[3])),
         confusion=total[4:].reshape(num_classes, num_classes).round().astype(np.int64),
     )
+
+
+def write_confusion(session: Session, evaluation: Evaluation) -> None:
+    """confusion.json; a disk that is full costs the file, not the run."""
+    path = session.run.folder.confusion
+    try:
+        write_json(path, {"counts": evaluation.confusion.tolist()})
+    except OSError as error:
+        session.journal.event("not_written", file=path.name, reason=error.strerror)

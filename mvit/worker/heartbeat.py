@@ -10,17 +10,20 @@ from pathlib import Path
 
 from mvit.process import launcher_is_gone, process_start
 from mvit.rundir.status import Stage, WorkerError, WorkerStatus, write_status
+from mvit.worker import faults
 
 HEARTBEAT_S = 1.0
 PACKAGE = Path(__file__).resolve().parents[1]
 """mvit's own code."""
+SEAM = (Path(__file__).resolve(), Path(faults.__file__).resolve())
+"""Where injected faults come from; to a reader, they happen at the line that called the heartbeat."""
 
 
 class Heartbeat:
-    """Stage, step, marks and error of this process."""
+    """Stage, step, marks and error of this process; what is injected into it strikes here."""
 
-    def __init__(self, path: Path, *, rank: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, rank: int, fault: faults.Fault | None = None) -> None:
+        self.path, self.fault = path, fault
         self.status = WorkerStatus(
             rank=rank,
             host=socket.gethostname(),
@@ -37,26 +40,28 @@ class Heartbeat:
         threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
 
     def stage(self, stage: Stage) -> None:
-        """Enter a stage; the parent sees it at once."""
-        self._change(stage=stage, marks=self.status.marks + 1)
+        """Enter a stage; the parent sees it at once. Raises `ValueError` for an unknown one."""
+        self._change(stage=Stage(stage), marks=self.status.marks + 1)
         self._write()
+        if self.fault is not None and self.fault.at is stage:
+            self.fault.strike()
 
     def step(self, step: int) -> None:
         """A step is done; the parent sees it with the next heartbeat."""
         self._change(step=step, marks=self.status.marks + 1)
+        if self.fault is not None and self.fault.at == step:
+            self.fault.strike()
 
     def mark(self) -> None:
-        """Pass a point that every worker passes, as before it waits for the others: one with fewer is waited for."""
+        """Pass a point that every worker passes, such as a wait for the others: they wait for the one with fewest."""
         self._change(marks=self.status.marks + 1)
 
     def failed(self, error: BaseException) -> None:
-        """Report the exception, its first words and the last place in mvit's own code."""
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(PACKAGE)]
-        where = f"{Path(frames[-1].filename).relative_to(PACKAGE.parent)}:{frames[-1].lineno}" if frames else None
+        """Report an exception: its message, and the last line of mvit's own code that it passed."""
         report = WorkerError(
             type=type(error).__name__,
             message=_first_words(str(error)),
-            where=where,
+            where=_place_of(error),
             stage=self.status.stage,
             time=time.time(),
         )
@@ -80,8 +85,15 @@ class Heartbeat:
             write_status(self.path, self.status.model_copy(update={"time": time.time()}))
 
 
+def _place_of(error: BaseException) -> str | None:
+    """`file:line` in mvit's own code, relative to the checkout."""
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(path, line) for path, line in frames if path.is_relative_to(PACKAGE) and path not in SEAM]
+    return f"{own[-1][0].relative_to(PACKAGE.parent)}:{own[-1][1]}" if own else None
+
+
 def _first_words(text: str) -> str:
-    """The first line that says something; a heading that ends in a colon is joined with what follows."""
+    """The first line that is not empty; a heading that ends in a colon is joined with the next one."""
     lines = [line.strip("- ") for line in text.splitlines()]
     lines = [line for line in lines if line]
     heading = len(lines) > 1 and lines[0].endswith(":")

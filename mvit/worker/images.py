@@ -1,6 +1,6 @@
-"""What happens to a batch of images inside the graph: normalisation, and mixing with itself.
+"""Batches of images inside the graph: normalisation, and mixing with themselves.
 
-Bytes travel to the device, not floats: a quarter of the copy.
+Bytes are copied to the device, not floats: a quarter of the size.
 """
 
 import mindspore as ms
@@ -22,7 +22,7 @@ class Normalise(nn.Cell):
 
     def construct(self, images):
         x = ops.cast(ops.transpose(images, (0, 3, 1, 2)), ms.float32)
-        if self.reverse:  # mean and std are those of the channels as the network sees them
+        if self.reverse:  # mean and std are in the order in which the network sees the channels
             x = ops.concat((x[:, 2:3], x[:, 1:2], x[:, 0:1]), 1)
         return x * self.scale - self.shift
 
@@ -30,8 +30,8 @@ class Normalise(nn.Cell):
 class Mix(nn.Cell):
     """Mixup and cutmix of a batch with itself in reverse order.
 
-    images (B, C, H, W), mix (6,) float32 as `data.mix.draw` gives it: the share of an image outside the box, the box
-    (top, bottom, left, right) that is the partner's alone, and the weight of an image's own label -> (B, C, H, W).
+    images (B, C, H, W), mix (6,) float32 from `input.mix.draw`: the share of an image outside the box, the box
+    (top, bottom, left, right) that the partner fills, and the weight of an image's own label -> (B, C, H, W).
     """
 
     def __init__(self) -> None:

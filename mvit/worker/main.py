@@ -10,24 +10,26 @@ from mvit.process import die_with_parent, launcher_is_gone
 from mvit.rundir.frozen import read_run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import SCHEDULER, Stage
+from mvit.worker.faults import read_fault
 from mvit.worker.heartbeat import Heartbeat
 from mvit.worker.stop import Stopped
 
 
 def main(folder: RunDir) -> None:
-    """Do what run.json says. What goes wrong is in status/<rank>.json and, as a traceback, in the log."""
+    """Do what run.json says. A failure is reported in status/<rank>.json and, with its traceback, in the log."""
     die_with_parent()
-    if launcher_is_gone():  # before it could be asked
+    if launcher_is_gone():  # before this process could ask to die with it
         sys.exit(1)
     run = read_run(folder)
     is_scheduler = os.environ.get("MS_ROLE") == "MS_SCHED"
     rank = int(os.environ.get("RANK_ID", "0")) if run.plan.world_size > 1 else 0
-    heartbeat = Heartbeat(
-        folder.status / ("scheduler.json" if is_scheduler else f"{rank}.json"), rank=SCHEDULER if is_scheduler else rank
-    )
+    if is_scheduler:
+        heartbeat = Heartbeat(folder.status / "scheduler.json", rank=SCHEDULER)
+    else:
+        heartbeat = Heartbeat(folder.status / f"{rank}.json", rank=rank, fault=read_fault(os.environ, rank=rank))
     try:
         # MindSpore takes seconds to load: only now that this process can be seen, and ends with its parent.
-        from mvit.worker import device, train
+        from mvit.worker import device, evaluate, train
 
         if not is_scheduler:
             device.open_device(run.plan.device, threads=run.plan.threads, jit_level=run.plan.jit_level)
@@ -37,7 +39,7 @@ def main(folder: RunDir) -> None:
             case TrainRun():
                 train.train(run, rank=rank, heartbeat=heartbeat)
             case EvaluateRun():
-                train.evaluate_only(run, rank=rank, heartbeat=heartbeat)
+                evaluate.evaluate(run, rank=rank, heartbeat=heartbeat)
     except Stopped:
         heartbeat.stage(Stage.STOPPED)
         return

@@ -1,4 +1,4 @@
-"""What is watched while steps run: losses that must be finite, and the time that steps take."""
+"""Meters of the training loop: losses, which must be finite, and the time that steps take."""
 
 import time
 from collections import Counter, deque
@@ -11,11 +11,11 @@ import numpy as np
 from mvit.worker.stop import IN_FLIGHT
 
 WARM_STEPS = 3
-"""Steps of each shape whose time is left out of the throughput."""
+"""First steps of each shape, which do not count towards the throughput."""
 
 
 class NonFinite(Exception):
-    """A loss or gradient norm that is not finite; the message names the steps."""
+    """A loss or gradient norm is not finite; the message names the steps."""
 
 
 def must_be_finite(metrics: dict[str, float], *, step: int) -> None:
@@ -34,7 +34,7 @@ class Window:
         self._in_flight: deque[ms.Tensor] = deque()
 
     def add(self, step: int, loss_sum: ms.Tensor, *, count: int) -> None:
-        """The sum of the losses of a step's `count` images. Waits for a step IN_FLIGHT before it."""
+        """Add the sum of the losses of a step's `count` images; waits for the step IN_FLIGHT steps before it."""
         self.losses.append((step, loss_sum, count))
         self._in_flight.append(loss_sum)
         if len(self._in_flight) > IN_FLIGHT:
@@ -54,7 +54,7 @@ class Window:
         return [(step, float(loss), count) for step, loss, count in self.losses]
 
     def close(self) -> float:
-        """Mean loss of an image of the window; raises `NonFinite` naming the steps."""
+        """The mean loss of an image, and an empty window; raises `NonFinite`, which names the steps."""
         sums = self.values()
         self.losses.clear()
         bad = [step for step, value, _ in sums if not np.isfinite(value)]
@@ -82,9 +82,9 @@ class Throughput:
 
     @contextmanager
     def step(self, images: int, *, shape: int) -> Generator[None]:
-        """One step of so many images, over all devices, through the graph of a shape.
+        """One step of this many images, over all devices, by the graph of a shape.
 
-        The clock stands during the first WARM_STEPS of a shape: kernels search for their thread count, caches fill.
+        The clock is stopped during the first WARM_STEPS of a shape: kernels search for their thread count, caches fill.
         """
         warm = self._seen[shape] < WARM_STEPS
         self._seen[shape] += 1
@@ -99,7 +99,7 @@ class Throughput:
             self._images += images
 
     def stop(self) -> None:
-        """Take the time since the start, once the device has done its work."""
+        """Stop the clock, once the device is done."""
         self.synchronise()
         if self._steady:
             self.seconds += time.perf_counter() - self._began
@@ -108,7 +108,7 @@ class Throughput:
             self._steady = self._images = 0
 
     def metrics(self) -> dict[str, float]:
-        """Empty for a run of too few steps to have a steady state."""
+        """Empty for a run with too few steps for a steady state."""
         if not self.steps:
             return {}
         return {

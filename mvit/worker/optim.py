@@ -21,7 +21,7 @@ def make_optimizer(
     rate_factors: Sequence[float],
     decays: Sequence[bool],
 ) -> nn.Cell:
-    """Each parameter has a factor on the learning rate, and decays or does not: see `models.spec.groups`."""
+    """Each parameter has a factor on the learning rate, and decays or not: see `models.spec.groups`."""
     assert len(parameters) == len(rate_factors) == len(decays)
     rates = Rates(rate_factors, decays)
     match config:
@@ -36,7 +36,7 @@ def make_optimizer(
 
 
 class Rates(nn.Cell):
-    """What every optimizer begins with: the count of applied updates, and the rate and decay of each parameter.
+    """What all optimizers share: the count of applied updates, and the rate and decay of each parameter.
 
     Parameters that share factor and decay form a group; `of` has the group of each one.
     """
@@ -56,11 +56,11 @@ class Rates(nn.Cell):
         """
         t = self.step + 1.0  # also where apply is 0, so that no bias correction divides by 0
         ops.assign(self.step, self.step + apply)
-        found = ()
+        groups = ()
         for factor, decays in self.distinct:
             rate = lr * apply if factor == 1.0 else lr * apply * factor
-            found = (*found, (rate, decay, 1.0 - rate * decay, decays))
-        return t, found
+            groups = (*groups, (rate, decay, 1.0 - rate * decay, decays))
+        return t, groups
 
 
 class AdamW(nn.Cell):
@@ -166,7 +166,7 @@ class Lamb(nn.Cell):
 
 
 def _if_applied(apply, beta):
-    """Where the update is dropped, 1: a moment m <- 1 * m + 0 * g stays."""
+    """1 where the update is dropped, so that a moment m <- 1 * m + 0 * g keeps its value."""
     return ops.select(apply > 0.5, beta, ops.ones_like(beta))
 
 
@@ -230,5 +230,5 @@ def _(rates, shared, group, parameter, moment1, moment2, gradient):
 
 
 def _norm(tensor):
-    """Over the root of 2, which the ratio of two does not see; one kernel less than square and sum."""
+    """Divided by the root of 2, which cancels in the ratio of two; one kernel less than square and sum."""
     return ops.sqrt(_half_square_sum(tensor))

@@ -1,6 +1,5 @@
-"""One update as the host runs it: which graphs, in which order, on which tensors."""
+"""One training step as the host runs it: which graphs, in which order, on which tensors."""
 
-import time
 from collections.abc import Iterator
 
 import mindspore as ms
@@ -8,6 +7,7 @@ import numpy as np
 from mindspore import nn
 
 from mvit.plan import GraphPlan
+from mvit.worker.compile import blank_batch
 from mvit.worker.input.loader import Batch
 from mvit.worker.input.mix import UNMIXED
 from mvit.worker.step_graphs import Accumulate, ApplyAccumulated, Ema, Gradients, TrainStep, Update
@@ -25,18 +25,16 @@ class RunStep:
         for cell in self.cells:
             cell.set_train(True)
 
-    def compile(self, graph: GraphPlan) -> float:
-        """Compile one planned graph; returns seconds."""
+    def planned(self, graph: GraphPlan) -> tuple[nn.Cell, tuple[ms.Tensor, ...]]:
+        """The cell of a planned graph, and inputs of its shapes."""
         rates = (ms.Tensor(0.0, ms.float32), ms.Tensor(0.0, ms.float32))
         if graph.images is None:
-            return compile_graph(self.apply, *rates)
-        inputs = (*tensors(blank_batch(graph.images)), ms.Tensor(UNMIXED), ms.Tensor(0, ms.int32))
-        return (
-            compile_graph(self.accumulate, *inputs) if self.accumulate else compile_graph(self.apply, *inputs, *rates)
-        )
+            return self.apply, rates
+        inputs = (*blank_batch(graph.images), ms.Tensor(UNMIXED), ms.Tensor(0, ms.int32))
+        return (self.accumulate, inputs) if self.accumulate else (self.apply, (*inputs, *rates))
 
     def compiled(self) -> int:
-        """Number of graphs that were compiled so far."""
+        """Number of graphs compiled so far."""
         return sum(len(cell.compile_cache) for cell in self.cells)
 
     def __call__(
@@ -50,26 +48,13 @@ class RunStep:
         # Evaluation in between switches the network's mode, which is part of a graph's identity.
         self.cells[0].set_train(True)
         for mix, key in draws:
-            inputs = (*tensors(next(batches)), ms.Tensor(mix), ms.Tensor(key, ms.int32))
+            inputs = (*_tensors(next(batches)), ms.Tensor(mix), ms.Tensor(key, ms.int32))
             if self.accumulate is None:
                 return self.apply(*inputs, *rates)
             self.accumulate(*inputs)
         return self.apply(*rates)
 
 
-def compile_graph(cell: nn.Cell, *inputs: ms.Tensor) -> float:
-    """Compile for the shapes and types of the inputs, without running; returns seconds."""
-    began = time.perf_counter()
-    cell.compile(*inputs)
-    return time.perf_counter() - began
-
-
-def blank_batch(images: tuple[int, int, int, int]) -> Batch:
-    """A batch of zeros, of a planned shape (B, S, S, 3)."""
-    count = images[0]
-    return Batch(np.zeros(images, np.uint8), np.zeros(count, np.int32), np.ones(count, np.float32))
-
-
-def tensors(batch: Batch) -> tuple[ms.Tensor, ms.Tensor]:
-    """Images and labels; copies, since the loader uses its memory again."""
+def _tensors(batch: Batch) -> tuple[ms.Tensor, ms.Tensor]:
+    """Images and labels; copies, since the loader reuses its memory."""
     return ms.Tensor(batch.images), ms.Tensor(batch.labels)

@@ -22,7 +22,7 @@ class SmoothedLoss(nn.Cell):
     """Sum over the batch of the cross entropy with label smoothing: logits (B, K), labels (B,) -> scalar.
 
     Target: 1 - s on the label plus s / K on each class (Szegedy et al., arXiv 1512.00567, section 7). Where batches are
-    mixed, the label has the share `weight` of 1 - s, and the label of the batch in reverse order the rest.
+    mixed, the label gets the share `weight` of 1 - s, and the label of the reversed batch the rest.
     """
 
     def __init__(self, smoothing: float, *, mixed: bool) -> None:
@@ -42,7 +42,7 @@ class SmoothedLoss(nn.Cell):
 
 
 class Scale(nn.Cell):
-    """The factor on the loss that keeps float16 gradients in range, and the count of updates that it cost.
+    """The factor on the loss that keeps float16 gradients in range, and the number of updates that it dropped.
 
     Dynamic as in Micikevicius et al. (arXiv 1710.03740, section 3.2): divided by `factor` at an overflow, multiplied by
     it after `growth_steps` updates in a row without one.
@@ -60,7 +60,7 @@ class Scale(nn.Cell):
         self.dropped_in_a_row = _scalar("dropped_updates_in_a_row", 0.0)
 
     def construct(self, finite):
-        """Take note of an update: finite is 1, or 0 where its gradients overflowed."""
+        """Count an update: finite is 1, or 0 where its gradients overflowed."""
         good = (self.good_steps + 1.0) * finite
         if self.dynamic:
             grows = ops.cast(good >= self.growth_steps, ms.float32)
@@ -111,10 +111,10 @@ class Gradients(nn.Cell):
 class Update(nn.Cell):
     """All-reduce, check, clip, optimizer. Sums over all micro-batches and devices go in.
 
-    Out come the step's loss sum, the gradient norm, and 1, or 0 where an overflow dropped the update: the reduced
-    gradients are the same on every device, so all drop alike.
+    Returns the step's loss sum, the gradient norm, and 1, or 0 where an overflow dropped the update: the reduced
+    gradients are the same on every device, so all of them drop it.
 
-    The loss rides on the gradients' one flat buffer: one collective a step, of the type CPU and Ascend both have.
+    The loss travels in the flat buffer of the gradients: one collective a step, of a type that CPU and Ascend share.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ class Ema(nn.Cell):
 
 
 class TrainStep(nn.Cell):
-    """One step of one micro-batch, in one graph."""
+    """A whole step of one micro-batch, in one graph."""
 
     def __init__(self, gradients: Gradients, update: Update, ema: Ema | None) -> None:
         super().__init__(auto_prefix=False)
@@ -275,7 +275,7 @@ class Accumulate(nn.Cell):
 
 
 class ApplyAccumulated(nn.Cell):
-    """The update from the buffers, which are emptied."""
+    """The update from the buffers, which are then emptied."""
 
     def __init__(self, accumulate: Accumulate, update: Update, ema: Ema | None) -> None:
         super().__init__(auto_prefix=False)

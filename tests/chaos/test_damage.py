@@ -148,7 +148,7 @@ def test_without_a_whole_checkpoint_the_run_is_refused(scene):
     scene.resume().end()
     damaged = len(list(scene.folder.checkpoints.glob("step-*.safetensors")))
     scene.holds("KILLED", code=2, damaged=damaged)
-    assert scene.err.endswith("none of its checkpoints is whole; remove them to begin anew\n")
+    assert scene.err.endswith("none of its checkpoints is whole; remove them to start over\n")
 
 
 HARMLESS = {
@@ -222,7 +222,7 @@ def of_run(change):
 NO_RUN = {
     "run.json is torn": (lambda f: truncate(f.run), "run.json is missing or torn"),
     "run.json is of another version": (of_run(lambda c: c.update(schema=99)), "has schema 99"),
-    "run.json was changed": (of_run(lambda c: c["config"].update(seed=2)), "was changed after the run was made"),
+    "run.json was changed": (of_run(lambda c: c["config"].update(seed=2)), "was edited after the run was frozen"),
     "run.json is nested without end": (lambda f: f.run.write_text("[" * 200_000), "run.json is missing or torn"),
     "run.json is huge": (lambda f: os.truncate(f.run, 1 << 33), "run.json is missing or torn"),
 }

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.mindspore, pytest.mark.chaos]
 def test_a_disk_that_is_full_for_a_while_costs_nothing_else(scene, disk):
     scene.launch().until_step(15)
     disk.fill()
-    scene.until(lambda: "nothing can be written to" in scene.err)
+    scene.until(lambda: "cannot write to" in scene.err)
     time.sleep(1)
     disk.free()
     scene.end()
@@ -44,7 +44,7 @@ def test_a_disk_that_stays_full_fails_the_run_which_can_be_resumed(scene, disk):
     scene.left_nothing()
     scene.checkpoints_hold(at_least=10)
     disk.free()
-    assert "it is recorded as FAILED" in scene.close_orphans()
+    assert "marked FAILED" in scene.close_orphans()
     scene.holds("FAILED", code=1, kind="disk", at_least=10)
     scene.resume().end()
     scene.holds("FINISHED", code=0, at_least=80)
@@ -69,9 +69,9 @@ def test_a_killed_worker_on_a_full_disk_is_told_as_one_or_the_other(scene, disk)
     disk.fill()
     scene.kill("rank 1").end()
     disk.free()
-    kind = "disk" if "is recorded as FAILED" in scene.close_orphans() else "killed"
+    kind = "disk" if "marked FAILED" in scene.close_orphans() else "killed"
     scene.holds("FAILED", code=1, kind=kind, at_least=10)
-    assert "the process is gone without a word" in scene.err
+    assert "the process disappeared without reporting an error" in scene.err
 
 
 def test_nothing_is_begun_on_a_full_disk(scene, disk):

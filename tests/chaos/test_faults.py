@@ -1,4 +1,4 @@
-"""Workers that raise, hang, run out of memory or end without a word: the first cause is found and told."""
+"""Workers that raise, hang, run out of memory or disappear: the first cause is found and reported."""
 
 import os
 import resource
@@ -9,102 +9,76 @@ import pytest
 
 from mvit.data.generated import write_image_folder
 from mvit.files import read_json
-from tests.conftest import CHECKOUT
+from mvit.rundir.status import Stage
+from mvit.worker.faults import Disappear, Fault, Kill, Leave, Raise, Sleep
 from tests.scene import TRAIN
 
 pytestmark = [pytest.mark.mindspore, pytest.mark.chaos]
 
-FAULT = """
-import os
-if os.environ.get("RANK_ID") == "{rank}" and os.environ.get("MVIT_LAUNCH"):
-    import sys, time
-    from mvit.worker.heartbeat import Heartbeat
-
-    stage, step = Heartbeat.stage, Heartbeat.step
-
-    def fault():
-        with open({record!r}, "a") as file:
-            file.write(f"{{time.time()}}\\n")
-        {act}
-
-    def at_stage(self, name):
-        stage(self, name)
-        if name == "{when}":
-            fault()
-
-    def at_step(self, number):
-        step(self, number)
-        if str(number) == "{when}":
-            fault()
-
-    Heartbeat.stage, Heartbeat.step = at_stage, at_step
-"""
-"""A sitecustomize.py, which Python runs at every start: one rank does `act` when it comes to stage or step `when`."""
+WRONG_SHAPE = Raise(error="ValueError", message="a shape is wrong")
+HANG = Sleep(seconds=3600)
 
 
-def faulty(scene, *, rank, when, act):
-    """Variables of the environment that make the rank do that."""
-    place = scene.path / "fault"
-    place.mkdir()
-    record = str(place / "record")
-    (place / "sitecustomize.py").write_text(FAULT.format(rank=rank, when=when, act=act, record=record))
-    return {"PYTHONPATH": f"{place}{os.pathsep}{os.environ.get('PYTHONPATH', CHECKOUT)}"}
+def faulty(scene, *, rank, at, action):
+    """Variables of the environment that make a rank do this on entering a stage, or after a step."""
+    return Fault(rank=rank, at=at, action=action, record=str(scene.path / "fault")).environment()
 
 
 def since_fault(scene):
-    return time.time() - float((scene.path / "fault" / "record").read_text().split()[0])
+    return time.time() - float((scene.path / "fault").read_text().split()[0])
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
-    ("when", "stage", "kind"),
+    ("at", "stage", "kind"),
     [
-        ("data", "data", "code"),
-        ("compile", "compile", "compile"),
-        ("25", "step", "code"),
-        ("evaluate", "evaluate", "code"),
+        (Stage.DATA, "data", "code"),
+        (Stage.COMPILE, "compile", "compile"),
+        (25, "step", "code"),
+        (Stage.EVALUATE, "evaluate", "code"),
     ],
 )
-def test_a_rank_raises(scene, measured, rank, when, stage, kind):
-    env = faulty(scene, rank=rank, when=when, act="raise ValueError('a shape is wrong')")
-    scene.launch(**env).end()
+def test_a_rank_raises(scene, measured, rank, at, stage, kind):
+    scene.launch(**faulty(scene, rank=rank, at=at, action=WRONG_SHAPE)).end()
     measured("from a worker's exception to the launcher's end", since_fault(scene))
-    scene.holds("FAILED", code=1, kind=kind, at_least=10 if when in ("25", "evaluate") else None)
+    scene.holds("FAILED", code=1, kind=kind, at_least=10 if stage in ("step", "evaluate") else None)
     error = read_json(scene.folder.error)
     assert (error["rank"], error["stage"], error["message"]) == (rank, stage, "ValueError: a shape is wrong")
-    assert error["where"].startswith("mvit/worker/")
+    place = {"data": "session", "compile": "train", "step": "train", "evaluate": "train"}[stage]
+    assert error["where"].startswith(f"mvit/worker/{place}.py:")
     assert f"mvit: log: {scene.folder.logs}/attempt-1/worker_{rank}.log" in scene.err
 
 
 @pytest.mark.parametrize(
-    ("act", "kind"),
+    ("action", "kind"),
     [
-        ("raise MemoryError", "oom"),
-        ("os._exit(0)", "killed"),
-        ("os.abort()", "killed"),
-        ("sys.exit(3)", "code"),
-        ("raise RuntimeError('AllReduce timed out')", "comm"),
+        (Raise(error="MemoryError"), "oom"),
+        (Disappear(code=0), "killed"),
+        (Kill(signal=signal.SIGABRT), "killed"),
+        (Leave(code=3), "code"),
+        (Raise(error="RuntimeError", message="AllReduce timed out"), "comm"),
     ],
+    ids=lambda value: value if isinstance(value, str) else value.kind,
 )
-def test_a_rank_ends_otherwise(scene, measured, act, kind):
-    scene.launch(**faulty(scene, rank=1, when="25", act=act)).end()
+def test_a_rank_ends_otherwise(scene, measured, action, kind):
+    scene.launch(**faulty(scene, rank=1, at=25, action=action)).end()
     measured("from a worker's end to the launcher's end", since_fault(scene))
     scene.holds("FAILED", code=1, kind=kind, at_least=20)
     assert read_json(scene.folder.error)["rank"] == 1
 
 
 @pytest.mark.parametrize(
-    ("when", "stage", "limit"),
+    ("at", "stage", "limit"),
     [
-        ("data", "data", "limits.data_s=15"),
-        ("compile", "compile", "limits.compile_s=30"),
-        ("25", "step", "limits.step_s=15"),
-        ("evaluate", "evaluate", "limits.evaluate_s=15"),
+        (Stage.DATA, "data", "limits.data_s=15"),
+        (Stage.COMPILE, "compile", "limits.compile_s=30"),
+        (25, "step", "limits.step_s=15"),
+        (Stage.EVALUATE, "evaluate", "limits.evaluate_s=15"),
     ],
 )
-def test_a_rank_hangs(scene, when, stage, limit):
-    scene.launch(limit, **faulty(scene, rank=1, when=when, act="time.sleep(3600)")).end()
-    scene.holds("FAILED", code=1, kind="hang", at_least=20 if when in ("25", "evaluate") else None)
+def test_a_rank_hangs(scene, at, stage, limit):
+    scene.launch(limit, **faulty(scene, rank=1, at=at, action=HANG)).end()
+    scene.holds("FAILED", code=1, kind="hang", at_least=20 if stage in ("step", "evaluate") else None)
     error = read_json(scene.folder.error)
     assert (error["rank"], error["stage"]) == (1, stage)
     assert f"over {limit}" in error["message"]
@@ -112,16 +86,16 @@ def test_a_rank_hangs(scene, when, stage, limit):
 
 def test_a_rank_that_hangs_for_longer_than_a_collective_waits_is_named(scene):
     """MindSpore ends the wait of rank 0 after half a minute, and so it is rank 0 that has an exception."""
-    scene.launch("limits.compile_s=300", **faulty(scene, rank=1, when="compile", act="time.sleep(3600)")).end()
+    scene.launch("limits.compile_s=300", **faulty(scene, rank=1, at=Stage.COMPILE, action=HANG)).end()
     scene.holds("FAILED", code=1, kind="hang")
     error = read_json(scene.folder.error)
     assert (error["rank"], error["stage"]) == (1, "compile")
-    assert error["message"].endswith("until rank 0 gave it up")
+    assert error["message"].endswith("when rank 0 gave up on it")
 
 
 def test_ranks_that_do_not_find_each_other_are_named(scene):
     """Who waits in MindSpore's join, and who hangs there, looks the same."""
-    scene.launch("limits.join_s=40", **faulty(scene, rank=1, when="join", act="time.sleep(3600)")).end()
+    scene.launch("limits.join_s=40", **faulty(scene, rank=1, at=Stage.JOIN, action=HANG)).end()
     scene.holds("FAILED", code=1, kind="hang")
     assert "failed (join, hang): ranks 0, 1 in join for 40 s, over limits.join_s=40" in scene.err
 
@@ -147,7 +121,7 @@ def test_the_memory_of_a_rank_ends(scene):
     scene.end()
     scene.holds("FAILED", code=1, kind="oom")
     error = read_json(scene.folder.error)
-    assert (error["rank"], error["where"].partition(":")[0]) == (1, "mvit/worker/step.py")
+    assert (error["rank"], error["where"].partition(":")[0]) == (1, "mvit/worker/compile.py")
 
 
 @pytest.fixture
@@ -194,8 +168,7 @@ def test_restarts_are_counted(scene):
 
 
 def test_an_exception_is_not_tried_again(scene):
-    env = faulty(scene, rank=0, when="25", act="raise ValueError('wrong')")
-    scene.launch("train.max_restarts=3", **env).end()
+    scene.launch("train.max_restarts=3", **faulty(scene, rank=0, at=25, action=WRONG_SHAPE)).end()
     scene.holds("FAILED", code=1, kind="code", at_least=20)
     assert [path.name for path in scene.folder.logs.iterdir()] == ["attempt-1"]
 

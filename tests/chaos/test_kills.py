@@ -38,5 +38,5 @@ def test_the_launcher_is_killed(scene, measured, stage):
     scene.end()
     scene.left_nothing(patience_s=10)
     measured("from SIGKILL of the launcher to the end of the last process", time.monotonic() - began)
-    assert "it is recorded as KILLED" in scene.close_orphans()
+    assert "marked KILLED" in scene.close_orphans()
     scene.holds("KILLED", code=-signal.SIGKILL)

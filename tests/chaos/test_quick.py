@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from mvit.files import read_json
-from tests.chaos.test_faults import faulty, since_fault
+from tests.chaos.test_faults import WRONG_SHAPE, faulty, since_fault
 
 pytestmark = pytest.mark.mindspore
 
@@ -35,7 +35,7 @@ def test_a_launcher_that_is_killed_leaves_no_process_and_its_run_is_closed_and_r
     scene.until(lambda: scene.folder.tracking.exists() and read_json(scene.folder.tracking)["run_id"])
     scene.kill("launcher").end()
     scene.left_nothing(patience_s=10)
-    assert "it is recorded as KILLED" in scene.close_orphans()
+    assert "marked KILLED" in scene.close_orphans()
     scene.holds("KILLED", code=-signal.SIGKILL, at_least=20)
     scene.resume().end()
     scene.holds("FINISHED", code=0, at_least=80)
@@ -50,13 +50,16 @@ def test_a_killed_worker_costs_a_restart_and_a_taken_port_none(scene):
         scene.launch("train.max_restarts=1").until_step(25)
     scene.kill("rank 1").end()
     scene.holds("FINISHED", code=0, at_least=80)
-    assert "failed (rank 1, step, killed): the process is gone without a word; restart 1 of 1, after step" in scene.out
+    assert (
+        "failed (rank 1, step, killed): the process disappeared without reporting an error; restart 1 of 1, after step"
+        in scene.out
+    )
     assert len(scene.events("resumed")) == 1
     scene.points_hold()
 
 
 def test_the_exception_of_a_worker_is_told_at_once(scene, measured):
-    scene.launch(**faulty(scene, rank=1, when="25", act="raise ValueError('a shape is wrong')")).end()
+    scene.launch(**faulty(scene, rank=1, at=25, action=WRONG_SHAPE)).end()
     measured("from a worker's exception to the launcher's end", since_fault(scene))
     scene.holds("FAILED", code=1, kind="code", at_least=20)
     error = read_json(scene.folder.error)

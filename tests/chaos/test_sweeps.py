@@ -40,7 +40,7 @@ def test_a_sweep_whose_launcher_is_killed_in_its_second_trial(scene):
     scene.until(lambda: len(trials(scene)) == 2 and 12 in steps(trials(scene)[1]), timeout_s=240)
     scene.kill("launcher").end()
     scene.left_nothing(patience_s=10)
-    assert "it is recorded as KILLED" in scene.close_orphans()
+    assert "marked KILLED" in scene.close_orphans()
     assert [read_json(folder.end)["status"] for folder in trials(scene)] == ["FINISHED", "KILLED"]
     resumed(scene, finished=2)
 

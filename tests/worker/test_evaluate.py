@@ -21,7 +21,7 @@ def evaluated(mindspore):
     from mindspore import nn, ops
 
     from mvit.data.synthetic import Drawings
-    from mvit.worker.evaluate import EvaluateStep, evaluate
+    from mvit.worker.evaluate import EvaluateStep, evaluate_batches
     from mvit.worker.images import Normalise
     from mvit.worker.input.loader import Loader
     from mvit.worker.input.sampler import shard
@@ -49,7 +49,7 @@ def evaluated(mindspore):
         for rank in range(world_size):
             indices = shard(SAMPLES, rank=rank, world_size=world_size)
             batches = loader.evaluate(source, indices, batch_size=BATCH, num_batches=steps)
-            parts.append(evaluate(step, batches, num_classes=CLASSES, reduce=lambda vector: vector))
+            parts.append(evaluate_batches(step, batches, num_classes=CLASSES, add_up=lambda vector: vector))
         return parts
 
     yield run, source, net, loader

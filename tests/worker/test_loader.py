@@ -12,7 +12,7 @@ from mvit.config import TrainRun
 from mvit.data.generated import write_image_folder
 from mvit.parent.request.check import parse
 from mvit.process import process_start
-from mvit.worker.input.loader import DataProcessDied, Loader, Part
+from mvit.worker.input.loader import DataProcessDied, Loader, MicroBatch
 from mvit.worker.input.prepare import UnreadableImage
 from tests.conftest import CHECKOUT, open_data, raw_config
 
@@ -34,7 +34,7 @@ def batches(config, source, parts, *, workers=1, epoch=1, seed=1):
     data = config.data.model_copy(update={"workers": workers})
     largest = max(len(indices) * size**2 for indices, _, size in parts)
     loader = Loader(data, augment=config.augment, seed=seed, largest=largest, in_memory=source.in_memory)
-    wanted = [Part(np.array(indices), np.array(views), size) for indices, views, size in parts]
+    wanted = [MicroBatch(np.array(indices), np.array(views), size) for indices, views, size in parts]
     found = [batch.images.copy() for batch in loader.train(source, iter(wanted), epoch=epoch)]
     loader.close()
     return found
@@ -83,7 +83,7 @@ def test_evaluation_masks_what_the_samples_do_not_fill(pictures):
 def test_an_epoch_that_is_left_early_writes_into_no_later_batch(pictures):
     config, train, val = opened("data=imagefolder", f"data.root={pictures}", "data.workers=2")
     loader = Loader(config.data, augment=config.augment, seed=1, largest=8 * 40**2, in_memory=False)
-    parts = [Part(np.arange(8) + i, np.zeros(8, int), 40) for i in range(12)]
+    parts = [MicroBatch(np.arange(8) + i, np.zeros(8, int), 40) for i in range(12)]
     ended = loader.train(train, iter(parts), epoch=1)
     next(ended)
     ended.close()
@@ -117,11 +117,11 @@ def children_of(pid: int) -> list[int]:
 LOADS = """
 import sys, time
 import numpy as np
-from tests.worker.test_loader import Loader, Part, opened
+from tests.worker.test_loader import Loader, MicroBatch, opened
 if __name__ == "__main__":
     config, train, _ = opened("data=imagefolder", f"data.root={sys.argv[1]}", "data.workers=2")
     loader = Loader(config.data, augment=config.augment, seed=1, largest=8 * 40**2, in_memory=False)
-    found = loader.train(train, (Part(np.arange(8), np.zeros(8, int), 40) for _ in range(10**9)), epoch=1)
+    found = loader.train(train, (MicroBatch(np.arange(8), np.zeros(8, int), 40) for _ in range(10**9)), epoch=1)
     for number, _ in enumerate(found):
         if number == 3:
             print("running", flush=True)

@@ -42,8 +42,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Part:
-    """What to load as one training batch: indices and views (n,), at one image size."""
+class MicroBatch:
+    """What to load as one batch of training: indices and views (n,), at one image size."""
 
     indices: np.ndarray
     views: np.ndarray
@@ -90,14 +90,14 @@ class Loader:
             pool.submit(prepare.ready)  # they start while the graphs are compiled
         return pool
 
-    def train(self, source: Source, parts: Iterable[Part], *, epoch: int) -> Generator[Batch, None, None]:
-        """One augmented batch for each part."""
+    def train(self, source: Source, micro_batches: Iterable[MicroBatch], *, epoch: int) -> Generator[Batch, None, None]:
+        """One augmented batch for each micro-batch."""
 
-        def job(part: Part) -> Job:
-            recipe = replace(self.recipe, epoch=epoch, image_size=part.image_size)
-            return recipe, source, part.indices, part.views, len(part.indices)
+        def job(micro: MicroBatch) -> Job:
+            recipe = replace(self.recipe, epoch=epoch, image_size=micro.image_size)
+            return recipe, source, micro.indices, micro.views, len(micro.indices)
 
-        return self._ahead(map(job, parts))
+        return self._ahead(map(job, micro_batches))
 
     def evaluate(
         self, source: Source, indices: np.ndarray, *, batch_size: int, num_batches: int

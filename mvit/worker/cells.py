@@ -1,0 +1,80 @@
+"""The cells of a training run: the step, its evaluation, and all that has state."""
+
+from dataclasses import dataclass
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from mvit.config import TrainRun
+from mvit.models.spec import groups
+from mvit.worker import checkpoint, device
+from mvit.worker.evaluate import EvaluateStep
+from mvit.worker.optim import make_optimizer
+from mvit.worker.session import Session
+from mvit.worker.step import RunStep
+from mvit.worker.step_graphs import Ema, Gradients, Scale, Update
+
+
+@dataclass(frozen=True)
+class TrainCells:
+    """Around the network of a session."""
+
+    step: RunStep
+    evaluate_step: EvaluateStep
+    ema: Ema | None
+    scale: Scale | None
+    stateful: tuple[nn.Cell, ...]
+    """Those whose parameters make a checkpoint."""
+
+    def statistics(self) -> list[ms.Parameter]:
+        """BatchNorm's running statistics, and their averages."""
+        parameters = {p.name: p for cell in self.stateful for p in cell.get_parameters()}
+        return [p for name, p in parameters.items() if name.endswith(("moving_mean", "moving_variance"))]
+
+    def statistics_of_others(self, workers: device.Workers) -> dict[str, np.ndarray]:
+        """The other workers' running statistics, which differ until they are averaged, by their checkpoint names.
+
+        Every worker must call this.
+        """
+        statistics = self.statistics()
+        return {
+            checkpoint.of_rank(rank, parameter.name): value
+            for rank, values in enumerate(workers.gather([p.asnumpy() for p in statistics]))
+            for parameter, value in zip(statistics, values, strict=True)
+            if rank > 0
+        }
+
+
+def build_cells(session: Session, config: TrainRun) -> TrainCells:
+    """Build what trains the session's network, with the parameters frozen that the recipe names."""
+    plan, net = session.run.plan, session.net
+    recipe = config.train
+    device.freeze(net, recipe.freeze)
+    scale = Scale(config.scaling) if config.scaling else None
+    gradients = Gradients(
+        net,
+        normalise=session.normalise,
+        smoothing=recipe.label_smoothing,
+        mixed=config.augment.mix is not None,
+        scale=scale,
+    )
+    trained = net.trainable_params()
+    rate_factors, decays = groups([p.name for p in trained], config.optimizer, model=config.model)
+    optimizer = make_optimizer(trained, config.optimizer, rate_factors=rate_factors, decays=decays)
+    update = Update(
+        optimizer,
+        num_parts=plan.world_size * plan.accumulation,
+        distributed=plan.world_size > 1,
+        clip_norm=recipe.clip_norm,
+        clip_value=recipe.clip_value,
+        scale=scale,
+    )
+    ema = Ema(net, recipe.ema_momentum) if recipe.ema_momentum else None
+    return TrainCells(
+        step=RunStep(gradients, update, ema, accumulation=plan.accumulation),
+        evaluate_step=EvaluateStep(net, normalise=session.normalise, num_classes=plan.num_classes),
+        ema=ema,
+        scale=scale,
+        stateful=tuple(cell for cell in (net, optimizer, ema, scale) if cell is not None),
+    )

@@ -1,0 +1,93 @@
+"""The session: what a worker of any task builds before it computes."""
+
+from dataclasses import dataclass
+
+import mindspore as ms
+
+from mvit.config import AugmentConfig, CheckpointConfig
+from mvit.data.dataset import open_splits
+from mvit.data.source import Source
+from mvit.models.mobilevit import MobileViT
+from mvit.plan import LaunchPlan
+from mvit.rundir.frozen import Run, run_digest
+from mvit.rundir.journal import Journal
+from mvit.rundir.status import Stage
+from mvit.worker import checkpoint, device
+from mvit.worker.heartbeat import Heartbeat
+from mvit.worker.images import Normalise
+from mvit.worker.input.loader import Loader
+
+
+class NullJournal:
+    """The journal of every rank but 0."""
+
+    def metrics(self, metrics: dict[str, float], *, step: int, epoch: int) -> None: ...
+
+    def event(self, event: str, **fields: object) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run as one worker holds it: its data, its network, and the other workers."""
+
+    run: Run
+    digest: str
+    """The sha256 of run.json."""
+    rank: int
+    heartbeat: Heartbeat
+    journal: Journal | NullJournal
+    workers: device.Workers
+    train_source: Source
+    val_source: Source
+    loader: Loader
+    net: MobileViT
+    normalise: Normalise
+
+    def load(self, request: CheckpointConfig) -> checkpoint.Weights:
+        """Give the network the weights of a checkpoint; returns which they are. Raises `CheckpointError`."""
+        weights = checkpoint.weights_of(request)
+        checkpoint.load(self.net, weights.tensors, source=weights.source)
+        return weights
+
+
+def open_session(
+    run: Run, *, rank: int, heartbeat: Heartbeat, augment: AugmentConfig | None = None, seed: int = 0
+) -> Session:
+    """Open the data and build the network.
+
+    `seed` is that of its random weights and of the augmentation; a task that does not train has neither.
+    """
+    config, plan = run.config, run.plan
+    journal = Journal(run.folder.journal) if rank == 0 else NullJournal()
+    workers = device.Workers(plan.world_size)
+
+    heartbeat.stage(Stage.DATA)
+    train_source, val_source = open_splits(config.data, facts=plan.dataset, index=run.folder.data_index)
+    loader = Loader(
+        config.data, augment=augment, seed=seed, largest=_largest_batch(plan), in_memory=train_source.in_memory
+    )
+
+    heartbeat.stage(Stage.BUILD)
+    ms.set_seed(seed)
+    net = MobileViT(config.model, num_classes=plan.num_classes)
+    device.cast_network(net, config.precision)
+    return Session(
+        run=run,
+        digest=run_digest(run.folder),
+        rank=rank,
+        heartbeat=heartbeat,
+        journal=journal,
+        workers=workers,
+        train_source=train_source,
+        val_source=val_source,
+        loader=loader,
+        net=net,
+        normalise=Normalise(config.data),
+    )
+
+
+def _largest_batch(plan: LaunchPlan) -> int:
+    """Pixels of the largest batch of any graph."""
+    return max(graph.images[0] * graph.images[1] * graph.images[2] for graph in plan.graphs if graph.images)

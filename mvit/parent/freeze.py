@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mvit import console
-from mvit.config import RunConfig, validated
+from mvit.config import Data, RunConfig, validated
 from mvit.data import dataset
 from mvit.data.survey import Survey
 from mvit.errors import ConfigError, DatasetError, RunDirError
@@ -35,11 +35,42 @@ class Planned:
     survey: Survey
 
 
-def plan_launch(raw: Mapping[str, Any], *, host: Host) -> Planned:
+class Surveys:
+    """The data of one launch: looked at once, however many of its trials use it."""
+
+    def __init__(self) -> None:
+        self._surveys: dict[str, Survey] = {}
+        self._readable: dict[tuple[str, bool], Survey] = {}
+
+    def of(self, data: Data) -> Survey:
+        """The survey of the section `data`; raises `DatasetError`."""
+        key = data.model_dump_json()
+        if key not in self._surveys:
+            self._surveys[key] = dataset.survey(data)
+        return self._surveys[key]
+
+    def readable(self, data: Data, *, training: bool, cache: Path) -> Survey:
+        """The survey without images that cannot be decoded; raises `ConfigError` where none may be skipped."""
+        key = (data.model_dump_json(), training)
+        if key not in self._readable:
+            self._readable[key] = self.of(data).readable(
+                training=training,
+                threads=data.workers,
+                cache=cache,
+                before=lambda count: console.say(f"mvit: decoding {count} images once, to find unreadable ones"),
+            )
+        return self._readable[key]
+
+
+def plan_launch(raw: Mapping[str, Any], *, host: Host, surveys: Surveys | None = None) -> Planned:
     """Check and plan a composed configuration; raises `ConfigError` with every problem."""
-    config, survey = checked(raw, host)
+    surveys = surveys or Surveys()
+    config, survey = checked(raw, host, surveys)
     if not config.dry_run:
-        survey = readable(config, survey)
+        cache = CHECKOUT / config.runs_dir / ".readable"
+        survey = surveys.readable(config.data, training=config.task.kind == "train", cache=cache)
+        if survey.facts.skipped and (problems := list(judge(data_rules(survey.facts), dict(config)))):
+            raise ConfigError(*problems)
     return Planned(config, make_plan(config, host=host, facts=survey.facts), survey)
 
 
@@ -69,7 +100,7 @@ def freeze(planned: Planned, path: Path, *, argv: Sequence[str], about: Mapping[
     return run
 
 
-def checked(raw: Mapping[str, Any], host: Host) -> tuple[RunConfig, Survey]:
+def checked(raw: Mapping[str, Any], host: Host, surveys: Surveys) -> tuple[RunConfig, Survey]:
     """The configuration and a survey of its data; raises `ConfigError` with all that is wrong with either."""
     sections, problems = check(raw)
     problems += judge(WEIGHT_RULES, sections)
@@ -78,23 +109,10 @@ def checked(raw: Mapping[str, Any], host: Host) -> tuple[RunConfig, Survey]:
     survey = None
     if "data" in sections:
         try:
-            survey = dataset.survey(sections["data"])
+            survey = surveys.of(sections["data"])
             problems += judge(data_rules(survey.facts), sections)
         except DatasetError as error:
             problems.append(error.problem)
     if problems or survey is None:
         raise ConfigError(*problems)
     return validated(raw), survey
-
-
-def readable(config: RunConfig, survey: Survey) -> Survey:
-    """The survey without images that cannot be decoded; raises `ConfigError` naming them where none may be skipped."""
-    survey = survey.readable(
-        training=config.task.kind == "train",
-        threads=config.data.workers,
-        cache=CHECKOUT / config.runs_dir / ".readable",
-        before=lambda count: console.say(f"mvit: decoding {count} images once, to find unreadable ones"),
-    )
-    if survey.facts.skipped and (problems := list(judge(data_rules(survey.facts), dict(config)))):
-        raise ConfigError(*problems)
-    return survey

@@ -14,7 +14,7 @@ from mvit.errors import ConfigError, DataChanged, Problem, RunDirError
 from mvit.files import read_mapping
 from mvit.parent import provenance
 from mvit.parent.foreground import follow
-from mvit.parent.freeze import checked, freeze, plan_launch
+from mvit.parent.freeze import Surveys, checked, freeze, plan_launch
 from mvit.parent.host import CHECKOUT, this_host
 from mvit.parent.launch import announce
 from mvit.parent.request.compose import override
@@ -44,7 +44,7 @@ def reopen(folder: RunDir, overrides: Sequence[str] = ()) -> Run:
     if run_status(folder) == "FINISHED":
         command = mvit_command("resume", folder.path, "--fork", "train.epochs=...")
         raise RunDirError(f"{folder.path} is FINISHED; continue it as a new run, for example with: {command}")
-    _, survey = checked(_plain(config), this_host())
+    _, survey = checked(_plain(config), this_host(), Surveys())
     if survey.facts.fingerprint != run.plan.dataset.fingerprint:
         raise RunDirError(f"{folder.path}: its data has changed since the run was made; start a new run")
     try:

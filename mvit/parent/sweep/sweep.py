@@ -16,7 +16,7 @@ from mvit.errors import ConfigError, Problem, RunDirError
 from mvit.files import read_json, write_json
 from mvit.parent import orphans
 from mvit.parent.foreground import follow
-from mvit.parent.freeze import Planned, freeze, plan_launch, runs_of
+from mvit.parent.freeze import Planned, Surveys, freeze, plan_launch, runs_of
 from mvit.parent.host import CHECKOUT, Host, this_host
 from mvit.parent.launch import announce, show_plan
 from mvit.parent.report.row import result_row
@@ -51,11 +51,12 @@ def plan_trials(trials: Sequence[Sequence[str]], *, compose: Compose, host: Host
 
     Raises `ConfigError` with the problems of all of them: one that every trial has once, another with its trial.
     """
+    surveys = Surveys()
     planned: list[Planned] = []
     problems: dict[str, tuple[Problem, list[int]]] = {}
     for number, overrides in enumerate(trials):
         try:
-            planned.append(plan_launch(compose(overrides), host=host))
+            planned.append(plan_launch(compose(overrides), host=host, surveys=surveys))
         except ConfigError as error:
             for problem in error.problems:
                 problems.setdefault(str(problem), (problem, []))[1].append(number)

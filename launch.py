@@ -37,7 +37,7 @@ from mvit.parent.sweep.sweep import launch_sweep
 
 
 def main() -> int:
-    """Exit codes: 0 finished, 1 a run failed, 2 the request was wrong, 130 and 143 stopped by a signal."""
+    """Exit codes: 0 finished, 1 a run failed, 2 the request was wrong, 75 paused, 130 and 143 stopped by a signal."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing several lines and exiting with 1
     with signals.raising():
         return _reported(lambda: _main(list(sys.argv)))
@@ -64,7 +64,7 @@ def _many(argv: list[str], line: CommandLine, composer: Composer) -> int:
         # Hydra would print in its own words what this raises.
         codes.append(_reported(lambda: launch_sweep(overrides, compose=composer.compose, argv=argv)))
 
-    return max(_hydra(argv, line, trials), *codes)
+    return max([_hydra(argv, line, trials), *codes])
 
 
 def _hydra(argv: list[str], line: CommandLine, task: Callable[[DictConfig], None]) -> int:

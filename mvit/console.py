@@ -26,8 +26,9 @@ PLAIN_EVERY_S = 10.0
 
 
 def say(line: str) -> None:
-    """A line to standard output."""
-    console.print(line, markup=False)
+    """A line to standard output; a disk that is full under it costs the line."""
+    with suppress(OSError):
+        console.print(line, markup=False)
 
 
 def complain(lines: Iterable[str]) -> None:
@@ -40,7 +41,7 @@ def complain(lines: Iterable[str]) -> None:
 def pairs(rows: Iterable[tuple[str, str]]) -> None:
     """What and value, in two columns."""
     for what, value in rows:
-        console.print(f"  {what:<13} {value}", markup=False)
+        say(f"  {what:<13} {value}")
 
 
 def shown(path: Path) -> str:

@@ -1,4 +1,10 @@
-"""What can go wrong, as types.\n"""
+"""Errors for a person: each is one line, or one for each problem.
+
+ConfigError    the request is wrong
+RunDirError    a run folder cannot be made, or must not be trusted
+DatasetError   data cannot be used
+DataChanged    data is not what the run was planned with
+"""
 
 from __future__ import annotations
 

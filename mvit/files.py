@@ -107,17 +107,15 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def lock(path: Path, *, wait: bool = True) -> Generator[bool]:
-    """Hold the lock of a file, made if it is missing, or of a directory; yields False if someone else holds it.
+def lock(path: Path, *, wait: bool = True, create: bool = False) -> Generator[bool]:
+    """Hold the lock of a file, which `create` makes if it is missing, or of a directory; False if it is held elsewhere.
 
     With `wait`, waits until it is free. The lock ends with its holder, however that ends. On a file system without
     locks everybody holds it.
     """
-    try:
-        number = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
+    if create:
         path.parent.mkdir(parents=True, exist_ok=True)
-        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    number = os.open(path, os.O_RDWR | os.O_CREAT if create else os.O_RDONLY, 0o666)
     try:
         try:
             fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

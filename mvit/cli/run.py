@@ -21,7 +21,7 @@ def act(arguments: argparse.Namespace) -> int:
 
     def run() -> int:
         slot = slot_from_environment()
-        if arguments.slot:
+        if arguments.slot is not None:
             slot = parse_slot(arguments.slot, slot)
         return run_frozen(locate(arguments.run, runs=RUNS), [], slot=slot)
 

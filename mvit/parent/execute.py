@@ -1,11 +1,12 @@
 """Execution of a frozen run: its attempts, its mirror in MLflow, its end.
 
-Asks for no terminal, no main thread and no signal handlers: the caller owns those.
+Needs no terminal, no main thread and no signal handlers: the caller owns those.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from mvit.parent import supervise
 from mvit.parent.command import make_command
 from mvit.parent.host import free_port, is_free, this_host
 from mvit.parent.report import confusion
-from mvit.parent.slot import Slot, bound
+from mvit.parent.slot import Slot, bound, must_fit
 from mvit.parent.stop_request import StopRequest
 from mvit.parent.tracking.content import artifacts_of, failure_tags, picture_of
 from mvit.parent.tracking.live import Tracker, tracker_of
@@ -28,7 +29,7 @@ OTHER_PORTS = 3
 """Attempts that a taken port may cost, beside the restarts."""
 LAST_WORD_S = 60.0
 LAST_WORD_STOPPED_S = 2.0
-"""Longest wait for MLflow at the end. Who stops a run wants it to end; the next launch tells MLflow the rest."""
+"""Longest wait for MLflow at the end; of a run that was stopped, the next launch sends MLflow the rest."""
 
 
 class Observer(Protocol):
@@ -48,7 +49,7 @@ class Observer(Protocol):
 
 
 class Silent:
-    """Follows nothing: the run folder tells it all."""
+    """Follows nothing: everything is in the run folder."""
 
     def look(self) -> None: ...
 
@@ -61,14 +62,15 @@ def execute(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer) -> O
     """Execute the run to its end; a run that was started before goes on from its newest checkpoint.
 
     Any number may be executed at once, each from a thread of its own. Raises `RunDirError` where another process, or
-    another thread, is at it already.
+    another thread, is at it already, and `ConfigError` where the slot does not fit.
     """
+    must_fit(slot, run.plan)
     with owned(run.folder):
-        tracker = tracker_of(run)
+        tracker = None
         outcome = Outcome("FAILED", 1, Failure("code", None, "launcher", "the launcher itself failed"))
-        if tracker:
-            tracker.start()
         try:
+            if tracker := tracker_of(run):
+                tracker.start()
             outcome = _attempts(run, slot=slot, stop=stop, observer=observer, tracker=tracker)
         finally:
             _record(run.folder, outcome, observer)
@@ -90,7 +92,8 @@ def _attempts(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer, tr
     attempt = 1 + max((_number(path) for path in folder.logs.glob("attempt-*")), default=0)
 
     def watch(_: RunDir) -> None:
-        observer.look()
+        with suppress(OSError):  # a terminal or a disk that the observer writes to is no reason to end the run
+            observer.look()
         if tracker and (news := tracker.news()):
             (observer.say if news.is_good else observer.complain)(news.line)
 

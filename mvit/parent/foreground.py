@@ -20,6 +20,7 @@ from mvit.rundir import checkpoints
 from mvit.rundir.ending import RETRYABLE, Outcome
 from mvit.rundir.frozen import Run
 from mvit.rundir.result import read_result
+from mvit.rundir.stop import StopReason
 
 
 def follow(run: Run, *, slot: Slot) -> Outcome:
@@ -30,19 +31,19 @@ def follow(run: Run, *, slot: Slot) -> Outcome:
         outcome = execute(run, slot=slot, stop=stop, observer=view)
     if stop.reason:  # whatever became of this run, nothing is to come after it
         outcome = replace(outcome, exit_code=stop.reason.exit_code)
-    _report(run, outcome, seconds=time.monotonic() - began)
+    _report(run, outcome, reason=stop.reason, seconds=time.monotonic() - began)
     return outcome
 
 
-def _report(run: Run, outcome: Outcome, *, seconds: float) -> None:
+def _report(run: Run, outcome: Outcome, *, reason: StopReason | None, seconds: float) -> None:
     folder = run.folder
     if outcome.status == "FINISHED" and (result := read_result(folder)):
         console.pairs(result_lines(result_row(run, result)))
     resume = mvit_command("resume", folder.path)
     # Reads the checkpoint, which a finished run can do without.
     step = None if outcome.status == "FINISHED" else checkpoints.newest_step(folder)
-    if outcome.status == "KILLED":
-        console.complain([f"stopped by signal {outcome.exit_code - 128}"])
+    if outcome.status in ("KILLED", "PAUSED"):
+        console.complain([f"stopped by {reason}"])
         place = "before its first checkpoint" if step is None else f"after step {step}"
         console.complain([f"stopped {place}; continue with: {resume}"])
     if outcome.failure:

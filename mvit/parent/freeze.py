@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,16 @@ from mvit import console
 from mvit.config import Data, RunConfig, validated
 from mvit.data import dataset
 from mvit.data.survey import Survey
-from mvit.errors import ConfigError, DatasetError, RunDirError
+from mvit.errors import ConfigError, DatasetError
 from mvit.files import write_json
-from mvit.parent import provenance
 from mvit.parent.host import CHECKOUT, Host
 from mvit.parent.plan import make_plan
 from mvit.parent.request.check import check
 from mvit.parent.request.launch_rules import WEIGHT_RULES, data_rules, host_rules
 from mvit.parent.request.rules import judge
-from mvit.parent.signals import Interrupted
 from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import Run, write_run
-from mvit.rundir.paths import create_run_dir, writable
+from mvit.rundir.paths import RunDir, create_run_dir, writable
 
 
 @dataclass(frozen=True)
@@ -79,22 +77,28 @@ def runs_of(config: RunConfig) -> Path:
     return CHECKOUT / config.runs_dir / config.name
 
 
-def freeze(planned: Planned, path: Path, *, argv: Sequence[str], about: Mapping[str, Any] | None = None) -> Run:
-    """Make the run folder: what the workers shall do, and what made it; `about` adds to its provenance.
+Provenance = tuple[dict[str, Any], str]
+"""What `provenance.collect` returns."""
 
-    Nothing has started. Raises `RunDirError` where the folder cannot be written; then nothing is left of it.
+
+def freeze(planned: Planned, path: Path, *, made_of: Provenance, before: Callable[[RunDir], None] | None = None) -> Run:
+    """Make the run folder: what the workers shall do, and what made it. Nothing has started.
+
+    `before` adds to the folder before run.json makes it a run. Raises `RunDirError` where the folder cannot be written;
+    then nothing is left of it.
     """
     run = Run(create_run_dir(path), planned.config, planned.plan)
-    fingerprint = planned.plan.dataset.fingerprint
-    made_of, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint=fingerprint)
+    content, patch = made_of
     try:
         with writable(path):
             planned.survey.write_index(run.folder.data_index)
-            write_json(run.folder.provenance, {**made_of, **(about or {})})
+            write_json(run.folder.provenance, {**content, "dataset_fingerprint": planned.plan.dataset.fingerprint})
             if patch:
-                run.folder.patch.write_text(patch, encoding="utf-8", errors="surrogateescape")
+                run.folder.patch.write_bytes(patch.encode("utf-8", "surrogateescape"))
+            if before:
+                before(run.folder)
             write_run(run)
-    except (RunDirError, Interrupted):
+    except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
     return run

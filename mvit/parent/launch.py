@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from mvit import console
-from mvit.config import RunConfig
 from mvit.console import mvit_command, shown
-from mvit.parent import orphans
+from mvit.parent import orphans, provenance
+from mvit.parent.announce import announce
 from mvit.parent.command import make_command
 from mvit.parent.describe import describe
 from mvit.parent.foreground import follow
 from mvit.parent.freeze import Planned, freeze, plan_launch, runs_of
 from mvit.parent.host import CHECKOUT, Host, free_port, this_host
 from mvit.parent.report.estimate import past_runs
-from mvit.parent.slot import must_fit, slot_from_environment
+from mvit.parent.slot import Slot, must_fit, slot_from_environment
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir, new_run_id
 
@@ -31,10 +31,11 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str]) -> int:
     planned = plan_launch(raw, host=host)
     must_fit(slot, planned.plan)
     if planned.config.dry_run:
-        show_plan(planned, host=host)
+        show_plan(planned, host=host, slot=slot)
         return 0
     orphans.close(CHECKOUT / planned.config.runs_dir)
-    run = freeze(planned, runs_of(planned.config) / new_run_id(), argv=argv)
+    made_of = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint="")
+    run = freeze(planned, runs_of(planned.config) / new_run_id(), made_of=made_of)
     announce(run)
     if planned.config.freeze:
         console.say(f"mvit: frozen; execute it with: {mvit_command('run', run.folder.path)}")
@@ -43,24 +44,13 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str]) -> int:
     return follow(run, slot=slot).exit_code
 
 
-def announce(run: Run) -> None:
-    """Say what is about to run, and where."""
-    console.say(f"mvit: {run.config.name} in {shown(run.folder.path)}")
-    console.pairs(describe(run.config, run.plan, past=past_runs(run.config, run.plan, _runs(run.config))))
-
-
-def show_plan(planned: Planned, *, host: Host) -> None:
+def show_plan(planned: Planned, *, host: Host, slot: Slot) -> None:
     """The plan and the command, for `dry_run`."""
     config, plan = planned.config, planned.plan
-    console.pairs(describe(config, plan, past=past_runs(config, plan, _runs(config))))
+    console.pairs(describe(config, plan, past=past_runs(config, plan, CHECKOUT / config.runs_dir)))
     run = Run(RunDir(RUN_DIR), config, plan)
-    slot = slot_from_environment()
     command = make_command(run, host=host, slot=slot, port=slot.port or free_port(), attempt=1)
     console.pairs([("command", shlex.join(command.argv))])
     console.pairs(
         ("" if index else "environment", f"{k}={shlex.quote(v)}") for index, (k, v) in enumerate(command.env.items())
     )
-
-
-def _runs(config: RunConfig) -> Path:
-    return CHECKOUT / config.runs_dir

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mvit.console import shown
@@ -11,7 +12,7 @@ from mvit.errors import RunDirError
 from mvit.files import read_mapping
 from mvit.parent.host import CHECKOUT
 from mvit.rundir.paths import RunDir
-from mvit.rundir.state import is_sweep
+from mvit.rundir.sweep import is_sweep
 
 RUNS = CHECKOUT / "runs"
 """Where `conf/config.yaml` puts runs."""
@@ -33,10 +34,12 @@ def locate(name: str, *, runs: Path) -> Path:
     that name: the caller knows what it may be. Raises `UnknownRun` where nothing matches, and `RunDirError` where
     several do.
     """
-    paths = [base / Path(name).expanduser() for base in (Path.cwd(), CHECKOUT) if name]
-    for path in paths:
-        if _is_ours(path):
-            return path.resolve()
+    paths: list[Path] = []
+    with suppress(OSError, RuntimeError):  # a name that is too long, a user or a working directory that is not there
+        paths = [base / Path(name).expanduser() for base in (Path.cwd(), CHECKOUT) if name]
+        for path in paths:
+            if _is_ours(path):
+                return path.resolve()
     folders = list(_folders(runs))
     matches = [folder for folder in folders if name in _names_of(folder, runs)]
     if not matches and _MLFLOW_ID.fullmatch(name):
@@ -45,9 +48,10 @@ def locate(name: str, *, runs: Path) -> Path:
         return matches[0].resolve()
     if matches:
         raise RunDirError(f"{name} names {len(matches)} runs: {_listed(matches)}; give the folder of one of them")
-    for path in paths:
-        if path.is_dir():
-            return path.resolve()
+    with suppress(OSError):
+        for path in paths:
+            if path.is_dir():
+                return path.resolve()
     if "/" in name:
         raise UnknownRun(f"{name} is not a run folder: it does not exist")
     close = [folder for folder in folders if name and any(name in candidate for candidate in _names_of(folder, runs))]

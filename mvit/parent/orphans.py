@@ -7,13 +7,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from mvit import console
+from mvit.files import lock
 from mvit.parent.tracking.dead import close_dead
 from mvit.parent.verdict import first_report
 from mvit.rundir.ending import EndStatus, Failure, read_ending, record_end, record_mirrored, write_failure
 from mvit.rundir.ownership import is_orphan, launcher_lives
 from mvit.rundir.paths import RunDir
-from mvit.rundir.state import is_sweep, run_status, sweep_status
+from mvit.rundir.state import run_status, sweep_status
 from mvit.rundir.status import read_workers
+from mvit.rundir.sweep import is_sweep
 
 MOST_TOLD = 20
 """Ends that one launch tells MLflow; a store that was down for weeks gets the rest with the next ones."""
@@ -24,8 +26,7 @@ def close(runs: Path) -> None:
     untold: list[RunDir] = []
     for file in sorted((*runs.glob("*/*/launcher.json"), *runs.glob("*/*/*/launcher.json")), reverse=True):
         folder = RunDir(file.parent)
-        if is_orphan(folder):
-            status = _close(folder)
+        if status := _close_if_orphan(folder):
             console.say(f"mvit: the launcher of {console.shown(folder.path)} died; marked {status}")
         ending = read_ending(folder)
         if ending and ending.mirrored is not True and folder.tracking.exists() and not launcher_lives(folder):
@@ -33,6 +34,14 @@ def close(runs: Path) -> None:
     if untold:
         told = untold[:MOST_TOLD]
         threading.Thread(target=lambda: [_tell(folder) for folder in told], name="orphans", daemon=True).start()
+
+
+def _close_if_orphan(folder: RunDir) -> EndStatus | None:
+    """Under the lock of who claims a run: nobody resumes it meanwhile."""
+    with suppress(OSError), lock(folder.path, wait=False) as is_ours:
+        if is_ours and is_orphan(folder):
+            return _close(folder)
+    return None
 
 
 def _close(folder: RunDir) -> EndStatus:

@@ -11,12 +11,12 @@ from mvit import console
 from mvit.config import RunConfig, TrainRun, validated
 from mvit.console import mvit_command, shown
 from mvit.errors import ConfigError, DataChanged, Problem, RunDirError
-from mvit.files import read_mapping
 from mvit.parent import provenance
+from mvit.parent.announce import announce, resumes_at
 from mvit.parent.foreground import follow
 from mvit.parent.freeze import Surveys, checked, freeze, plan_launch
 from mvit.parent.host import CHECKOUT, this_host
-from mvit.parent.launch import announce
+from mvit.parent.launch import show_plan
 from mvit.parent.request.compose import override
 from mvit.parent.slot import Slot, must_fit
 from mvit.parent.sweep.sweep import run_sweep
@@ -24,13 +24,14 @@ from mvit.rundir import checkpoints
 from mvit.rundir.frozen import Run, read_run, run_digest
 from mvit.rundir.ownership import launcher_lives, must_be_over
 from mvit.rundir.paths import RunDir, new_run_id
-from mvit.rundir.state import is_sweep, run_status, trials_of
+from mvit.rundir.state import run_status
+from mvit.rundir.sweep import is_sweep, trials_of
 
 MAY_CHANGE = ("limits.", "train.max_restarts")
 """What only the launcher reads: another value gives the same run."""
 
 
-def reopen(folder: RunDir, overrides: Sequence[str] = ()) -> Run:
+def reopen(folder: RunDir, overrides: Sequence[str] = (), *, surveys: Surveys | None = None) -> Run:
     """A frozen run that may be executed, for the first time or again; the overrides are limits and the like.
 
     Raises `RunDirError` for a run that is finished, damaged or whose data changed, `ConfigError` for a change that
@@ -44,7 +45,7 @@ def reopen(folder: RunDir, overrides: Sequence[str] = ()) -> Run:
     if run_status(folder) == "FINISHED":
         command = mvit_command("resume", folder.path, "--fork", "train.epochs=...")
         raise RunDirError(f"{folder.path} is FINISHED; continue it as a new run, for example with: {command}")
-    _, survey = checked(_plain(config), this_host(), Surveys())
+    _, survey = checked(_plain(config), this_host(), surveys or Surveys())
     if survey.facts.fingerprint != run.plan.dataset.fingerprint:
         raise RunDirError(f"{folder.path}: its data has changed since the run was made; start a new run")
     try:
@@ -58,15 +59,11 @@ def reopen(folder: RunDir, overrides: Sequence[str] = ()) -> Run:
 
 def run_frozen(path: Path, overrides: Sequence[str], *, slot: Slot) -> int:
     """Execute a frozen run, or go on with it, in the foreground; returns the exit code."""
+    if is_sweep(path):
+        raise RunDirError(f"{shown(path)} is a sweep; use: {mvit_command('resume', path)}")
     run = reopen(RunDir(path), overrides)
     must_fit(slot, run.plan)
-    if run_status(run.folder) == "FROZEN":
-        announce(run)
-    else:
-        place, code = resumes_at(run.folder), _code_has_changed(run.folder)
-        console.say(f"mvit: {run.config.name} in {shown(path)}, resumed {place}")
-        if code:
-            console.say(code)
+    announce(run)
     return follow(run, slot=slot).exit_code
 
 
@@ -83,14 +80,16 @@ def _resume_sweep(path: Path, overrides: Sequence[str], *, slot: Slot) -> int:
         if launcher_lives(trial):  # with its end recorded, it is busy with the next one
             raise RunDirError(f"{path} is still running; stop it first")
     runs: list[Run] = []
-    code = 0
+    surveys, code = Surveys(), 0
     for trial in trials_of(path):
         if run_status(trial) == "FINISHED":
             continue
         try:
-            runs.append(reopen(trial, overrides))
-        except RunDirError as error:  # a damaged one leaves the others their turn
-            console.complain([str(error)])
+            run = reopen(trial, overrides, surveys=surveys)
+            must_fit(slot, run.plan)
+            runs.append(run)
+        except (ConfigError, RunDirError) as error:  # one that cannot be opened does not keep the others
+            console.complain(f"{trial.path.name}: {line}" for line in str(error).splitlines())
             code = 2
     return max(code, run_sweep(path, runs, slot=slot))
 
@@ -99,15 +98,6 @@ def _must_not_be_above_runs(path: Path) -> None:
     runs = [] if (path / "run.json").exists() else sorted(path.glob("*/run.json"))
     if runs:
         raise RunDirError(f"{path} holds runs but is not a sweep; name one of them, such as {runs[-1].parent.name}")
-
-
-def resumes_at(folder: RunDir) -> str:
-    """Where the run goes on, in words; raises `RunDirError` if all its checkpoints are damaged."""
-    if (step := checkpoints.newest_step(folder)) is not None:
-        return f"after step {step}"
-    if next(checkpoints.newest_first(folder.checkpoints), None) is None:
-        return "from the beginning: it has no checkpoint"
-    raise RunDirError(f"{folder.checkpoints}: none of its checkpoints is whole; remove them to start over")
 
 
 def fork(path: Path, overrides: Sequence[str], *, slot: Slot, argv: Sequence[str]) -> int:
@@ -125,25 +115,28 @@ def fork(path: Path, overrides: Sequence[str], *, slot: Slot, argv: Sequence[str
     if newest.step > last_step or (newest.step == last_step and newest.is_evaluated()):
         rule = f"ends after step {last_step}, and the checkpoint is of step {newest.step}"
         raise ConfigError(Problem("train.epochs", config.train.epochs, rule, "raise it, or train.max_steps"))
-    about = {"folder": str(path), "step": newest.step, "run_sha256": run_digest(origin.folder)}
+    must_fit(slot, planned.plan)
+    if config.dry_run:
+        show_plan(planned, host=this_host(), slot=slot)
+        return 0
+    content, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint="")
+    content["forked_from"] = {"folder": str(path), "step": newest.step, "run_sha256": run_digest(origin.folder)}
     beside = path.parent.parent if is_sweep(path.parent) else path.parent
-    run = freeze(planned, beside / new_run_id(), argv=argv, about={"forked_from": about})
-    checkpoints.inherit(origin.folder, run.folder, newest)
+    run = freeze(
+        planned,
+        beside / new_run_id(),
+        made_of=(content, patch),
+        before=lambda folder: checkpoints.inherit(origin.folder, folder, newest),
+    )
     console.say(f"mvit: {run.config.name} in {shown(run.folder.path)}")
     for change in changed(origin.config, run.config):
         console.say(f"  {change.path}: {change.value}")
     console.say(f"  continues {shown(path)} after step {newest.step}")
+    if config.freeze:
+        console.say(f"mvit: frozen; execute it with: {mvit_command('run', run.folder.path)}")
+        print(shown(run.folder.path))
+        return 0
     return follow(run, slot=slot).exit_code
-
-
-def _code_has_changed(folder: RunDir) -> str | None:
-    """Says so where the code is not what the run was made with: its numbers are then of both."""
-    made_of = read_mapping(folder.provenance) or {}
-    now, patch = provenance.collect(CHECKOUT, argv=[], dataset_fingerprint="")
-    before = folder.patch.read_text(encoding="utf-8", errors="surrogateescape") if folder.patch.is_file() else ""
-    if (made_of.get("commit"), before) == (now.get("commit"), patch):
-        return None
-    return f"mvit: the code has changed since the run was made, at {str(made_of.get('commit') or 'no commit')[:10]}"
 
 
 def _plain(config: RunConfig) -> dict[str, Any]:

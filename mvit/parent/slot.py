@@ -39,8 +39,11 @@ class Slot:
 
 def slot_from_environment() -> Slot:
     """The slot that MVIT_MASTER_PORT, MVIT_NODE_RANK and MVIT_MASTER_ADDR describe; raises `ConfigError`."""
+    port = _number("MVIT_MASTER_PORT")
+    if port and not 1024 <= port <= 65535:
+        raise ConfigError(Problem("MVIT_MASTER_PORT", port, "is not a port from 1024 to 65535", "change or unset it"))
     return Slot(
-        port=_number("MVIT_MASTER_PORT") or None,
+        port=port or None,
         node_rank=_number("MVIT_NODE_RANK"),
         master_addr=os.environ.get("MVIT_MASTER_ADDR", "127.0.0.1"),
     )
@@ -52,10 +55,7 @@ def parse_slot(text: str, base: Slot) -> Slot:
         key, _, value = part.partition("=")
         match key:
             case "cores":
-                cores = _numbers(value)
-                if missing := sorted(set(cores) - os.sched_getaffinity(0)):
-                    raise _wrong(text, f"core {missing[0]} is not available to this process")
-                base = replace(base, cores=cores)
+                base = replace(base, cores=_numbers(value))
             case "cards":
                 base = replace(base, cards=_numbers(value))
             case "port":
@@ -76,8 +76,8 @@ def _numbers(value: str) -> tuple[int, ...]:
         if match is None:
             raise _wrong(value, f"{part!r} is not a number or a range")
         first, last = int(match[1]), int(match[2] or match[1])
-        if last - first > 4096:
-            raise _wrong(value, f"{part!r} is too large a range")
+        if not 0 <= last - first <= 4096:
+            raise _wrong(value, f"{part!r} is not a range of at most 4096")
         numbers += range(first, last + 1)
     if not numbers or len(set(numbers)) < len(numbers):
         raise _wrong(value, "numbers must be distinct")
@@ -106,7 +106,12 @@ def must_fit(slot: Slot, plan: LaunchPlan) -> None:
         cards = f"cards={','.join(map(str, slot.cards))}"
         needs = f"{local} Ascend cards on each node" if plan.device == "Ascend" else "no cards"
         problems.append(Problem("--slot", cards, f"does not fit the run, which needs {needs}", "change the slot"))
-    if slot.cores is not None and plan.cores is not None and len(slot.cores) != plan.cores:
+    if missing := sorted(set(slot.cores or ()) - os.sched_getaffinity(0)):
+        rule = "is not available to this process"
+        problems.append(
+            Problem("--slot", f"core {missing[0]}", rule, f"use cores of {sorted(os.sched_getaffinity(0))}")
+        )
+    elif slot.cores is not None and plan.cores is not None and len(slot.cores) != plan.cores:
         rule = f"does not fit the run, which was planned for {plan.cores}: its numbers depend on how many"
         problems.append(
             Problem("--slot", f"{len(slot.cores)} cores", rule, "change it, or freeze with topology.threads")

@@ -1,6 +1,6 @@
 """Supervision of one attempt: start its processes, watch them, stop them, and say what became of it.
 
-FINISHED  result.json, and exit code 0 or the word of all workers that they are done
+FINISHED  result.json, and exit code 0 or all workers reported that they are done
 KILLED    stopped by a signal or a limit;  PAUSED  stopped by a scheduler that means to go on
 FAILED    anything else, with the first cause from the workers' own status files
 
@@ -69,8 +69,9 @@ def run(command: Command, folder: RunDir, *, limits: LimitsConfig, watch: Watche
                 # A heartbeat would notice that the launcher is gone, but msrun's scheduler holds the interpreter lock.
                 preexec_fn=_prepare(command),
             )
-        except OSError as error:
-            return _refused("config", f"cannot start {command.argv[0]}: {error.strerror}")
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error  # the latter: the cores cannot be bound
+            return _refused("config", f"cannot start {command.argv[0]}: {reason}")
         attempt = _Attempt(process, command, folder, limits)
         try:
             attempt.follow(watch=watch, stop=stop)

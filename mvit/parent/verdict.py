@@ -160,7 +160,7 @@ def first_cause(returncode: int | None, command: Command, folder: RunDir) -> Fai
     if returncode is None:
         message = "cannot be killed"
     elif returncode < 0:
-        message = f"ended by signal {-returncode} ({signal.Signals(-returncode).name})"
+        message = f"ended by signal {-returncode} ({_signal_name(-returncode)})"
         kind = "killed" if -returncode in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP) else "code"
     elif returncode == 0:
         message = "ended with exit code 0 but wrote no result"
@@ -170,6 +170,12 @@ def first_cause(returncode: int | None, command: Command, folder: RunDir) -> Fai
         message = f"msrun {message}"
     rank = statuses[-1].rank if len(statuses) == 1 else None
     return Failure(kind, rank, statuses[-1].stage.value if statuses else "start", message)
+
+
+def _signal_name(number: int) -> str:
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return "a real-time signal"
 
 
 def with_hindsight(failure: Failure, command: Command, folder: RunDir, *, kernel_kills_before: int) -> Failure:

@@ -18,13 +18,11 @@ from pydantic import ConfigDict
 
 from mvit.config import Frozen
 from mvit.errors import RunDirError
-from mvit.files import lock, read_json_bytes, write_json
+from mvit.files import lock, read_json_bytes, read_mapping, write_json
 from mvit.process import process_start
 from mvit.rundir.paths import RunDir, writable
 from mvit.rundir.status import read_statuses
 
-REMOTE_S = 120.0
-"""A run of another host counts as alive while one of its workers has written within so many seconds."""
 ROOM = 2000
 """Bytes of launcher.json reserved for an end that nothing else on the disk has room for."""
 LEAVE_S = 5.0
@@ -81,6 +79,8 @@ def claim(folder: RunDir) -> None:
     """Write launcher.json in this process's name, and forget an earlier end; raises as `owned` does."""
     with writable(folder.path), lock(folder.path):
         must_be_over(folder)
+        if (read_mapping(folder.end) or {}).get("status") == "FINISHED":  # since the caller looked
+            raise RunDirError(f"{folder.path} is FINISHED")
         pid, host = os.getpid(), socket.gethostname()
         me = Launcher(pid=pid, started=process_start(pid), host=host, boot=_boot(), room=" " * ROOM, end=None)
         write_json(folder.launcher, me.model_dump(mode="json"))
@@ -93,21 +93,24 @@ def must_be_over(folder: RunDir) -> None:
     while (reason := alive(folder)) and _is_leaving(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     if reason:
-        raise RunDirError(f"{folder.path} is still running: {reason}; stop it first")
+        raise RunDirError(f"{folder.path} is still running: {reason}")
 
 
 def alive(folder: RunDir) -> str | None:
-    """Which process of the run is alive, in words."""
+    """Which process of the run is alive, in words, and what to do about it.
+
+    That of another host is, until that host has recorded an end.
+    """
     launcher = read_launcher(folder)
     if launcher and not launcher.is_local:
-        recent = [status for status in read_statuses(folder) if time.time() - status.time < REMOTE_S]
-        return f"on {launcher.host}" if recent and not folder.end.exists() else None
+        gone = f"if that host is gone, remove {folder.launcher}"
+        return None if folder.end.exists() else f"its launcher is on {launcher.host}; {gone}"
     if launcher and launcher.boot != _boot():
         return None
     if launcher and launcher.pid != os.getpid() and launcher.lives() and not folder.end.exists():
-        return f"its launcher is process {launcher.pid}"
+        return f"its launcher is process {launcher.pid}; stop it first"
     workers = [status for status in read_statuses(folder) if status.lives()]
-    return f"its process {workers[0].pid} has not ended" if workers else None
+    return f"its process {workers[0].pid} has not ended; stop it first" if workers else None
 
 
 def launcher_lives(folder: RunDir) -> bool:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from mvit.files import read_mapping
 from mvit.rundir.ending import read_ending
 from mvit.rundir.ownership import alive, read_launcher
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import Stage, read_workers
+from mvit.rundir.sweep import trials_of
 
 Status = Literal["FROZEN", "RUNNING", "PAUSED", "FINISHED", "FAILED", "KILLED"]
 
@@ -48,20 +48,9 @@ def status_of_trials(statuses: Iterable[Status]) -> Status:
 
     Trials that never started, beside others that ended, were stopped before their turn.
     """
-    found = set(statuses)
-    if not found or found == {"FROZEN"}:
+    unique = set(statuses)
+    if not unique or unique == {"FROZEN"}:
         return "FROZEN"
-    for status in ("RUNNING", "KILLED", "FAILED", "PAUSED"):
-        if status in found:
-            return status
-    return "KILLED" if "FROZEN" in found else "FINISHED"
-
-
-def is_sweep(path: Path) -> bool:
-    return RunDir(path).sweep.exists()
-
-
-def trials_of(folder: Path) -> list[RunDir]:
-    """The runs of a sweep, in the order they were asked for."""
-    names = [str(trial["folder"]) for trial in (read_mapping(RunDir(folder).sweep) or {}).get("trials", [])]
-    return [RunDir(folder / name) for name in names]
+    if "FROZEN" in unique:
+        unique.add("KILLED")
+    return next(status for status in ("RUNNING", "KILLED", "FAILED", "PAUSED", "FINISHED") if status in unique)

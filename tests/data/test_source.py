@@ -163,7 +163,7 @@ def test_one_launch_lists_each_directory_once(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", counting)
-    folder = freeze(plan_launch(raw, host=this_host()), tmp_path / "run", argv=[]).folder
+    folder = freeze(plan_launch(raw, host=this_host()), tmp_path / "run", made_of=({}, "")).folder
     for _ in range(2):  # ranks
         run = read_run(folder)
         train, _ = dataset.open_splits(run.config.data, facts=run.plan.dataset, index=folder.data_index)

@@ -227,7 +227,7 @@ def test_a_trial_that_cannot_be_opened_leaves_the_others_their_turn(capsys, made
         (["FINISHED", "FROZEN"], "KILLED"),
         (["FINISHED", "FAILED"], "FAILED"),
         (["FAILED", "KILLED"], "KILLED"),
-        (["FAILED", "FROZEN"], "FAILED"),
+        (["FAILED", "FROZEN"], "KILLED"),
         (["PAUSED", "FINISHED"], "PAUSED"),
         (["RUNNING", "FAILED"], "RUNNING"),
     ],

@@ -65,12 +65,19 @@ def past_runs(config: RunConfig, plan: LaunchPlan, runs: Path) -> PastRuns:
     """The last finished runs below `runs` that compile the same graphs."""
     results: list[TrainResult | EvaluateResult] = []
     files = [*runs.glob("*/*/result.json"), *runs.glob("*/*/*/result.json")]
-    for file in sorted(files, key=lambda file: file.stat().st_mtime)[-MOST_READ:]:
+    for file in sorted(files, key=_modified)[-MOST_READ:]:
         with suppress(RunDirError):
             past = read_run(RunDir(file.parent))
             if past.plan.graphs == plan.graphs and _alike(past.config, config) and (r := read_result(past.folder)):
                 results.append(r)
     return PastRuns(trains=config.task.kind == "train", steps=plan.last_step, results=tuple(results))
+
+
+def _modified(file: Path) -> float:
+    """When the file was written; one that a resumed run has just removed comes first."""
+    with suppress(OSError):
+        return file.stat().st_mtime
+    return 0.0
 
 
 def _alike(one: RunConfig, other: RunConfig) -> bool:

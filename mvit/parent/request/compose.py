@@ -260,7 +260,21 @@ def _filled(composed: DictConfig, request: Request, composer: Composer) -> dict[
         for section, values in sections.items():
             composed[section] = values
         raw = _plain(composed)
+    _make_absolute(raw)
     return raw
+
+
+PATHS = (("data", "root"), ("data", "class_names"), ("init", "checkpoint"), ("task", "checkpoint"))
+"""Values that are paths, from the working directory; a run may be executed from another one."""
+
+
+def _make_absolute(raw: dict[str, Any]) -> None:
+    for section, key in PATHS:
+        values = raw.get(section)
+        if isinstance(values, dict):
+            value = cast(dict[str, Any], values).get(key)
+            if isinstance(value, str) and value and value != "???":
+                values[key] = str(Path(value).absolute())
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +13,26 @@ from mvit import console
 from mvit.config import MlflowTracking, NoTracking
 from mvit.console import mvit_command, shown
 from mvit.errors import ConfigError, Problem, RunDirError
-from mvit.files import read_json, write_json
-from mvit.parent import orphans
+from mvit.parent import orphans, provenance
+from mvit.parent.announce import announce
 from mvit.parent.foreground import follow
 from mvit.parent.freeze import Planned, Surveys, freeze, plan_launch, runs_of
 from mvit.parent.host import CHECKOUT, Host, this_host
-from mvit.parent.launch import announce, show_plan
+from mvit.parent.launch import show_plan
 from mvit.parent.report.row import result_row
 from mvit.parent.report.table import TrialResult, sweep_lines
 from mvit.parent.signals import Interrupted
-from mvit.parent.slot import Slot, slot_from_environment
+from mvit.parent.slot import Slot, must_fit, slot_from_environment
 from mvit.parent.tracking.content import mlflow_status
 from mvit.parent.tracking.store import problem_of, store_uri
 from mvit.parent.tracking.sweep_run import close_sweep, open_sweep
-from mvit.rundir.ending import EndStatus, record_end, record_mirrored
+from mvit.rundir.ending import EndStatus, Outcome, record_end, record_mirrored
 from mvit.rundir.frozen import Run, read_run
 from mvit.rundir.ownership import owned
 from mvit.rundir.paths import RunDir, new_run_id, writable
 from mvit.rundir.result import best_accuracy, read_result
-from mvit.rundir.state import Status, run_status, status_of_trials, trials_of
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One of the runs that were asked for: its overrides, as a person would type them for it alone."""
-
-    overrides: tuple[str, ...]
-    folder: str
-
+from mvit.rundir.state import Status, run_status, status_of_trials
+from mvit.rundir.sweep import Trial, read_trials, trials_of, write_trials
 
 Compose = Callable[[Sequence[str]], Mapping[str, Any]]
 """Composes the configuration of a trial from its overrides; raises `ConfigError`."""
@@ -81,12 +73,15 @@ def freeze_sweep(
     folder = runs_of(planned[0].config) / new_run_id()
     width = len(str(len(planned) - 1))
     names = [f"{number:0{width}d}-{new_run_id()}" for number in range(len(planned))]
+    made_of = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint="")
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=False)
     try:
-        runs = [freeze(trial, folder / name, argv=argv) for trial, name in zip(planned, names, strict=True)]
+        runs = [freeze(trial, folder / name, made_of=made_of) for trial, name in zip(planned, names, strict=True)]
         with writable(folder):
-            trials = [asdict(Trial(tuple(o), name)) for o, name in zip(overrides, names, strict=True)]
-            write_json(RunDir(folder).sweep, {"trials": trials})
-    except (RunDirError, Interrupted):
+            trials = (Trial(overrides=tuple(o), folder=name) for o, name in zip(overrides, names, strict=True))
+            write_trials(folder, tuple(trials))
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder, runs
@@ -94,13 +89,20 @@ def freeze_sweep(
 
 def launch_sweep(trials: Sequence[Sequence[str]], *, compose: Compose, argv: Sequence[str]) -> int:
     """Plan all trials, freeze them, run them in order; returns the exit code, raises `ConfigError` for wrong ones."""
+    if not trials:
+        raise ConfigError(Problem("-m", None, "gives no trials: an axis has no values", "give each axis a value"))
     host, slot = this_host(), slot_from_environment()
     planned = plan_trials(trials, compose=compose, host=host)
+    for key in ("dry_run", "freeze"):
+        if len({getattr(trial.config, key) for trial in planned}) > 1:
+            raise ConfigError(Problem(key, None, "differs between the trials", "give it one value"))
+    for trial in planned:
+        must_fit(slot, trial.plan)
     config = planned[0].config
     if config.dry_run:
         for number, trial in enumerate(planned, 1):
             console.say(f"mvit: trial {number} of {len(planned)}: {' '.join(trials[number - 1])}")
-            show_plan(trial, host=host)
+            show_plan(trial, host=host, slot=slot)
         return 0
     orphans.close(CHECKOUT / config.runs_dir)
     folder, runs = freeze_sweep(planned, trials, argv=argv)
@@ -115,16 +117,18 @@ def launch_sweep(trials: Sequence[Sequence[str]], *, compose: Compose, argv: Seq
 def run_sweep(folder: Path, runs: Sequence[Run], *, slot: Slot) -> int:
     """Run these trials of the sweep, one after the other, and close it; returns the exit code.
 
-    A trial that is busy elsewhere leaves the others their turn; a signal ends the sweep.
+    A trial that is busy elsewhere does not keep the others; one that is stopped ends the sweep.
     """
     with owned(RunDir(folder)):
         tracking = runs[0].config.tracking if runs else NoTracking(kind="none")
-        store = tracking if isinstance(tracking, MlflowTracking) and _open(folder, tracking) else None
-        codes = [0]
+        store, codes = None, [0]
         try:
+            if isinstance(tracking, MlflowTracking) and _open(folder, tracking):
+                store = tracking
             for run in runs:
-                codes.append(_run_trial(run, slot=slot))
-                if codes[-1] >= 128:
+                outcome = _run_trial(run, slot=slot)
+                codes.append(outcome.exit_code if outcome else 2)
+                if outcome and (outcome.status in ("KILLED", "PAUSED") or outcome.exit_code >= 128):
                     break
         except Interrupted as interrupted:  # between two trials
             codes.append(interrupted.exit_code)
@@ -132,13 +136,14 @@ def run_sweep(folder: Path, runs: Sequence[Run], *, slot: Slot) -> int:
     return max(codes)
 
 
-def _run_trial(run: Run, *, slot: Slot) -> int:
+def _run_trial(run: Run, *, slot: Slot) -> Outcome | None:
+    """None for a trial that cannot be run here and now."""
     try:
         announce(run)
-        return follow(run, slot=slot).exit_code
+        return follow(run, slot=slot)
     except RunDirError as error:
         console.complain([str(error)])
-        return 2
+        return None
 
 
 def _open(folder: Path, tracking: MlflowTracking) -> str | None:
@@ -180,11 +185,11 @@ def _close(folder: Path, tracking: MlflowTracking | None) -> None:
 def _results(folder: Path) -> list[TrialResult]:
     """The results of the trials that are FINISHED, in their order."""
     results: list[TrialResult] = []
-    for trial in read_json(RunDir(folder).sweep)["trials"]:
-        run_dir = RunDir(folder / trial["folder"])
+    for trial in read_trials(folder):
+        run_dir = RunDir(folder / trial.folder)
         if run_status(run_dir) == "FINISHED" and (result := read_result(run_dir)) is not None:
             row = result_row(read_run(run_dir), result)
-            results.append(TrialResult(trial["folder"], trial["overrides"], row))
+            results.append(TrialResult(trial.folder, list(trial.overrides), row))
     return results
 
 

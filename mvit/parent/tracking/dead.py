@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from mvit.parent.tracking.content import sync_command
+from mvit.parent.tracking.content import mlflow_status, sync_command
 from mvit.parent.tracking.mirror import (
     last_sign,
     record_at,
@@ -19,13 +19,14 @@ from mvit.parent.tracking.store import (
     uri_of,
     within,
 )
+from mvit.rundir.ending import EndStatus
 from mvit.rundir.paths import RunDir
 
 CLOSE_TIMEOUT_S = 5.0
 """Longest wait for the store of a run that is dead."""
 
 
-def close_dead(folder: RunDir, status: str) -> str | None:
+def close_dead(folder: RunDir, status: EndStatus) -> str | None:
     """Give the run of a launcher that is gone its status, where it is still RUNNING and was made on this host.
 
     Returns one line on trouble, after a few seconds at most; never raises.
@@ -42,7 +43,7 @@ def close_dead(folder: RunDir, status: str) -> str | None:
         client = connect(uri)
         run = client.get_run(run_id)
         if run.info.status == "RUNNING" and run.data.tags.get("host") == socket.gethostname():
-            client.set_terminated(run_id, status, int(last_sign(folder) * 1000))
+            client.set_terminated(run_id, mlflow_status(status), int(last_sign(folder) * 1000))
 
     try:
         load()  # takes seconds, but cannot hang

@@ -40,7 +40,7 @@ from mvit.parent.tracking.store import (
 from mvit.rundir.ending import EndStatus
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
-from mvit.rundir.state import is_sweep
+from mvit.rundir.sweep import is_sweep
 
 FLUSH_EVERY_S = 2.0
 RETRY_UP_TO_S = 30.0

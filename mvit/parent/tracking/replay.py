@@ -35,12 +35,13 @@ from mvit.parent.tracking.mirror import (
 )
 from mvit.parent.tracking.store import connect, ensure_experiment, reason, shown, store_uri, uri_of
 from mvit.parent.tracking.sweep_run import close_sweep, open_sweep
-from mvit.rundir.ending import record_mirrored
+from mvit.rundir.ending import EndStatus, record_mirrored
 from mvit.rundir.frozen import Run, read_run
 from mvit.rundir.ownership import alive
 from mvit.rundir.paths import RunDir
 from mvit.rundir.result import best_accuracy
-from mvit.rundir.state import is_sweep, run_status, sweep_status, trials_of
+from mvit.rundir.state import run_status, sweep_status
+from mvit.rundir.sweep import is_sweep, trials_of
 
 PATIENCE_S = 60
 """Limit for one answer of a server: here somebody waits for the points, not for the end of a run."""
@@ -108,18 +109,21 @@ class _Store:
         for run in runs:
             sweep = run.folder.path.parent
             with claimed(run.folder) as free:
-                why = alive(run.folder) if free else "it is being mirrored"
-                if why:
-                    print(f"{console.shown(run.folder.path)}: left alone: {why}")
-                elif run_status(run.folder) == "FROZEN":
-                    print(f"{console.shown(run.folder.path)}: left alone: it was not started")
-                else:
-                    sent += self._play(run)
+                status = run_status(run.folder)
+                match status if free else None:
+                    case None:
+                        print(f"{console.shown(run.folder.path)}: skipped: it is being mirrored")
+                    case "RUNNING":
+                        print(f"{console.shown(run.folder.path)}: skipped: {alive(run.folder) or 'it is running'}")
+                    case "FROZEN":
+                        print(f"{console.shown(run.folder.path)}: skipped: not started")
+                    case ended:
+                        sent += self._play(run, ended)
             if is_sweep(sweep) and sweep.is_relative_to(below):
                 sweeps[sweep] = None
         return sent + sum(self._close(sweep) for sweep in sweeps)
 
-    def _play(self, run: _Run) -> bool:
+    def _play(self, run: _Run, status: EndStatus) -> bool:
         """Whether something was sent of the run."""
         target = self._target(run.place)
         tags = run_tags(tags_of(run.run), parent_run_id=self._parent(run))
@@ -128,7 +132,7 @@ class _Store:
         had = mirror.record["points"]
         mirror.set_params(parameters_of(run.run))
         mirror.set_tags(tags, replacing=False)
-        ending = _ending(run)
+        ending = _ending(run, status)
         torn = ""
         try:
             mirror.close(ending, asking=True)
@@ -182,15 +186,14 @@ def _read(folder: RunDir, *, uri: str | None, experiment: str | None) -> _Run | 
     elif isinstance(tracking, MlflowTracking):
         where = uri_of(record["store"]) if record else store_uri(tracking, CHECKOUT)
     else:
-        print(f"{console.shown(folder.path)}: is not to be mirrored (tracking.kind none), unless --uri names a store")
+        print(f"{console.shown(folder.path)}: skipped: tracking=none; pass --uri to send it")
         return None
     return _Run(run, _Place(where, experiment or own))
 
 
-def _ending(run: _Run) -> Ending:
-    """The end that the folder tells."""
-    folder, status = run.folder, run_status(run.folder)
-    assert status not in ("RUNNING", "FROZEN"), "left alone"
+def _ending(run: _Run, status: EndStatus) -> Ending:
+    """What goes with a run that ended so."""
+    folder = run.folder
     picture = picture_of(folder)
     if folder.confusion.exists() and not picture.exists():
         try:

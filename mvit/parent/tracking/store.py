@@ -128,7 +128,7 @@ def artifact_root(uri: str, experiment: str) -> str | None:
 def _one_at_a_time(uri: str) -> AbstractContextManager[object]:
     """Processes that together make a SQLite store crash; an experiment, and they get two or the default one."""
     database = database_of(uri)
-    return lock(database.with_name(f"{database.name}.lock")) if database else nullcontext()
+    return lock(database.with_name(f"{database.name}.lock"), create=True) if database else nullcontext()
 
 
 def prepare(uri: str) -> None:

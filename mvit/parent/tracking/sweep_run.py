@@ -33,7 +33,7 @@ def open_sweep(folder: Path, *, tracking: MlflowTracking, uri: str, name: str, t
     """
 
     def act() -> str:
-        with lock(folder / ".tracking.lock"):  # trials may start at once, each in a process of its own
+        with lock(folder / ".tracking.lock", create=True):  # trials may start at once, each in a process of its own
             record = recorded(folder / "tracking.json", uri)
             if record is None:
                 client = connect(uri)

@@ -431,13 +431,18 @@ class AscendTopology(Frozen):
 
 
 class LimitsConfig(Frozen):
-    """Seconds a worker may be in a stage without getting on; a run past them is ended, naming stage and rank."""
+    """The limits of the stages that every task has."""
 
     join_s: float = Field(gt=0.0, description="From the start of the processes until they have found each other.")
     data_s: float = Field(gt=0.0, description="Opening the data and building the network.")
     compile_s: float = Field(gt=0.0, description="Compiling all graphs.")
-    step_s: float = Field(gt=0.0, description="One training step, checkpoints included.")
     evaluate_s: float = Field(gt=0.0, description="One whole evaluation.")
+
+
+class TrainLimitsConfig(LimitsConfig):
+    """Seconds a worker may be in a stage without getting on; a run past them is ended, naming stage and rank."""
+
+    step_s: float = Field(gt=0.0, description="One training step, checkpoints included.")
 
 
 class MlflowTracking(Frozen):
@@ -497,7 +502,6 @@ class CommonConfig(Frozen):
     data: Data
     precision: Precision
     topology: Topology
-    limits: LimitsConfig
     tracking: Tracking
 
 
@@ -505,6 +509,7 @@ class TrainRun(CommonConfig):
     """A run of task=train."""
 
     task: TrainTask
+    limits: TrainLimitsConfig
     seed: int = Field(ge=0, lt=2**31, description="Seeds initial weights, order of images, augmentation and dropout.")
     init: Init
     augment: AugmentConfig
@@ -533,6 +538,7 @@ class EvaluateRun(CommonConfig):
     """A run of task=evaluate."""
 
     task: EvaluateTask
+    limits: LimitsConfig
 
     @property
     def eval_batch_size(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -29,7 +29,8 @@ def _lines() -> Iterator[str]:
     yield "|---|---|---|"
     for name in _fields():
         if name not in _groups():
-            yield from _rows("", _owner(name), skip=set(_owner(name).model_fields) - {name}, note=_used_by(name))
+            skip = set(_owner(name).model_fields) - {name}
+            yield from _rows("", _owner(name), skip, {name: _used_by(name)})
     yield ""
     for group, models in _groups().items():
         yield f"## {group}"
@@ -47,7 +48,8 @@ def _lines() -> Iterator[str]:
             if model.__doc__:
                 yield model.__doc__.strip()
                 yield ""
-            yield from _table(f"{group}.", model, skip={"kind"})
+            notes = {key: _used_by(group, key=key) for key in model.model_fields} if len(models) == 1 else {}
+            yield from _table(f"{group}.", model, skip={"kind"}, notes=notes)
 
 
 def _fields() -> list[str]:
@@ -60,9 +62,14 @@ def _owner(name: str) -> type[CommonConfig]:
     return next(model for model in TASKS.values() if name in model.model_fields)
 
 
-def _used_by(name: str) -> str:
-    users = [f"`task={task}`" for task, model in TASKS.items() if name in model.model_fields]
-    return "" if len(users) == len(TASKS) else f" Only for {', '.join(users)}."
+def _used_by(name: str, *, key: str | None = None) -> str:
+    """Which tasks use a section, or a key of it, where not all do."""
+    runs = {task: model for task, model in TASKS.items() if name in model.model_fields}
+    users = [
+        task for task, run in runs.items() if not key or any(key in one.model_fields for one in _models(run, name))
+    ]
+    everyone = runs if key else TASKS
+    return "" if len(users) == len(everyone) else f" Only for {', '.join(f'`task={task}`' for task in users)}."
 
 
 def _groups() -> dict[str, list[type[Frozen]]]:
@@ -70,8 +77,9 @@ def _groups() -> dict[str, list[type[Frozen]]]:
     found: dict[str, list[type[Frozen]]] = {}
     for name in _fields():
         models = [model for run in TASKS.values() if name in run.model_fields for model in _models(run, name)]
-        if models:
-            found[name] = list(dict.fromkeys(models))
+        if models:  # what one task adds to another's model is a key of one table
+            extended = {base for model in models for base in model.__mro__[1:]}
+            found[name] = [model for model in dict.fromkeys(models) if model not in extended]
     return found
 
 
@@ -79,8 +87,8 @@ def _models(run: type[CommonConfig], name: str) -> list[type[Frozen]]:
     return variants(get_type_hints(run, include_extras=True)[name])
 
 
-def _table(prefix: str, model: type[Frozen], *, skip: set[str]) -> Iterator[str]:
-    rows = list(_rows(prefix, model, skip))
+def _table(prefix: str, model: type[Frozen], *, skip: set[str], notes: Mapping[str, str]) -> Iterator[str]:
+    rows = list(_rows(prefix, model, skip, notes))
     if not rows:
         return
     yield "| key | value | meaning |"
@@ -89,18 +97,19 @@ def _table(prefix: str, model: type[Frozen], *, skip: set[str]) -> Iterator[str]
     yield ""
 
 
-def _rows(prefix: str, model: type[Frozen], skip: set[str], note: str = "") -> Iterator[str]:
+def _rows(prefix: str, model: type[Frozen], skip: set[str], notes: Mapping[str, str]) -> Iterator[str]:
     for name, field in model.model_fields.items():
         if name in skip:
             continue
-        yield f"| `{prefix}{name}` | {_kind(field.annotation, field.metadata)} | {field.description}{note} |"
+        meaning = f"{field.description}{notes.get(name, '')}"
+        yield f"| `{prefix}{name}` | {_kind(field.annotation, field.metadata)} | {meaning} |"
         inner = variants(field.annotation)
         for model in inner:
             if len(inner) == 1:
-                yield from _rows(f"{prefix}{name}.", model, set())
+                yield from _rows(f"{prefix}{name}.", model, set(), {})
             else:
                 yield f"| `{prefix}{name}.kind` | `{kind_of(model)}` | {(model.__doc__ or '').strip()} |"
-                yield from _rows(f"{prefix}{name}.", model, {"kind"})
+                yield from _rows(f"{prefix}{name}.", model, {"kind"}, {})
 
 
 def _kind(annotation: Any, metadata: list[Any]) -> str:

@@ -16,7 +16,7 @@ from mvit.rundir.paths import RunDir
 SCHEDULER = -1
 """The rank of msrun's scheduler process, which runs the worker's module and never ends by itself."""
 Limit = Literal["join_s", "data_s", "compile_s", "step_s", "evaluate_s"]
-"""A field of `LimitsConfig`."""
+"""A field of `TrainLimitsConfig`; the stages of an evaluation have one of `LimitsConfig`."""
 
 
 class Stage(str, Enum):

@@ -95,6 +95,20 @@ def refused(done, *lines):
             ],
         ),
         (
+            [
+                *("task=evaluate", "task.checkpoint=x", "optimizer.lr=9", "train.epochs=3", "limits.step_s=9"),
+                *("topology=cpu", "topology.jit_level=O2"),
+            ],
+            [
+                "optimizer.lr: not used by task=evaluate; remove it, or use task=train",
+                "train.epochs: not used by task=evaluate; remove it, or use task=train",
+                "topology.jit_level: not used by topology=cpu; remove it, or use topology=ascend_1, ascend_2x8 or"
+                " ascend_8",
+                "limits.step_s: not used by task=evaluate; remove it, or use task=train",
+                "task.checkpoint: 'x' does not exist; name a .safetensors file or the folder of a finished run",
+            ],
+        ),
+        (
             ["-m", "task=evaluate", "task.checkpoint=x.safetensors", "optimizer=sgd,lion"],
             [
                 "optimizer: not used by task=evaluate; remove it, or use task=train",

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from mvit.config import LimitsConfig
+from mvit.config import TrainLimitsConfig
 from mvit.parent import signals, supervise, watchdog
 from mvit.parent.command import Command
 from mvit.parent.host import free_port
@@ -60,7 +60,7 @@ def short_grace(monkeypatch):
     monkeypatch.setattr(supervise, "POLL_S", 0.05)
 
 
-LIMITS = LimitsConfig(join_s=60.0, data_s=60.0, compile_s=60.0, step_s=60.0, evaluate_s=60.0)
+LIMITS = TrainLimitsConfig(join_s=60.0, data_s=60.0, compile_s=60.0, step_s=60.0, evaluate_s=60.0)
 
 
 def supervised(command, folder, *, limits=LIMITS):

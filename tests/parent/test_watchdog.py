@@ -3,12 +3,12 @@
 import os
 import socket
 
-from mvit.config import LimitsConfig
+from mvit.config import TrainLimitsConfig
 from mvit.parent.watchdog import Watchdog
 from mvit.process import process_start
 from mvit.rundir.status import Stage, WorkerStatus
 
-LIMITS = LimitsConfig(join_s=60.0, data_s=60.0, compile_s=60.0, step_s=60.0, evaluate_s=60.0)
+LIMITS = TrainLimitsConfig(join_s=60.0, data_s=60.0, compile_s=60.0, step_s=60.0, evaluate_s=60.0)
 
 
 def replace_limits(**limits):

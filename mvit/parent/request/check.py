@@ -144,9 +144,12 @@ def _translate(section: str, annotation: Any, error: Any, *, model: type[CommonC
 
 
 def _extra(section: str, where: list[Any], siblings: list[type[Frozen]], *, model: type[CommonConfig]) -> Problem:
-    """A key that its section does not have: that of another kind, or of none."""
+    """A key that its section does not have: that of another kind or task, or of none."""
     path = ".".join([section, *(str(part) for part in where)])
     chosen = siblings[0]
+    if "kind" not in chosen.model_fields:
+        owners, task = keys.owners(path), next(kind for kind, one in TASKS.items() if one is model)
+        return keys.unused(path, by=f"task={task}", owners=owners) if owners else keys.unknown(path, model)
     if len(where) == 1 and (owners := keys.owners_of_key(section, where[0], chosen=chosen)):
         return keys.unused(path, by=f"{section}={kind_of(chosen)}", owners=owners)
     if path in keys.keys_of(model):

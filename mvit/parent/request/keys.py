@@ -102,9 +102,9 @@ def unused(path: str, *, by: str, owners: Iterable[str]) -> Problem:
     return Problem(path, None, f"not used by {by}", f"remove it, or use {one_of(list(owners))}")
 
 
-def owners(section: str) -> list[str]:
-    """The tasks that use a section, as they are chosen."""
-    return [f"task={task}" for task, model in TASKS.items() if section in model.model_fields]
+def owners(path: str) -> list[str]:
+    """The tasks that use a section or a key, as they are chosen."""
+    return [f"task={task}" for task, model in TASKS.items() if path in keys_of(model)]
 
 
 def options_of_kind(section: str, kind: str) -> list[str]:

@@ -58,10 +58,10 @@ def once_for_all_data(pairs: list[Pair]) -> list[Pair]:
     return [pair for pair in pairs if dict(pair.option.kinds).get("data", "synthetic") == "synthetic"]
 
 
-def observations(configs: set[RunConfig], room: Path) -> dict[RunConfig, dict[str, Any]]:
+def observations(configs: list[RunConfig], room: Path) -> dict[RunConfig, dict[str, Any]]:
     """Execute a run of each configuration, in two processes at once, and look at what it leaves."""
     runs: dict[RunConfig, Run] = {}
-    for number, config in enumerate(configs):
+    for number, config in enumerate(dict.fromkeys(configs)):
         survey = dataset.survey(config.data)
         runs[config] = Run(create_run_dir(room / str(number)), config, make_plan(config, host=HOST, facts=survey.facts))
         survey.write_index(runs[config].folder.data_index)
@@ -100,7 +100,7 @@ def _observed(folder: RunDir) -> dict[str, Any]:
 @pytest.mark.timeout(600)
 def test_every_other_option_changes_the_network_or_what_a_run_ends_with(left_to_workers, tmp_path):
     pairs = once_for_all_data([pair for pair in left_to_workers if pair.option.section in OF_WORKERS])
-    observed = observations({config for pair in pairs for config in pair.configs}, tmp_path)
+    observed = observations([config for pair in pairs for config in pair.configs], tmp_path)
     without: list[str] = []
     proved: Counter[str] = Counter()
     for pair in pairs:

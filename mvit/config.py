@@ -562,7 +562,7 @@ RunConfig = Annotated[
 ]
 """One run: a task, and the sections that it uses."""
 
-_ANY_RUN = TypeAdapter[TrainRun | EvaluateRun](RunConfig)
+_ANY_RUN: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)
 
 
 def validated(raw: Mapping[str, Any]) -> RunConfig:

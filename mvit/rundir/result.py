@@ -40,14 +40,14 @@ class EvaluateResult(Frozen):
 
 
 Result = Annotated[TrainResult | EvaluateResult, Field(discriminator="task")]
-_ADAPTER: TypeAdapter[TrainResult | EvaluateResult] = TypeAdapter(Result)
+_ADAPTER: TypeAdapter[Result] = TypeAdapter(Result)
 
 
-def write_result(folder: RunDir, result: TrainResult | EvaluateResult) -> None:
+def write_result(folder: RunDir, result: Result) -> None:
     write_json(folder.result, result.model_dump(mode="json"))
 
 
-def read_result(folder: RunDir) -> TrainResult | EvaluateResult | None:
+def read_result(folder: RunDir) -> Result | None:
     """The result; None while there is none, or where it is torn."""
     with suppress(OSError, ValueError):
         return _ADAPTER.validate_json(read_json_bytes(folder.result))

@@ -13,7 +13,7 @@ from mvit.errors import RunDirError
 from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import read_run
 from mvit.rundir.paths import RunDir
-from mvit.rundir.result import EvaluateResult, TrainResult, read_result
+from mvit.rundir.result import Result, read_result
 
 MOST_READ = 200
 """Results that are read for an estimate, the newest ones."""
@@ -25,7 +25,7 @@ class PastRuns:
 
     trains: bool
     steps: int
-    results: tuple[TrainResult | EvaluateResult, ...]
+    results: tuple[Result, ...]
 
     def run_time(self) -> str:
         """Time of the whole run, in words."""
@@ -63,7 +63,7 @@ def _from(seconds: list[float]) -> str:
 
 def past_runs(config: RunConfig, plan: LaunchPlan, runs: Path) -> PastRuns:
     """The last finished runs below `runs` that compile the same graphs."""
-    results: list[TrainResult | EvaluateResult] = []
+    results: list[Result] = []
     files = [*runs.glob("*/*/result.json"), *runs.glob("*/*/*/result.json")]
     for file in sorted(files, key=_modified)[-MOST_READ:]:
         with suppress(RunDirError):

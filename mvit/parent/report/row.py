@@ -6,10 +6,10 @@ from pathlib import Path
 
 from mvit.rundir.checkpoints import tagged
 from mvit.rundir.frozen import Run
-from mvit.rundir.result import EvaluateResult, TrainResult
+from mvit.rundir.result import EvaluateResult, Result
 
 
-def result_row(run: Run, result: TrainResult | EvaluateResult) -> dict[str, str]:
+def result_row(run: Run, result: Result) -> dict[str, str]:
     """The columns of MindCV's published table, and the global batch and the best accuracy beside its own.
 
     `-` stands for what this run did not measure.

@@ -8,15 +8,14 @@ from pathlib import Path
 
 from mvit.config import (
     AscendTopology,
+    CheckpointConfig,
     CpuTopology,
     Data,
     Init,
     ModelConfig,
-    RandomInit,
     Schedule,
     Task,
     TrainConfig,
-    TrainTask,
 )
 from mvit.errors import Problem
 from mvit.parent.host import Host
@@ -44,7 +43,7 @@ def host_rules(host: Host) -> list[Rule]:
 
 
 def _checkpoint(key: str, section: Task | Init) -> Iterator[Problem]:
-    if isinstance(section, (TrainTask, RandomInit)):
+    if not isinstance(section, CheckpointConfig):
         return
     path, where = Path(section.checkpoint), f"{key}.checkpoint"
     if not path.exists():

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from safetensors import safe_open
 
-from mvit.config import EvaluateTask, Init, ModelConfig, RandomInit, RunConfig, Task, TrainRun, TrainTask, WeightsInit
+from mvit.config import CheckpointConfig, EvaluateTask, Init, ModelConfig, RunConfig, Task, TrainRun, WeightsInit
 from mvit.errors import Problem
 from mvit.files import read_json
 from mvit.models import spec
@@ -64,7 +64,7 @@ def fits_network(key: str, section: Task | Init, model: ModelConfig) -> Iterator
 
     A head of other classes is made new where training starts from it.
     """
-    if isinstance(section, (TrainTask, RandomInit)) or not Path(section.checkpoint).exists():
+    if not isinstance(section, CheckpointConfig) or not Path(section.checkpoint).exists():
         return
     path, where = checkpoint_file(Path(section.checkpoint)), f"{key}.checkpoint"
     if path is None or not path.exists():
@@ -94,7 +94,7 @@ def starts_from(init: WeightsInit, *, num_classes: int) -> str:
 
 
 def _conventions(section: Task | Init) -> dict[str, Any]:
-    if isinstance(section, (TrainTask, RandomInit)) or not Path(section.checkpoint).exists():
+    if not isinstance(section, CheckpointConfig) or not Path(section.checkpoint).exists():
         return {}
     return conventions_of(Path(section.checkpoint))
 

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import CHECKOUT, TINY
 
 SMALL = ("data.image_size=32", "train.epochs=1", "train.global_batch_size=8", "train.eval_batch_size=8")
-FEW = ("data=synthetic", "data.num_train=16", "data.num_val=8", *SMALL)
+FEW = ("data=synthetic", "data.num_train=32", "data.num_val=8", *SMALL)
 
 
 @dataclass(frozen=True)

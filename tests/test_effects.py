@@ -97,7 +97,8 @@ def _observed(folder: RunDir) -> dict[str, Any]:
 
 
 @pytest.mark.mindspore
-@pytest.mark.timeout(600)
+@pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_every_other_option_changes_the_network_or_what_a_run_ends_with(left_to_workers, tmp_path):
     pairs = once_for_all_data([pair for pair in left_to_workers if pair.option.section in OF_WORKERS])
     observed = observations([config for pair in pairs for config in pair.configs], tmp_path)

@@ -20,8 +20,8 @@ from mvit.errors import ConfigError
 from mvit.models.spec import groups, parameter_shapes
 from mvit.parent import execute, launch
 from mvit.parent.command import make_command
-from mvit.parent.freeze import readable
-from mvit.parent.host import Host
+from mvit.parent.freeze import Surveys
+from mvit.parent.host import CHECKOUT, Host
 from mvit.parent.plan import make_plan
 from mvit.parent.report.row import result_row
 from mvit.parent.request.launch_rules import data_rules
@@ -194,7 +194,15 @@ def _views(subject: Subject) -> object:
 def _unreadable(subject: Subject) -> object:
     """What becomes of images that cannot be decoded."""
     try:
-        return readable(subject.config, subject.survey).facts
+        return (
+            Surveys()
+            .readable(
+                subject.config.data,
+                training=isinstance(subject.config, TrainRun),
+                cache=CHECKOUT / subject.config.runs_dir / ".readable",
+            )
+            .facts
+        )
     except ConfigError as error:
         return [str(problem) for problem in error.problems]
 

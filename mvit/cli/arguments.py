@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage]
+"""Where a command adds its parser; argparse has no public name for what `add_subparsers` returns."""
 
 MAX_SIDE = 8192
 """Pixels of a generated image; two at a time fit into ordinary memory."""

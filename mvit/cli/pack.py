@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mvit.cli.arguments import positive
+from mvit.cli.arguments import Commands, positive
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "pack",
         help="pack an image folder into MindRecord shards",

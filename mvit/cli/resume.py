@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from mvit.cli.arguments import Commands
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "resume",
         help="continue a run, or the unfinished trials of a sweep",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from mvit.cli.arguments import Commands
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add_to(commands: Commands) -> None:
     about = "execute a frozen run (launch.py ... freeze=true)"
     parser = commands.add_parser("run", help=about, description=f"{about.capitalize()}.")
     parser.add_argument("run", metavar="RUN", help="its folder, short id or MLflow run id")

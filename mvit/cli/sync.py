@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from mvit.cli.arguments import Commands
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "sync",
         help="send run folders to a tracking store",

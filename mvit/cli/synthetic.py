@@ -6,10 +6,10 @@ import argparse
 import shlex
 from pathlib import Path
 
-from mvit.cli.arguments import image_size, non_negative, positive
+from mvit.cli.arguments import Commands, image_size, non_negative, positive
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "synthetic",
         help="write a folder of generated images",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from mvit.cli.arguments import port
+from mvit.cli.arguments import Commands, port
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "ui",
         help="show the runs in MLflow",

@@ -7,8 +7,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from mvit.cli.arguments import Commands
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add_to(commands: Commands) -> None:
     about = "import weights of timm, transformers or MindCV"
     parser = commands.add_parser("weights", help=about, description=f"{about[0].upper()}{about[1:]}.")
     parser.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from mvit.config import DigitsData
 from mvit.data.sample import Array
@@ -13,6 +13,7 @@ from mvit.plan import DatasetFacts
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
 NUM_TRAIN, NUM_VAL = 1437, 360
 
@@ -29,16 +30,20 @@ class Digits:
     def splits(self, _facts: DatasetFacts, _index: Path, /) -> tuple[Enlarged, Enlarged]:
         """Every fifth of the digits sorted by class, shuffled within a class, is held out: 360, in proportion."""
         import numpy as np
-        from sklearn.datasets import load_digits  # takes a second
 
-        digits = load_digits()
-        order = np.random.Generator(np.random.Philox(key=0)).permutation(len(digits.target))
-        order = order[np.argsort(digits.target[order], kind="stable")]
+        # Loading scikit-learn takes a second; it carries no types.
+        from sklearn.datasets import load_digits  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+
+        digits = cast(Any, load_digits)()
+        stored: NDArray[np.float64] = digits.images  # (1797, 8, 8), 0 to 16
+        target: NDArray[np.int64] = digits.target
+        order = np.random.Generator(np.random.Philox(key=0)).permutation(len(target))
+        order = order[np.argsort(target[order], kind="stable")]
         held_out = np.arange(len(order)) % 5 == 0
         assert held_out.sum() == NUM_VAL
-        grey = (digits.images * (255.0 / 16.0)).round().astype(np.uint8)  # (1797, 8, 8), stored as 0 to 16
+        grey = (stored * (255.0 / 16.0)).round().astype(np.uint8)
         images = np.stack([_enlarge(image, self.data.image_size) for image in grey])
-        labels = digits.target.astype(np.int32)
+        labels = target.astype(np.int32)
         train, val = order[~held_out], order[held_out]
         return Enlarged(images[train], labels[train]), Enlarged(images[val], labels[val])
 
@@ -48,14 +53,14 @@ class Enlarged:
 
     in_memory = True
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int32]) -> None:
         self.images, self.labels = images, labels
 
     def sample(self, index: int) -> Array:
         return Array(self.images[index], f"image {index}")
 
 
-def _enlarge(grey: np.ndarray, size: int) -> np.ndarray:
+def _enlarge(grey: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """(8, 8) uint8 -> (size, size, 3) uint8."""
     import numpy as np
     from PIL import Image

@@ -8,9 +8,10 @@ import secrets
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mvit.errors import DatasetError, Problem
@@ -79,13 +80,14 @@ def write_image_folder(
     return out
 
 
-def picture(random: np.random.Generator, *, label: int, classes: int, size: tuple[int, int]) -> np.ndarray:
+def picture(random: np.random.Generator, *, label: int, classes: int, size: tuple[int, int]) -> NDArray[np.uint8]:
     """(H, W, 3) uint8: noise whose power falls with frequency, and a grating whose angle depends on the class."""
     width, height = size
     image = np.full((height, width, 3), 127.0, np.float32)
     for cells, strength in OCTAVES:
         shape = (min(height, max(2, cells * height // width)), min(width, cells), 3)
-        noise = random.integers(0, 256, shape, np.uint8)
+        # NumPy's types of `integers` are incomplete.
+        noise: NDArray[np.uint8] = cast(Any, random).integers(0, 256, shape, np.uint8)
         smooth = Image.fromarray(noise).resize(size, Image.Resampling.BILINEAR)
         image += (np.asarray(smooth, np.float32) - 127.5) * strength
     angle, phase = np.pi * label / classes, random.uniform(0, 2 * np.pi)

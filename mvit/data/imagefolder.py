@@ -131,7 +131,7 @@ def _classes(root: Path, folder: str, key: str) -> tuple[str, ...]:
 def _split(root: Path, folder: str, classes: Sequence[str], key: str) -> tuple[Split, list[str]]:
     """The split, and the classes without images."""
     with ThreadPoolExecutor(SCANNERS) as pool:
-        images_of = list(pool.map(lambda name: _images(root / folder / name), classes))
+        images_of = list(pool.map(_images, (root / folder / name for name in classes)))
     if not any(images_of):
         rule = f"has no images in {root}"
         raise DatasetError(Problem(key, folder, rule, f"images end in {', '.join(IMAGE_ENDINGS)}"))

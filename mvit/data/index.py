@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from mvit.data.listing import Listing
 from mvit.errors import DataChanged
@@ -21,6 +21,7 @@ from mvit.plan import DatasetFacts
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
 SPLITS = ("train", "val")
 
@@ -30,9 +31,9 @@ class IndexedFiles:
     """The files of one split; paths stay one string, half the memory of a million str."""
 
     joined: bytes
-    ends: np.ndarray
+    ends: NDArray[np.int64]
     """int64 (files + 1,): path i is joined[ends[i]:ends[i + 1]]"""
-    labels: np.ndarray
+    labels: NDArray[np.int32]
     """int32 (files,)"""
 
     def path(self, index: int) -> str:
@@ -44,7 +45,7 @@ def write(path: Path, listing: Listing, *, fingerprint: str) -> None:
     """Write atomically; raises `OSError`."""
     import numpy as np  # here and below: a dry run does without
 
-    arrays: dict[str, np.ndarray] = {"fingerprint": np.array(fingerprint)}
+    arrays: dict[str, NDArray[Any]] = {"fingerprint": np.array(fingerprint)}
     for name, split in zip(SPLITS, (listing.train, listing.val), strict=True):
         encoded = [os.fsencode(file) for file in split.paths]
         arrays[f"{name}.paths"] = np.frombuffer(b"".join(encoded), np.uint8)
@@ -55,7 +56,7 @@ def write(path: Path, listing: Listing, *, fingerprint: str) -> None:
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+                cast(Any, np.lib.format).write_array(member, array, allow_pickle=False)  # NumPy does not type it
     write_bytes(path, content.getvalue())
 
 

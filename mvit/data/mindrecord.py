@@ -14,7 +14,7 @@ import hashlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -25,7 +25,7 @@ from mvit.errors import DatasetError, Problem
 from mvit.plan import DatasetFacts
 
 if TYPE_CHECKING:
-    import numpy as np
+    from numpy.typing import NDArray
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -186,7 +186,7 @@ def packed_file(path: Path) -> PackedFile:
     return PackedFile(file=path.name, bytes=size, sha256=digest.hexdigest())
 
 
-def read_index(folder: Path, shard: Shard) -> np.ndarray:
+def read_index(folder: Path, shard: Shard) -> NDArray[Any]:
     """(count,) of `INDEX`; raises `DatasetError` for one that is damaged."""
     import numpy as np
 

@@ -11,11 +11,11 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Literal
 
@@ -218,7 +218,7 @@ def _verify(out: Path, manifest: Manifest, classes: Sequence[str], *, workers: i
     """Read every file to its end; raises `PackError` naming what is wrong and how to repair it."""
     files = [file for shard in manifest.shards for file in (shard, shard.db, shard.index)]
     with _threads(workers) as pool, _Bar("verifying files", len(files)) as bar:
-        for file, wrong in zip(files, pool.map(lambda file: fault(out, file), files), strict=True):
+        for file, wrong in zip(files, pool.map(fault, repeat(out), files), strict=True):
             if wrong:
                 (out / file.file).unlink(missing_ok=True)  # so that the same command writes that shard again
                 raise PackError(f"{out / file.file} {wrong}; it was removed: run the same command to write it again")
@@ -233,7 +233,7 @@ def _verify(out: Path, manifest: Manifest, classes: Sequence[str], *, workers: i
 
 
 @contextmanager
-def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+def _threads(workers: int) -> Generator[ThreadPoolExecutor]:
     """A pool that drops queued work on the way out."""
     pool = ThreadPoolExecutor(workers)
     try:
@@ -243,7 +243,7 @@ def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _alone(out: Path) -> Generator[None]:
     """Keeps a second packer out; the lock is released when the process ends."""
     with (out / ".lock").open("w") as file:
         try:

@@ -71,7 +71,8 @@ def is_broken(image: Path | bytes) -> bool:
 
     try:
         # `format` is not checked: a JPEG followed by a second picture is an MPO to Pillow, and reads the same.
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=DECODABLE) as opened:
+        opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=DECODABLE)
+        with opened:
             # A JPEG is read whole but scaled: faster.
             opened.draft("RGB", (max(1, opened.width // 8), max(1, opened.height // 8)))
             opened.load()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
 
 DECODABLE = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -72,7 +73,7 @@ class Blob:
 class Array:
     """An image in memory: (H, W, 3) uint8."""
 
-    pixels: np.ndarray
+    pixels: NDArray[np.uint8]
     name: str
 
     def open(self) -> Image.Image:

@@ -1,5 +1,8 @@
 """One MindRecord shard: written, read back, indexed."""
 
+# pyright: basic
+# MindSpore, whose writer this drives, carries no types.
+
 from __future__ import annotations
 
 import json
@@ -11,8 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvit.data.mindrecord import INDEX, Shard, packed_file
 from mvit.data.readable import is_broken
@@ -148,7 +153,7 @@ def _read(path: Path) -> bytes | None:
     return None if is_broken(data) else data
 
 
-def _index(path: Path, labels: Sequence[int], names: Sequence[str], crcs: Sequence[int]) -> np.ndarray:
+def _index(path: Path, labels: Sequence[int], names: Sequence[str], crcs: Sequence[int]) -> NDArray[Any]:
     """(n,) of `INDEX`: where the bytes of each sample are; raises `PackError` if they are not what was written.
 
     MindRecord puts a page p at header + p * page size; its database says at which page and offset a sample begins.

@@ -8,12 +8,13 @@ from mvit.data.sample import Sample
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
 
 class Source(Protocol):
     """One split."""
 
-    labels: np.ndarray
+    labels: NDArray[np.int32]
     """int32 (samples,)"""
 
     @property

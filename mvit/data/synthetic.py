@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from mvit.config import SyntheticData
 from mvit.data.survey import Survey, make_facts
@@ -12,6 +12,7 @@ from mvit.plan import DatasetFacts
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
 
 
@@ -53,7 +54,7 @@ class Drawings:
 class Drawing:
     """One image, drawn when it is opened: by a thread of the loader, not by the training loop."""
 
-    wave: np.ndarray
+    wave: NDArray[np.float64]
     """(size, size), shared by the images of a class"""
     index: int
     stream: int
@@ -67,6 +68,7 @@ class Drawing:
         from PIL import Image
 
         key = np.array([0, (self.stream << 48) | self.index], np.uint64)
-        noise = np.random.Generator(np.random.Philox(key=key)).integers(-64, 64, (*self.wave.shape, 3), np.int16)
+        random = cast(Any, np.random.Generator(np.random.Philox(key=key)))  # NumPy's types of `integers` are incomplete
+        noise: NDArray[np.int16] = random.integers(-64, 64, (*self.wave.shape, 3), np.int16)
         wave = (128 + 48 * self.wave).astype(np.int16)
         return Image.fromarray((noise + wave[..., None]).astype(np.uint8))

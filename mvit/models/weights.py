@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
@@ -41,7 +42,7 @@ class WeightsError(Exception):
 class Imported:
     """Every tensor of `MobileViT` by our name, float32, and what images and network must be like for them."""
 
-    tensors: dict[str, np.ndarray]
+    tensors: dict[str, NDArray[np.float32]]
     library: Library
     model: str  # a file of conf/model
     num_classes: int
@@ -216,7 +217,7 @@ def convert(source: Path) -> Imported:
     naming = _naming(source, tensors)
     config, num_classes, shapes = _recognise(source, naming, tensors)
 
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, NDArray[np.float32]] = {}
     used: set[str] = set()
     for name, shape in shapes.items():
         theirs, third = _place(naming, name, config)
@@ -271,7 +272,7 @@ def load_metadata(path: Path) -> dict[str, Any]:
     return {key: json.loads(value) for key, value in metadata.items()}
 
 
-def _read(source: Path) -> dict[str, np.ndarray]:
+def _read(source: Path) -> dict[str, NDArray[Any]]:
     ending = source.suffix.lower()
     if ending in PICKLES:
         raise _pickle(source)
@@ -293,7 +294,7 @@ def _pickle(source: Path) -> WeightsError:
     return WeightsError(f"{source} {what}; convert it to .safetensors first")
 
 
-def _read_safetensors(source: Path) -> dict[str, np.ndarray]:
+def _read_safetensors(source: Path) -> dict[str, NDArray[Any]]:
     try:
         return load_file(source)
     except (SafetensorError, OSError) as error:
@@ -302,7 +303,7 @@ def _read_safetensors(source: Path) -> dict[str, np.ndarray]:
         raise WeightsError(f"{source} holds a type without NumPy's like: {error}; save it as float32 first") from error
 
 
-def _read_ckpt(source: Path) -> dict[str, np.ndarray]:
+def _read_ckpt(source: Path) -> dict[str, NDArray[Any]]:
     import mindspore as ms
 
     try:
@@ -312,7 +313,7 @@ def _read_ckpt(source: Path) -> dict[str, np.ndarray]:
         raise WeightsError(f"{source} {what}; fetch it again") from error
 
 
-def _naming(source: Path, tensors: Mapping[str, np.ndarray]) -> Naming:
+def _naming(source: Path, tensors: Mapping[str, NDArray[Any]]) -> Naming:
     for naming in NAMINGS:
         if any(name.startswith(naming.mark) for name in tensors):
             return naming
@@ -322,7 +323,7 @@ def _naming(source: Path, tensors: Mapping[str, np.ndarray]) -> Naming:
 
 
 def _recognise(
-    source: Path, naming: Naming, tensors: Mapping[str, np.ndarray]
+    source: Path, naming: Naming, tensors: Mapping[str, NDArray[Any]]
 ) -> tuple[ModelConfig, int, dict[str, tuple[int, ...]]]:
     """The size that most shapes agree with, and what it must have."""
     bias = f"{naming.cells['head']}.bias"
@@ -381,7 +382,7 @@ def _place(naming: Naming, name: str, config: ModelConfig) -> tuple[str, int | N
     return f"{place}.{naming.leaves.get(leaf, leaf)}", third
 
 
-def _float32(source: Path, name: str, value: np.ndarray) -> np.ndarray:
+def _float32(source: Path, name: str, value: NDArray[Any]) -> NDArray[np.float32]:
     if value.dtype.kind != "f":
         raise WeightsError(f"{source}: {name} has type {value.dtype}, not a float; save it as float32 first")
     with np.errstate(over="ignore"):  # what overflows is found below

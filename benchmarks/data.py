@@ -1,10 +1,10 @@
-"""Images per second of the data pipeline, beside a plain Pillow + NumPy loop and MindSpore's own pipeline.
+"""Data benchmark: images per second of our pipeline, a plain Pillow + NumPy loop, and MindSpore's own pipeline.
 
     python benchmarks/data.py [--images 600] [--rounds 5] [--markdown] [--folder FOLDER]
 
-Every candidate lives in a process of its own and takes its turn in each round, so that other work on the machine
-falls on all of them. A rate begins when the first batch has come and ends while more are being prepared: start-up and
-running dry are not in it. The CPU time of a candidate is that of all its processes over the same span.
+Each candidate runs in its own process and takes a turn in each round, so that other work on the machine affects all of
+them. A measurement starts once the first batch has arrived and ends while more are being prepared: it excludes start-up
+and draining. CPU time covers all processes of a candidate over the same span.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ BATCH = 64
 IMAGE = (500, 375)
 SEED = 1
 CHUNK = 16
-"""Images that a process of the plain loop prepares before it says so: as many as the loader's."""
+"""Images that a process of the plain loop prepares per task: as many as the loader's."""
 STAGES = ("decode", "crop + resize", "flip", "jitter", "erase")
 Kind = Literal["folder", "mindrecord", "plain", "plain float", "mindspore"]
 NAMES: dict[Kind, str] = {
@@ -65,7 +65,7 @@ RESULTS: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to prepare images, on so many processes (threads, in MindSpore's pipeline)."""
+    """A way to prepare images, and its number of processes (in MindSpore's pipeline: threads)."""
 
     kind: Kind
     workers: int
@@ -73,7 +73,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Data:
-    """The same images as files and as shards."""
+    """The same images, as files and as shards."""
 
     images: Path
     packed: Path
@@ -85,7 +85,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Round:
-    """What a candidate did in one of its turns."""
+    """The measurement of one turn of a candidate."""
 
     images: int
     wall_s: float
@@ -93,8 +93,8 @@ class Round:
 
 
 @dataclass
-class Measured:
-    """All of its turns."""
+class Measurements:
+    """All turns of a candidate."""
 
     startup_s: float
     rounds: list[Round] = field(default_factory=list)
@@ -103,13 +103,13 @@ class Measured:
         """Images per second."""
         return [one.images / one.wall_s for one in self.rounds]
 
-    def rates_of_core(self) -> list[float]:
+    def rates_per_core(self) -> list[float]:
         """Images per second of CPU time."""
         return [one.images / one.cpu_s for one in self.rounds]
 
 
 Stream = Callable[[], AbstractContextManager[Iterator[int]]]
-"""Begins an endless stream of images that are ready, how many with each step, and leaves it."""
+"""Opens an endless stream; each item is the number of images that became ready."""
 
 
 # mvit ------------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ Stream = Callable[[], AbstractContextManager[Iterator[int]]]
 
 @contextmanager
 def loader(candidate: Candidate, data: Data) -> Iterator[Stream]:
-    """The batches as the trainer gets them."""
+    """Batches as the training loop receives them."""
     from mvit.config import AugmentConfig, ImageFolderData, MindRecordData
     from mvit.worker.input.loader import Loader, MicroBatch
     from mvit.worker.input.sampler import epoch_order
@@ -152,8 +152,8 @@ def loader(candidate: Candidate, data: Data) -> Iterator[Stream]:
     try:
         yield stream
     finally:
-        # Not close(), which does not wait: a process of multiprocessing that ends meanwhile cuts the pool's queue off,
-        # and then waits for workers that nobody tells to end.
+        # Not close(), which does not wait: if this process exits meanwhile, multiprocessing closes the pool's queue and
+        # then waits forever for workers that were never told to stop.
         made.pool.shutdown()
 
 
@@ -161,12 +161,12 @@ def conf(name: str) -> dict[str, Any]:
     return yaml.safe_load((CHECKOUT / "conf" / f"{name}.yaml").read_text())
 
 
-# The plain loop: the same work as one would write it with Pillow and NumPy --------------------------------------------
+# The plain loop: the same work, written with Pillow and NumPy --------------------------------------------------
 
 
 @contextmanager
 def plain(candidate: Candidate, data: Data) -> Iterator[Stream]:
-    """Processes that fill arrays of their own, which go nowhere: no cost of handing them over is in the rate."""
+    """Processes that fill arrays and discard them: the rate excludes the cost of passing them on."""
     paths = data.paths
     chunks = [paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)]
     as_float = candidate.kind == "plain float"
@@ -262,7 +262,7 @@ def rectangle(
 
 @contextmanager
 def mindspore_pipeline(candidate: Candidate, data: Data) -> Iterator[Stream]:
-    """The recipe as MindCV builds it; its randomness belongs to its threads, not to the index of an image."""
+    """The recipe as MindCV builds it; random numbers depend on the thread, not on the index of the image."""
     import mindspore.dataset as ds
     from mindspore.dataset import vision
 
@@ -302,8 +302,8 @@ MAKERS: dict[Kind, Callable[[Candidate, Data], AbstractContextManager[Stream]]] 
 
 
 def live(candidate: Candidate, data: Data, turns: Connection, images: int) -> None:
-    """A candidate's process: says how long it took to start, then takes a turn whenever it is asked to."""
-    os.setpgid(0, 0)  # its processes are found by their group
+    """A candidate's process: reports its start-up time, then takes a turn on each request."""
+    os.setpgid(0, 0)  # its processes are identified by their group
     began = time.perf_counter()
     with MAKERS[candidate.kind](candidate, data) as stream:
         with stream() as ready:
@@ -327,17 +327,17 @@ def turn(stream: Stream, images: int) -> Round:
 
 
 def processes() -> list[Path]:
-    """Where the kernel counts for each process of this group."""
-    group, found = str(os.getpgid(0)), []
+    """The /proc stat file of each process in this group."""
+    group, paths = str(os.getpgid(0)), []
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # ended meanwhile
+        with suppress(OSError):  # it has exited
             if path.read_text().rpartition(")")[2].split()[2] == group:
-                found.append(path)
-    return found
+                paths.append(path)
+    return paths
 
 
 def cpu_s(group: list[Path]) -> float:
-    """User and system time of processes so far."""
+    """User and system time of the processes so far."""
     ticks = 0
     for path in group:
         fields = path.read_text().rpartition(")")[2].split()
@@ -345,31 +345,31 @@ def cpu_s(group: list[Path]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def measure(data: Data, *, images: int, rounds: int) -> dict[Candidate, Measured]:
+def measure(data: Data, *, images: int, rounds: int) -> dict[Candidate, Measurements]:
     context = multiprocessing.get_context("spawn")
-    found: dict[Candidate, Measured] = {}
-    lines: dict[Candidate, Connection] = {}
-    with ExitStack() as opened:  # a line that is closed ends its process
+    measurements: dict[Candidate, Measurements] = {}
+    connections: dict[Candidate, Connection] = {}
+    with ExitStack() as opened:  # closing a connection ends its process
         for candidate in (Candidate(kind, workers) for kind in NAMES for workers in (1, 2)):
-            line, other = context.Pipe()
-            opened.enter_context(line)
+            connection, other = context.Pipe()
+            opened.enter_context(connection)
             context.Process(target=live, args=(candidate, data, other, images)).start()
             other.close()
-            lines[candidate] = line
-            found[candidate] = Measured(startup_s=line.recv())
-            tell(f"{NAMES[candidate.kind]}, {candidate.workers}: ready")
+            connections[candidate] = connection
+            measurements[candidate] = Measurements(startup_s=connection.recv())
+            report(f"{NAMES[candidate.kind]}, {candidate.workers}: ready")
         for number in range(rounds):
-            # Each round in another order: nobody always follows the same neighbour.
-            for place in np.random.default_rng(number).permutation(len(lines)):
-                candidate = list(lines)[place]
-                lines[candidate].send(True)
-                found[candidate].rounds.append(lines[candidate].recv())
-            tell(f"round {number + 1} of {rounds}")
-    return found
+            # A different order in each round: no candidate always follows the same one.
+            for place in np.random.default_rng(number).permutation(len(connections)):
+                candidate = list(connections)[place]
+                connections[candidate].send(True)
+                measurements[candidate].rounds.append(connections[candidate].recv())
+            report(f"round {number + 1} of {rounds}")
+    return measurements
 
 
 def stages(data: Data, *, images: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Milliseconds of one image in each stage, ours and the plain loop's, once for each round."""
+    """Milliseconds per image in each stage, ours and the plain loop's, once per round."""
     from mvit.config import AugmentConfig
     from mvit.data.sample import File
 
@@ -412,29 +412,29 @@ def stages(data: Data, *, images: int, rounds: int) -> dict[str, list[tuple[floa
         plain_erase(image, random)
         return [*times, clock()]
 
-    found: dict[str, list[tuple[float, float]]] = {stage: [] for stage in STAGES}
+    times_ms: dict[str, list[tuple[float, float]]] = {stage: [] for stage in STAGES}
     paths = data.paths[:images]
     ours(paths[0])  # loads MindSpore's operators
     for _ in range(rounds):
         spent = np.array([[np.diff(ours(path)), np.diff(theirs(path))] for path in paths])  # (images, 2, stages)
         for stage, (of_ours, of_theirs) in zip(STAGES, 1e3 * spent.mean(0).T, strict=True):
-            found[stage].append((float(of_ours), float(of_theirs)))
-    return found
+            times_ms[stage].append((float(of_ours), float(of_theirs)))
+    return times_ms
 
 
-# What is printed -------------------------------------------------------------------------------------------------
+# Output -------------------------------------------------------------------------------------------------------
 
 
 def spread(values: list[float], digits: int = 0) -> str:
-    """Median, least and greatest."""
+    """Median, minimum and maximum."""
     return f"{median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
-def rates_table(found: dict[Candidate, Measured]) -> list[list[str]]:
+def rates_table(measurements: dict[Candidate, Measurements]) -> list[list[str]]:
     table = [["pipeline", "result", "workers", "img/s", "ratio", "img per CPU s", "cores", "start-up s"]]
-    for candidate, measured in found.items():
-        beside = found[Candidate("plain", candidate.workers)]
-        ratios = [ours / theirs for ours, theirs in zip(measured.rates(), beside.rates(), strict=True)]
+    for candidate, measured in measurements.items():
+        baseline = measurements[Candidate("plain", candidate.workers)]
+        ratios = [ours / theirs for ours, theirs in zip(measured.rates(), baseline.rates(), strict=True)]
         cores = [one.cpu_s / one.wall_s for one in measured.rounds]
         table.append(
             [
@@ -443,7 +443,7 @@ def rates_table(found: dict[Candidate, Measured]) -> list[list[str]]:
                 str(candidate.workers),
                 spread(measured.rates()),
                 spread(ratios, 2),
-                spread(measured.rates_of_core()),
+                spread(measured.rates_per_core()),
                 f"{median(cores):.2f}",
                 f"{measured.startup_s:.1f}",
             ]
@@ -451,18 +451,18 @@ def rates_table(found: dict[Candidate, Measured]) -> list[list[str]]:
     return table
 
 
-def scaling_table(found: dict[Candidate, Measured]) -> list[list[str]]:
+def scaling_table(measurements: dict[Candidate, Measurements]) -> list[list[str]]:
     table = [["pipeline", "result", "2 workers / 1 worker"]]
     for kind in NAMES:
-        one, two = found[Candidate(kind, 1)].rates(), found[Candidate(kind, 2)].rates()
+        one, two = measurements[Candidate(kind, 1)].rates(), measurements[Candidate(kind, 2)].rates()
         ratios = [b / a for a, b in zip(one, two, strict=True)]
         table.append([NAMES[kind], RESULTS[kind], spread(ratios, 2)])
     return table
 
 
-def stages_table(found: dict[str, list[tuple[float, float]]]) -> list[list[str]]:
+def stages_table(times_ms: dict[str, list[tuple[float, float]]]) -> list[list[str]]:
     table = [["stage", "mvit, ms", "Pillow + NumPy, ms"]]
-    columns = {stage: tuple(list(column) for column in zip(*found[stage], strict=True)) for stage in STAGES}
+    columns = {stage: tuple(list(column) for column in zip(*times_ms[stage], strict=True)) for stage in STAGES}
     table += [[stage, spread(ours, 2), spread(theirs, 2)] for stage, (ours, theirs) in columns.items()]
     sums = [f"{sum(median(column[side]) for column in columns.values()):.2f}" for side in (0, 1)]
     return [*table, ["all", *sums]]
@@ -479,8 +479,8 @@ def show(table: list[list[str]], *, markdown: bool) -> None:
 
 
 def machine() -> str:
-    found = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in found if line.startswith("model name")), "unknown CPU")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
     packages = ", ".join(f"{name} {version(name)}" for name in ("mindspore", "pillow", "numpy"))
     git = ["git", "describe", "--always", "--dirty= with changes", "--exclude=*"]
     commit = subprocess.run(git, cwd=CHECKOUT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
@@ -488,8 +488,8 @@ def machine() -> str:
     return f"{model}, {cores} cores; Python {platform.python_version()}, {packages}; commit {commit}"
 
 
-def tell(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
+def report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def prepared(folder: Path, images: int) -> Data:
@@ -499,26 +499,28 @@ def prepared(folder: Path, images: int) -> Data:
     if not data.images.exists():
         write_image_folder(data.images, train=images, val=4, size=IMAGE)
     source = pack.Origin(str(data.images), "train", "val", None)
-    with redirect_stdout(sys.stderr):  # standard output is for the tables
+    with redirect_stdout(sys.stderr):  # standard output is reserved for the tables
         pack.pack(source, data.packed, shards=1, on_unreadable="refuse", workers=2, overwrite=False)
     return data
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Images per second of the data pipeline.")
-    parser.add_argument("--images", type=int, default=600, help="images, and how many a turn counts (default 600)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of every candidate (default 5)")
-    parser.add_argument("--folder", type=Path, help="where the images are made, and kept (default: temporary)")
+    parser.add_argument("--images", type=int, default=600, help="number of images, and images per turn (default 600)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns per candidate (default 5)")
+    parser.add_argument("--folder", type=Path, help="folder in which to keep the images (default: temporary)")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    asked = parser.parse_args()
-    os.environ.setdefault("GLOG_v", "3")  # MindSpore: errors alone
+    arguments = parser.parse_args()
+    os.environ.setdefault("GLOG_v", "3")  # MindSpore: errors only
     with tempfile.TemporaryDirectory() as temporary:
-        data = prepared(asked.folder or Path(temporary), asked.images)
-        found = measure(data, images=asked.images, rounds=asked.rounds)
-        of_stages = stages(data, images=asked.images // 4, rounds=asked.rounds)
-    print(f"{machine()}\n{asked.images} JPEGs of {IMAGE[0]}x{IMAGE[1]}, {asked.rounds} rounds: median (min-max)\n")
-    for table in (rates_table(found), scaling_table(found), stages_table(of_stages)):
-        show(table, markdown=asked.markdown)
+        data = prepared(arguments.folder or Path(temporary), arguments.images)
+        measurements = measure(data, images=arguments.images, rounds=arguments.rounds)
+        of_stages = stages(data, images=arguments.images // 4, rounds=arguments.rounds)
+    print(
+        f"{machine()}\n{arguments.images} JPEGs of {IMAGE[0]}x{IMAGE[1]}, {arguments.rounds} rounds: median (min-max)\n"
+    )
+    for table in (rates_table(measurements), scaling_table(measurements), stages_table(of_stages)):
+        show(table, markdown=arguments.markdown)
 
 
 if __name__ == "__main__":

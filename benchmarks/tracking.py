@@ -1,12 +1,12 @@
-"""Step time of a run whose tracking server is up, down or slow, beside one that nobody mirrors.
+"""Tracking benchmark: step time of a run whose tracking server is up, down or slow, and of an unmirrored run.
 
     python benchmarks/tracking.py [--rounds 5] [--steps 200] [--compute]
 
-A stand-in takes 50 ms for a step and appends to a journal, in a process of its own; its launcher mirrors the journal as
-a real one does. It waits, as for a device, or with --compute hashes, which asks for an otherwise idle machine.
-Server: MLflow's own on SQLite; a port nobody listens on; one that sleeps 20 s before each answer. The candidates take
-turns in each round, in another order each time, so that other work on the machine falls on all of them. A ratio is the
-median over the rounds of that to `none` in the same round.
+A stand-in for a worker, in its own process, takes 50 ms per step and appends to a journal; its launcher mirrors the
+journal as a real one does. It waits, as for a device, or computes hashes with --compute, which needs an idle machine.
+Servers: MLflow's own on SQLite; a port without a listener; one that sleeps 20 s before each response. They take turns
+in each round, in a different order each time, so that other work on the machine affects all of them. A ratio is the
+median over the rounds of the ratio to `none` in the same round.
 """
 
 from __future__ import annotations
@@ -52,20 +52,22 @@ def main() -> int:
     parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--hashes", type=int, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    match asked.part:
+    arguments = parser.parse_args()
+    match arguments.part:
         case ["worker", _]:
-            return worker(asked.folder, steps=asked.steps, hashes=asked.hashes)
+            return worker(arguments.folder, steps=arguments.steps, hashes=arguments.hashes)
         case ["launcher", uri]:
-            return launcher(asked.folder, uri, steps=asked.steps, hashes=asked.hashes)
+            return launcher(arguments.folder, uri, steps=arguments.steps, hashes=arguments.hashes)
         case ["server", database]:
-            return serve(f"sqlite:///{database}", port=asked.hashes)
+            return serve(f"sqlite:///{database}", port=arguments.hashes)
         case _:
-            return compare(rounds=asked.rounds, steps=asked.steps, hashes=calibrated() if asked.compute else 0)
+            return compare(
+                rounds=arguments.rounds, steps=arguments.steps, hashes=calibrated() if arguments.compute else 0
+            )
 
 
 def compare(*, rounds: int, steps: int, hashes: int) -> int:
-    """Print the table; 1 where a median is more than the limit above that of `none`."""
+    """Print the table; return 1 if a median exceeds that of `none` by more than the limit."""
     cpu: dict[Server, list[float]] = {server: [] for server in SERVERS}
     times: dict[Server, list[list[float]]] = {server: [] for server in SERVERS}
     with tempfile.TemporaryDirectory(prefix="mvit-") as room, real(Path(room)) as up, slow() as late:
@@ -77,8 +79,8 @@ def compare(*, rounds: int, steps: int, hashes: int) -> int:
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 times[server].append(json.loads(done.stdout.splitlines()[0]))
                 cpu[server].append(float(done.stdout.splitlines()[1]))
-                said = done.stdout.splitlines()[2]
-                assert (said == "None") == (server in ("none", "up")), said
+                failure = done.stdout.splitlines()[2]
+                assert (failure == "None") == (server in ("none", "up")), failure
     print(f"{rounds} rounds of {steps} steps, {os.cpu_count()} processors, Python {platform.python_version()}")
     print("| server | ms/step, median | ms/step, mean | ratio of medians | of means | launcher, CPU s |")
     print("|---|---|---|---|---|---|")
@@ -122,7 +124,7 @@ def launcher(path: Path, uri: str, *, steps: int, hashes: int) -> int:
     tracker = Tracker(folder, tracking=tracking, uri=uri, params={}, tags={}) if uri else None
     if tracker:
         tracker.start()
-    # From the start on, loading the client and all: a run that begins has that beside it too.
+    # Including the loading of the client: a real run starts beside it too.
     command = part("worker", "-", folder=path, steps=steps, hashes=hashes)
     print(subprocess.run(command, capture_output=True, text=True, check=True).stdout, end="")
     print(time.process_time())
@@ -142,7 +144,7 @@ def compute(hashes: int) -> None:
 
 
 def calibrated() -> int:
-    """Hashes that take one step's time when nothing else runs."""
+    """Number of hashes that take as long as one step on an idle machine."""
     best = min(_seconds(100) for _ in range(20))
     return round(100 * STEP_S / best)
 
@@ -166,8 +168,8 @@ def real(room: Path) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
-        while not answers(f"http://127.0.0.1:{port}/health"):
-            assert time.monotonic() < deadline, "MLflow's server does not answer"
+        while not responds(f"http://127.0.0.1:{port}/health"):
+            assert time.monotonic() < deadline, "MLflow's server does not respond"
             time.sleep(0.5)
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -175,16 +177,16 @@ def real(room: Path) -> Iterator[str]:
         process.wait()
 
 
-def answers(url: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(url, timeout=20) as answer:
-        return answer.status == 200
+def responds(url: str) -> bool:
+    with suppress(OSError), urllib.request.urlopen(url, timeout=20) as response:
+        return response.status == 200
     return False
 
 
 class Late(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         time.sleep(SLOW_S)
-        with suppress(OSError):  # nobody waited so long
+        with suppress(OSError):  # the client gave up
             self.send_error(503)
 
     do_POST = do_GET

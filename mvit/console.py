@@ -1,4 +1,4 @@
-"""Lines to a person: standard output, and standard error for what is wrong."""
+"""Console: lines to standard output, and problems to standard error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 
 
 class _Console(Console):
-    """Falls silent when its reader is gone (`| head`), where rich would end the process in the middle of a run."""
+    """Falls silent when its reader is gone (`| head`), where rich would exit in the middle of a run."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -21,35 +21,41 @@ class _Console(Console):
 
 
 console = _Console(highlight=False, soft_wrap=True)
+LAUNCHER = Path(__file__).resolve().parents[1] / "launch.py"
 PLAIN_EVERY_S = 10.0
-"""Between two lines about the same work, where there is no terminal for a bar."""
+"""Seconds between progress lines where there is no terminal for a bar."""
 
 
 def say(line: str) -> None:
-    """A line to standard output; a disk that is full under it costs the line."""
+    """Print a line to standard output; a full disk under it costs the line."""
     with suppress(OSError):
         console.print(line, markup=False)
 
 
 def complain(lines: Iterable[str]) -> None:
-    """Lines to standard error, nothing else on them: `path: value rule; remedy`."""
+    """Print problems to standard error, one line each: `path: value rule; remedy`."""
     for line in lines:
         with suppress(OSError):  # a pipe whose reader is gone
             print(f"mvit: {line}", file=sys.stderr)
 
 
 def pairs(rows: Iterable[tuple[str, str]]) -> None:
-    """What and value, in two columns."""
+    """Print labels and values in two columns."""
     for what, value in rows:
         say(f"  {what:<13} {value}")
 
 
 def shown(path: Path) -> str:
-    """The path as it works where the person stands: relative below the working directory, else absolute."""
+    """The path as it works in the current directory: relative if below it, otherwise absolute."""
     absolute = path.resolve() if ".." in path.parts else path.absolute()
     return os.path.relpath(absolute) if absolute.is_relative_to(Path.cwd()) else str(absolute)
 
 
 def mvit_command(*words: str | Path) -> str:
-    """A command of `python -m mvit` that can be pasted where the person stands."""
+    """A `python -m mvit` command that can be pasted in the current directory."""
     return shlex.join(["python", "-m", "mvit", *(shown(word) if isinstance(word, Path) else word for word in words)])
+
+
+def launch_command(*overrides: str) -> str:
+    """A `launch.py` command that can be pasted in the current directory."""
+    return shlex.join(["python", shown(LAUNCHER), *overrides])

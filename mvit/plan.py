@@ -1,4 +1,4 @@
-"""The plan of a launch: everything decided before a process starts, as data.
+"""Plan: everything that a launch decides before a process starts, as data.
 
 Made by `parent/plan.py`, frozen into run.json, read by the workers.
 """
@@ -13,19 +13,19 @@ from mvit.config import Frozen, Strings
 
 
 class DatasetFacts(Frozen):
-    """What a survey of the data found, without decoding it."""
+    """The result of surveying the data, without decoding it."""
 
     num_train: int
     num_val: int
     class_names: Strings
     fingerprint: str
-    """sha256 over names and sizes of the files, or over the parameters that generate the data."""
+    """sha256 over the names and sizes of the files, or over the parameters that generate the data."""
     skipped: Strings
-    """Images left out since they cannot be decoded, relative to the root."""
+    """Paths of images left out because they cannot be decoded, relative to the root."""
 
 
 class BucketPlan(Frozen):
-    """One shape of training batches; a run without multi-scale batches has one."""
+    """One shape of training batches; without multi-scale training there is one."""
 
     image_size: int
     global_batch_size: int
@@ -35,7 +35,7 @@ class BucketPlan(Frozen):
 
 
 class GraphPlan(Frozen):
-    """One graph that will be compiled, and the shape (B, S, S, 3) of its batch; None where it takes no images."""
+    """One graph to compile, and the shape (B, S, S, 3) of its batch; None if it takes no images."""
 
     name: str
     images: Annotated[tuple[int, int, int, int], Field(strict=False)] | None
@@ -48,15 +48,15 @@ class LaunchPlan(Frozen):
     nodes: int
     device: Literal["CPU", "Ascend"]
     threads: int | None
-    """Kernel threads of one process on a CPU."""
+    """Kernel threads per process on a CPU."""
     jit_level: str | None
-    # What training alone has is empty, 0 or 1 for the other tasks.
+    # Fields that only training uses are empty, 0 or 1 for other tasks.
     buckets: Annotated[tuple[BucketPlan, ...], Field(strict=False)]
     accumulation: int
     num_classes: int
     steps_per_epoch: int
     total_steps: int
-    """Steps of all epochs, which the schedule is laid over."""
+    """Steps of all epochs, which the schedule spans."""
     last_step: int
     """Steps after which the run ends."""
     peak_lr: float
@@ -70,5 +70,5 @@ class LaunchPlan(Frozen):
 
     @property
     def cores(self) -> int | None:
-        """Cores that the processes of one node see, on a CPU: numerics depend on how many, through oneDNN."""
+        """Cores that the processes of one node see, on a CPU: through oneDNN, numerics depend on their number."""
         return None if self.threads is None else self.threads * self.world_size // self.nodes

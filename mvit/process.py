@@ -1,7 +1,7 @@
-"""Processes of a run: what names one for good, how one ends with its launcher, which ones belong to a launch.
+"""Processes: what identifies one, how it dies with its launcher, and which ones belong to a launch.
 
-A launch marks its processes with a variable in their environment, which every descendant inherits: neither a session
-of its own nor a new parent, both of which msrun's workers get, hides a process from its launcher.
+A launch marks its processes with an environment variable, which every descendant inherits: neither a new session nor a
+new parent, both of which msrun's workers get, hides a process from its launcher.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 
 MARK = "MVIT_LAUNCH"
-"""`<pid>:<start>` of the launcher, and a random part for each launch."""
+"""`<pid>:<start>` of the launcher, and a random part per launch."""
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def process_start(pid: int) -> int | None:
-    """Start time of a live process in clock ticks since boot; None for one that is gone or a zombie.
+    """Start time of a live process in clock ticks since boot; None if it has exited or is a zombie.
 
-    A pid is used again, a pid with its start time is not.
+    Pids are reused; a pid together with its start time is unique.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
@@ -42,32 +42,32 @@ def is_stopped(pid: int) -> bool:
 
 
 def new_mark(token: str) -> str:
-    """The mark of a launch by this process."""
+    """The mark for a launch by this process."""
     return f"{os.getpid()}:{process_start(os.getpid())}:{token}"
 
 
 def marked(mark: str) -> set[int]:
     """Pids of the live processes of a launch."""
-    wanted = f"{MARK}={mark}".encode()
-    found: set[int] = set()
+    setting = f"{MARK}={mark}".encode()
+    pids: set[int] = set()
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
-            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+            if entry.name.isdigit() and setting in (entry / "environ").read_bytes().split(b"\0"):
                 pid = int(entry.name)
                 if process_start(pid) is not None:
-                    found.add(pid)
-    return found
+                    pids.add(pid)
+    return pids
 
 
 def launcher_is_gone() -> bool:
-    """Whether the process that launched this one has ended; False for one that nobody launched."""
+    """Whether the launcher of this process has ended; False if it has none."""
     pid, _, rest = os.environ.get(MARK, "").partition(":")
     return bool(pid) and str(process_start(int(pid))) != rest.partition(":")[0]
 
 
 def die_with_parent() -> None:
-    """Ask Linux for SIGKILL when the process that started this one ends: msrun leaves its workers behind.
+    """Ask Linux to send SIGKILL when the parent process ends: msrun leaves its workers behind.
 
-    Also for the moment between fork and exec: it takes no lock, and imports nothing.
+    Safe between fork and exec: it takes no lock and imports nothing.
     """
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

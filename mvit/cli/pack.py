@@ -29,7 +29,7 @@ def add_to(commands: Commands) -> None:
         help="what to do about images that cannot be decoded (default: %(default)s)",
     )
     parser.add_argument("--workers", type=positive, metavar="N", help="decoding threads (default: one per processor)")
-    parser.add_argument("--overwrite", action="store_true", help="replace what was packed into OUT before")
+    parser.add_argument("--overwrite", action="store_true", help="replace what OUT already contains")
     parser.set_defaults(act=act)
 
 

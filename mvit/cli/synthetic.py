@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 
 from mvit.cli.arguments import Commands, image_size, non_negative, positive
@@ -36,7 +35,6 @@ def act(arguments: argparse.Namespace) -> int:
     from mvit import console
     from mvit.data.generated import write_image_folder
     from mvit.errors import DatasetError
-    from mvit.parent.host import CHECKOUT
 
     out = arguments.out
     options = {name: getattr(arguments, name) for name in ("classes", "train", "val", "size", "seed", "format")}
@@ -50,5 +48,5 @@ def act(arguments: argparse.Namespace) -> int:
         return 1
     console.say(f"{out}: {arguments.train} + {arguments.val} images of {arguments.classes} classes")
     overrides = ("data=imagefolder", f"data.root={out}", "data.image_size=128")
-    console.say(f"train on it with: {shlex.join(['python', console.shown(CHECKOUT / 'launch.py'), *overrides])}")
+    console.say(f"train on it with: {console.launch_command(*overrides)}")
     return 0

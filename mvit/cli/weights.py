@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 from mvit.cli.arguments import Commands
+
+DATA = ("data=imagefolder", "data.root=FOLDER")
+"""What the file cannot know; a person puts their own folder in."""
 
 
 def add_to(commands: Commands) -> None:
@@ -27,7 +28,6 @@ def add_to(commands: Commands) -> None:
 def act(arguments: argparse.Namespace) -> int:
     from mvit import console
     from mvit.models.weights import WeightsError, convert, save
-    from mvit.parent.host import CHECKOUT
 
     out = arguments.out
     try:
@@ -36,23 +36,9 @@ def act(arguments: argparse.Namespace) -> int:
     except WeightsError as error:
         console.complain([str(error)])
         return 2
-    overrides = (
-        "task=evaluate",
-        f"task.checkpoint={out}",
-        f"model={imported.model}",
-        f"data.mean={_list(imported.mean)}",
-        f"data.std={_list(imported.std)}",
-        f"data.channel_order={imported.channel_order}",
-        f"data.eval_crop_fraction={imported.eval_crop_fraction:.4g}",
-        f"model.layer_norm_eps={imported.layer_norm_eps:g}",
-        f"model.token_projection={imported.token_projection}",
-    )
     tensors = f"{imported.num_classes} classes, {len(imported.tensors)} tensors"
     console.say(f"{out}: {imported.model} of {imported.library}, {tensors}")
-    console.say("evaluate it as it was trained:")
-    console.say(f"  {shlex.join(['python', console.shown(CHECKOUT / 'launch.py'), *overrides])}")
+    console.say("evaluate it on your data; model, normalisation and crop are taken from the file:")
+    command = console.launch_command("task=evaluate", f"task.checkpoint={console.shown(out)}", *DATA)
+    console.say(f"  {command}")
     return 0
-
-
-def _list(values: Sequence[float]) -> str:
-    return "[" + ",".join(f"{float(value):g}" if value % 1 else f"{value:.1f}" for value in values) + "]"

@@ -1,4 +1,4 @@
-"""CIFAR's binary files: records of one or two label bytes and 3072 bytes of pixels, channel first."""
+"""CIFAR: its binary files, with records of one or two label bytes and 3072 bytes of pixels, channels first."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Layout:
     val: str
     names: str
     label_bytes: int
-    """Bytes before the pixels; the last of them is the class."""
+    """Bytes before the pixels; the last one is the class."""
 
     @property
     def record(self) -> int:
@@ -75,7 +75,7 @@ class Cifar:
 
 @dataclass(frozen=True)
 class BatchFile:
-    """One file: the class of each record, a byte each, and the sha256 of the whole."""
+    """One file: the class of each record, one byte each, and the sha256 of the file."""
 
     path: Path
     labels: bytes
@@ -84,7 +84,7 @@ class BatchFile:
 
 @dataclass(frozen=True)
 class Content:
-    """What is in the files; pixels stay there."""
+    """The content of the files, without pixels."""
 
     class_names: tuple[str, ...]
     train: tuple[BatchFile, ...]
@@ -97,7 +97,7 @@ class Records:
     in_memory = False
 
     def __init__(self, layout: Layout, files: Sequence[BatchFile]) -> None:
-        import numpy as np  # here and below: the parent surveys data without it
+        import numpy as np  # here and below: the parent does not need it
 
         self.layout, self.paths = layout, [str(file.path) for file in files]
         self.firsts = np.cumsum([0, *(len(file.labels) for file in files)])
@@ -127,15 +127,15 @@ class Record:
 
 
 def _read(data_root: str, layout: Layout) -> Content:
-    """Class names and labels; raises `DatasetError` for a file that is missing, truncated, or of another dataset."""
+    """Class names and labels; raises `DatasetError` for a file that is missing, truncated or from another dataset."""
     root = Path(data_root)
-    remedy = f"set it to the directory that {layout.archive} unpacks to"
+    remedy = f"set it to the directory that contains the unpacked {layout.archive}"
     check_directory(root, key="data.root", value=data_root, remedy=remedy)
     if (root / layout.folder).is_dir():
         root = root / layout.folder
     for name in (*layout.train, layout.val, layout.names):
         if not (root / name).is_file():
-            remedy = f"unpack {layout.archive} and set its directory {layout.folder}"
+            remedy = f"unpack {layout.archive} and set data.root to its directory {layout.folder}"
             raise DatasetError(Problem("data.root", str(root), f"has no {name}", remedy))
     lines = (root / layout.names).read_text(encoding="utf-8", errors="replace").splitlines()
     names = tuple(line.strip() for line in lines if line.strip())
@@ -160,10 +160,10 @@ def _file(path: Path, layout: Layout, num_classes: int) -> BatchFile:
     content = path.read_bytes()
     remedy = f"unpack {layout.archive} again"
     if not content or len(content) % layout.record:
-        rule = f"has {len(content)} bytes, not a multiple of the {layout.record} of a record"
+        rule = f"has {len(content)} bytes, not a multiple of the record size {layout.record}"
         raise DatasetError(Problem("data.root", str(path), rule, remedy))
     labels = content[layout.label_bytes - 1 :: layout.record]
     if max(labels) >= num_classes:
-        rule = f"has a record of class {max(labels)}, but {layout.names} names {num_classes} classes"
+        rule = f"contains a record of class {max(labels)}, but {layout.names} lists only {num_classes} classes"
         raise DatasetError(Problem("data.root", str(path), rule, remedy))
     return BatchFile(path, labels, hashlib.sha256(content).hexdigest())

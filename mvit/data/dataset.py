@@ -1,4 +1,4 @@
-"""The choice of a dataset: a survey of it in the parent, its samples in the workers. No image is decoded here."""
+"""Dataset: surveyed in the parent, opened as samples in the workers. No image is decoded here."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Dataset(Protocol):
     """One dataset, as it is configured."""
 
     def survey(self) -> Survey:
-        """One look at the data, in the parent and without NumPy; raises `DatasetError`."""
+        """Look at the data once, in the parent and without NumPy; raises `DatasetError`."""
         ...
 
     def splits(self, facts: DatasetFacts, index: Path, /) -> tuple[Source, Source]:
-        """Training and validation samples, in a worker: of the data with these facts, or `DataChanged` is raised.
+        """Training and validation samples, in a worker; raises `DataChanged` if the data does not match the facts.
 
-        `index` is what `Survey.write_index` wrote. Raises `DatasetError` for data that has disappeared since.
+        `index` is the file that `Survey.write_index` wrote. Raises `DatasetError` for data that has disappeared since.
         """
         ...
 
@@ -51,5 +51,5 @@ def survey(data: Data) -> Survey:
 
 
 def open_splits(data: Data, *, facts: DatasetFacts, index: Path) -> tuple[Source, Source]:
-    """Training and validation samples as the run was made with; raises `DataChanged` and `DatasetError`."""
+    """Training and validation samples, as when the run was created; raises `DataChanged` and `DatasetError`."""
     return dataset_of(data).splits(facts, index)

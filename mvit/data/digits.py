@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, enlarged."""
+"""Digits: scikit-learn's handwritten ones, enlarged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Digits:
         return Survey(make_facts(num_train=NUM_TRAIN, num_val=NUM_VAL, class_names=names, content=content))
 
     def splits(self, _facts: DatasetFacts, _index: Path, /) -> tuple[Enlarged, Enlarged]:
-        """Every fifth of the digits sorted by class, shuffled within a class, is held out: 360, in proportion."""
+        """Hold out every fifth digit, sorted by class and shuffled within each class: 360, in proportion."""
         import numpy as np
 
         # Loading scikit-learn takes a second; it carries no types.

@@ -1,4 +1,4 @@
-"""Listing: the image files of a dataset, as one look found them."""
+"""Listing: the image files of a dataset at the time of its survey."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Split:
-    """The files of one split in a fixed order: paths relative to the root, and for each its class, size and time."""
+    """The files of one split in a fixed order: for each its path relative to the root, its class, size and time."""
 
     paths: tuple[str, ...]
     labels: tuple[int, ...]

@@ -1,9 +1,9 @@
-"""A folder of MindRecord shards that `python -m mvit pack` made, read by random access and without MindSpore.
+"""MindRecord folder: shards written by `python -m mvit pack`, read by random access and without MindSpore.
 
 OUT/
-    manifest.json              what is packed; written after each shard
+    manifest.json              what is packed; updated after each shard
     train-00000.mindrecord     original encoded bytes; columns data, label, name
-    train-00000.mindrecord.db  MindRecord's own index, for its own readers
+    train-00000.mindrecord.db  MindRecord's own index, for its readers
     train-00000.npy            our index: where the bytes of each sample are
     val-00000.mindrecord ...
 """
@@ -61,20 +61,20 @@ class Shard(PackedFile):
     db: PackedFile
     index: PackedFile
     skipped: Strings
-    """Images left out since they cannot be decoded, relative to the source."""
+    """Paths of images left out because they cannot be decoded, relative to the source."""
 
 
 Shards = Annotated[tuple[Shard, ...], Field(strict=False)]
 
 
 class Manifest(Frozen):
-    """manifest.json; during packing, of the shards that are finished."""
+    """manifest.json; while packing, it lists the finished shards."""
 
     format: Literal[1]
     complete: bool
     source: str
     command: str
-    """The command that packed it, without OUT."""
+    """The command that packed the folder, without OUT."""
     fingerprint: str
     """Of the image folder."""
     num_shards: dict[Literal["train", "val"], int]
@@ -94,8 +94,8 @@ class PackedImages:
     in_memory = False
 
     def __init__(self, root: str, shards: tuple[Shard, ...]) -> None:
-        """Raises `DatasetError` for an index that is damaged."""
-        import numpy as np  # here and below: the parent reads a manifest without it
+        """Raises `DatasetError` for a damaged index."""
+        import numpy as np  # here and below: the parent does not need it
 
         self.paths = [str(Path(root) / shard.file) for shard in shards]
         self.firsts = np.cumsum([0, *(shard.count for shard in shards)])
@@ -110,11 +110,11 @@ class PackedImages:
 
 
 class ManifestError(Exception):
-    """A manifest that is damaged, or of another version."""
+    """A manifest that is damaged or has another format version."""
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest, or None if there is none; raises `ManifestError`."""
+    """The manifest, or None if it does not exist; raises `ManifestError`."""
     try:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -125,11 +125,11 @@ def read_manifest(folder: Path) -> Manifest | None:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         version = [item["input"] for item in error.errors() if item["loc"] == ("format",)]
-        raise ManifestError(f"has format {version[0]}, not {FORMAT}" if version else "is damaged") from error
+        raise ManifestError(f"has format {version[0]}, expected {FORMAT}" if version else "is damaged") from error
 
 
 def open_manifest(root: str) -> Manifest:
-    """The manifest of a directory whose files all have the size they were packed with; raises `DatasetError`."""
+    """The manifest of a directory whose files all have their packed sizes; raises `DatasetError`."""
     folder = Path(root)
     check_directory(folder, key="data.root", value=root, remedy="pack it with: python -m mvit pack SRC OUT")
     try:
@@ -142,7 +142,9 @@ def open_manifest(root: str) -> Manifest:
         raise DatasetError(Problem("data.root", root, rule, "pack it with: python -m mvit pack SRC OUT"))
     again = f"{manifest.command} {shlex.quote(root)}"
     if not manifest.complete:
-        raise DatasetError(Problem("data.root", root, "is only partly packed", f"continue with: {again}"))
+        raise DatasetError(
+            Problem("data.root", root, "is incomplete: packing was interrupted", f"continue with: {again}")
+        )
     for shard in manifest.shards:
         for file in (shard, shard.db, shard.index):
             if fault := size_fault(folder, file):
@@ -151,7 +153,7 @@ def open_manifest(root: str) -> Manifest:
 
 
 def _facts(manifest: Manifest) -> DatasetFacts:
-    """Nothing is skipped that the shards do not lack already."""
+    """Nothing is marked as skipped: the shards contain no such image."""
     return make_facts(
         num_train=sum(shard.count for shard in manifest.train),
         num_val=sum(shard.count for shard in manifest.val),
@@ -161,7 +163,7 @@ def _facts(manifest: Manifest) -> DatasetFacts:
 
 
 def size_fault(folder: Path, file: PackedFile) -> str | None:
-    """What is wrong with a file as far as its size tells: it is missing, or truncated."""
+    """What is wrong with a file, judged by its size: it is missing or truncated."""
     try:
         size = (folder / file.file).stat().st_size
     except OSError:
@@ -170,14 +172,14 @@ def size_fault(folder: Path, file: PackedFile) -> str | None:
 
 
 def fault(folder: Path, file: PackedFile) -> str | None:
-    """What is wrong with a file; reads it to its end."""
+    """What is wrong with a file; reads all of it."""
     if problem := size_fault(folder, file):
         return problem
-    return None if packed_file(folder / file.file).sha256 == file.sha256 else "is damaged: its sha256 differs"
+    return None if packed_file(folder / file.file).sha256 == file.sha256 else "is damaged: sha256 mismatch"
 
 
 def packed_file(path: Path) -> PackedFile:
-    """A file's entry in the manifest; reads the file to its end."""
+    """A file's entry in the manifest; reads all of the file."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -187,10 +189,10 @@ def packed_file(path: Path) -> PackedFile:
 
 
 def read_index(folder: Path, shard: Shard) -> NDArray[Any]:
-    """(count,) of `INDEX`; raises `DatasetError` for one that is damaged."""
+    """(count,) rows of `INDEX`; raises `DatasetError` for a damaged index."""
     import numpy as np
 
     if problem := fault(folder, shard.index):
-        remedy = "pack it again with the command in manifest.json, which rewrites only that shard"
+        remedy = "run the command in manifest.json again; it rewrites only this shard"
         raise DatasetError(Problem("data.root", str(folder / shard.index.file), problem, remedy))
     return np.load(folder / shard.index.file, allow_pickle=False)

@@ -1,6 +1,6 @@
-"""python -m mvit pack: an image folder as MindRecord shards.
+"""Packing: an image folder becomes MindRecord shards.
 
-Restartable: manifest.json lists the shards that are finished; only the others are written.
+Restartable: manifest.json lists the finished shards; only the others are written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Literal
 
 from rich.progress import Progress
 
-from mvit.console import PLAIN_EVERY_S, console, say
+from mvit.console import PLAIN_EVERY_S, console, launch_command, say
 from mvit.data import imagefolder
 from mvit.data.listing import Split
 from mvit.data.mindrecord import (
@@ -40,7 +40,7 @@ from mvit.errors import DatasetError, Problem
 from mvit.files import write_json
 
 SHARD_BYTES = 1 << 30
-"""The approximate size of a shard if --shards is not given."""
+"""The approximate size of a shard without --shards."""
 ARGUMENTS = {
     "data.root": "SRC",
     "data.train_folder": "--train-folder",
@@ -51,7 +51,7 @@ ARGUMENTS = {
 
 @dataclass(frozen=True)
 class Origin:
-    """The image folder that is packed."""
+    """The image folder to pack."""
 
     root: str
     train_folder: str
@@ -68,7 +68,7 @@ def main(
     workers: int,
     overwrite: bool,
 ) -> int:
-    """Exit codes: 0 done, 1 failed, 2 the request was wrong, 130 stopped by Ctrl-C; a line to standard error each."""
+    """Exit codes: 0 done, 1 failed, 2 invalid request, 130 stopped by Ctrl-C; errors are lines on standard error."""
     try:
         pack(source, out, shards=shards, on_unreadable=on_unreadable, workers=workers, overwrite=overwrite)
     except DatasetError as error:
@@ -98,13 +98,13 @@ def pack(
     workers: int,
     overwrite: bool,
 ) -> Manifest:
-    """Pack what is not packed yet, then read all of it back; raises `DatasetError`, `Unreadable`, `PackError`."""
+    """Pack what is missing, then read everything back; raises `DatasetError`, `Unreadable`, `PackError`."""
     listing = imagefolder.scan(source)
     facts, train, val = imagefolder.facts_of(source, listing), listing.train, listing.val
     shards = min(len(train.paths), shards or max(1, round(sum(train.sizes) / SHARD_BYTES)))
     of_val = min(len(val.paths), max(1, round(shards * len(val.paths) / len(train.paths))))
     parts = {"train": _parts("train", train, shards), "val": _parts("val", val, of_val)}
-    wanted = Manifest(
+    planned = Manifest(
         format=FORMAT,
         complete=False,
         source=str(Path(source.root).resolve()),
@@ -117,25 +117,25 @@ def pack(
         val=(),
     )
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
-        finished = {shard.file: shard for shard in _finished(out, wanted, overwrite=overwrite)}
-        left = [part for split in parts.values() for part in split if part.file not in finished]
-        _enough_room(out, left)
+    with _exclusive(out):
+        finished = {shard.file: shard for shard in _finished(out, planned, overwrite=overwrite)}
+        remaining = [part for split in parts.values() for part in split if part.file not in finished]
+        _check_space(out, remaining)
         counts = f"{facts.num_train} + {facts.num_val} images, {len(listing.classes)} classes"
         already = f", {len(finished)} already finished" if finished else ""
-        say(f"mvit: packing {counts} into {sum(wanted.num_shards.values())} shards in {out}{already}")
+        say(f"mvit: packing {counts} into {sum(planned.num_shards.values())} shards in {out}{already}")
 
         def manifest(*, complete: bool) -> Manifest:
             made = {name: tuple(finished[p.file] for p in split if p.file in finished) for name, split in parts.items()}
-            return wanted.model_copy(update={"complete": complete, **made})
+            return planned.model_copy(update={"complete": complete, **made})
 
         def record(*, complete: bool) -> None:
             write_json(out / MANIFEST, manifest(complete=complete).model_dump(mode="json"))
 
         record(complete=False)
         try:
-            with _threads(workers) as pool, _Bar("images", sum(len(part.paths) for part in left)) as bar:
-                for part in left:
+            with _threads(workers) as pool, _Bar("images", sum(len(part.paths) for part in remaining)) as bar:
+                for part in remaining:
                     skip, root = on_unreadable == "skip", Path(source.root)
                     made = write(part, root=root, out=out, skip=skip, pool=pool, advance=bar.advance)
                     finished[part.file] = made
@@ -146,11 +146,11 @@ def pack(
         record(complete=True)
         done = manifest(complete=True)
         for path in (path for shard in done.shards for path in shard.skipped):
-            say(f"  skipped, cannot be decoded: {path}")
+            say(f"  skipped (cannot be decoded): {path}")
         size = sum(shard.bytes for shard in done.shards) / 1e9
         count = sum(shard.count for shard in done.shards)
         say(f"mvit: {count} images in {len(done.shards)} shards, {size:.2f} GB; counts and sha256 verified")
-        say(f"  python launch.py data=mindrecord {shlex.quote(f'data.root={out}')}")
+        say(f"train on it with: {launch_command('data=mindrecord', f'data.root={out}')}")
         return done
 
 
@@ -163,7 +163,7 @@ def _command(source: Origin, *, shards: int, on_unreadable: str) -> str:
 
 
 def _parts(name: str, split: Split, shards: int) -> list[ShardPlan]:
-    """Contiguous parts of a split, in the order of the listing."""
+    """Contiguous parts of a split, in listing order."""
     count = len(split.paths)
     ends = [count * number // shards for number in range(shards + 1)]
     return [
@@ -172,32 +172,32 @@ def _parts(name: str, split: Split, shards: int) -> list[ShardPlan]:
     ]
 
 
-def _finished(out: Path, wanted: Manifest, *, overwrite: bool) -> list[Shard]:
-    """The shards that need not be written again; a directory of something else is emptied or refused."""
+def _finished(out: Path, planned: Manifest, *, overwrite: bool) -> list[Shard]:
+    """The shards that are already written; a directory with other content is cleared or refused."""
     try:
         old = read_manifest(out)
-        torn = None
+        damage = None
     except ManifestError as error:
-        old, torn = None, error
-    if old is None and torn is None:
+        old, damage = None, error
+    if old is None and damage is None:
         if foreign := [path.name for path in out.iterdir() if path.name not in (".lock", PART)]:
-            rule = f"contains {foreign[0]} but no {MANIFEST}"
+            rule = f"is not empty and has no {MANIFEST}: it contains {foreign[0]}"
             raise DatasetError(Problem("OUT", str(out), rule, "use an empty directory"))
         return []
     same = ("fingerprint", "num_shards", "on_unreadable", "class_names")
-    differs = [name for name in same if old and getattr(old, name) != getattr(wanted, name)]
-    if old and not old.shards:  # stopped before its first shard: there is nothing to lose
+    differs = [name for name in same if old and getattr(old, name) != getattr(planned, name)]
+    if old and not old.shards:  # stopped before its first shard: nothing to lose
         return []
     if old and not differs and not overwrite:
         return [shard for shard in old.shards if not any(size_fault(out, f) for f in (shard, shard.db, shard.index))]
     if not overwrite:
         rules = {
-            "fingerprint": f"was packed from other images ({old.source})" if old else "",
-            "num_shards": "was packed into another number of shards",
+            "fingerprint": f"was packed from different images ({old.source})" if old else "",
+            "num_shards": "was packed into a different number of shards",
             "on_unreadable": f"was packed with --on-unreadable {old.on_unreadable}" if old else "",
-            "class_names": "was packed with other class names",
+            "class_names": "was packed with different class names",
         }
-        rule = rules[differs[0]] if differs else f"contains a {MANIFEST} that {torn}"
+        rule = rules[differs[0]] if differs else f"has a {MANIFEST} that {damage}"
         raise DatasetError(Problem("OUT", str(out), rule, "use another directory, or --overwrite"))
     (out / MANIFEST).unlink()
     for split in ("train", "val"):
@@ -208,33 +208,33 @@ def _finished(out: Path, wanted: Manifest, *, overwrite: bool) -> list[Shard]:
     return []
 
 
-def _enough_room(out: Path, left: Sequence[ShardPlan]) -> None:
-    needed, free = sum(part.disk_bytes for part in left), shutil.disk_usage(out).free
+def _check_space(out: Path, remaining: Sequence[ShardPlan]) -> None:
+    needed, free = sum(part.disk_bytes for part in remaining), shutil.disk_usage(out).free
     if needed > free:
-        raise PackError(f"{out} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB are needed")
+        raise PackError(f"{out}: not enough disk space: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
 
 
 def _verify(out: Path, manifest: Manifest, classes: Sequence[str], *, workers: int) -> None:
-    """Read every file to its end; raises `PackError` naming what is wrong and how to repair it."""
+    """Read every file in full; raises `PackError` with what is wrong and how to repair it."""
     files = [file for shard in manifest.shards for file in (shard, shard.db, shard.index)]
     with _threads(workers) as pool, _Bar("verifying files", len(files)) as bar:
         for file, wrong in zip(files, pool.map(fault, repeat(out), files), strict=True):
             if wrong:
                 (out / file.file).unlink(missing_ok=True)  # so that the same command writes that shard again
-                raise PackError(f"{out / file.file} {wrong}; it was removed: run the same command to write it again")
+                raise PackError(f"{out / file.file} {wrong}; it was removed, run the same command to write it again")
             bar.advance(1)
     indexes = {shard.file: read_index(out, shard) for shard in manifest.shards}
     for shard in manifest.shards:
         if len(indexes[shard.file]) != shard.count:
-            raise PackError(f"{out / shard.file} has {len(indexes[shard.file])} samples, not {shard.count}")
-    left = {int(label) for shard in manifest.train for label in set(indexes[shard.file]["label"].tolist())}
-    if lost := [name for label, name in enumerate(classes) if label not in left]:
-        raise PackError(f"no training image of {', '.join(lost[:3])} can be decoded; repair one, or remove the class")
+            raise PackError(f"{out / shard.file} has {len(indexes[shard.file])} samples, expected {shard.count}")
+    packed = {int(label) for shard in manifest.train for label in set(indexes[shard.file]["label"].tolist())}
+    if empty := [name for label, name in enumerate(classes) if label not in packed]:
+        raise PackError(f"no training image of {', '.join(empty[:3])} can be decoded; repair one, or remove the class")
 
 
 @contextmanager
 def _threads(workers: int) -> Generator[ThreadPoolExecutor]:
-    """A pool that drops queued work on the way out."""
+    """A thread pool that drops queued work on exit."""
     pool = ThreadPoolExecutor(workers)
     try:
         yield pool
@@ -243,8 +243,8 @@ def _threads(workers: int) -> Generator[ThreadPoolExecutor]:
 
 
 @contextmanager
-def _alone(out: Path) -> Generator[None]:
-    """Keeps a second packer out; the lock is released when the process ends."""
+def _exclusive(out: Path) -> Generator[None]:
+    """Keep a second packer out; the lock is released when the process ends."""
     with (out / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -254,12 +254,12 @@ def _alone(out: Path) -> Generator[None]:
 
 
 class _Bar:
-    """A progress bar on a terminal, a line every ten seconds elsewhere."""
+    """A progress bar on a terminal, a line every ten seconds otherwise."""
 
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.done, self.said_at = what, total, 0, time.monotonic()
+    def __init__(self, label: str, total: int) -> None:
+        self.label, self.total, self.done, self.reported_at = label, total, 0, time.monotonic()
         self.bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-        self.task = self.bar.add_task(what, total=total)
+        self.task = self.bar.add_task(label, total=total)
 
     def __enter__(self) -> _Bar:
         self.bar.start()
@@ -271,16 +271,16 @@ class _Bar:
     def advance(self, count: int) -> None:
         self.done += count
         self.bar.update(self.task, completed=self.done)
-        if self.bar.disable and time.monotonic() - self.said_at > PLAIN_EVERY_S:
-            self.said_at = time.monotonic()
-            say(f"  {self.what} {self.done}/{self.total}")
+        if self.bar.disable and time.monotonic() - self.reported_at > PLAIN_EVERY_S:
+            self.reported_at = time.monotonic()
+            say(f"  {self.label} {self.done}/{self.total}")
 
 
-def _complain(code: int, what: object) -> int:
-    print(f"mvit: {what}", file=sys.stderr)
+def _complain(code: int, message: object) -> int:
+    print(f"mvit: {message}", file=sys.stderr)
     return code
 
 
 def processors() -> int:
-    """The CPUs that this process may use."""
+    """Number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""Which image files can be decoded: tried once for files that stay as they are."""
+"""Readability of image files: each is decoded once, as long as it does not change."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mvit.data.sample import DECODABLE
 from mvit.files import read_json, write_json
 
 SLICE = 256
-"""Images of one task: a task for each of a million would take gigabytes."""
+"""Images per task: one task for each of a million images would take gigabytes."""
 
 
 def unreadable(root: Path, paths: Sequence[str], *, threads: int) -> list[str]:
-    """The paths of images that do not decode to their end, in order."""
+    """The paths of images that cannot be decoded completely, in order."""
     slices = [paths[first : first + SLICE] for first in range(0, len(paths), SLICE)]
 
     def broken_of(some: Sequence[str]) -> list[str]:
@@ -32,24 +32,24 @@ def unreadable(root: Path, paths: Sequence[str], *, threads: int) -> list[str]:
 def unreadable_cached(
     root: Path, splits: Sequence[Split], *, folder: Path, threads: int, before: Callable[[int], None]
 ) -> list[str]:
-    """The same for whole splits, from a file in `folder` if they were decoded before.
+    """The same for whole splits, cached in a file in `folder`.
 
-    `before` is called with the number of images if they must be decoded. The file is named by a hash of their paths,
-    sizes and times: if one differs, all are decoded again.
+    `before` is called with the number of images if they must be decoded. The file name is a hash of their paths, sizes
+    and times: if one differs, all are decoded again.
     """
     paths = [path for split in splits for path in split.paths]
     file = folder / f"{_key(root, splits)}.json"
-    known = frozenset(paths)
+    all_paths = frozenset(paths)
     try:
         content = read_json(file)
         broken = content["unreadable"]
-        if content["images"] == len(paths) and all(path in known for path in broken):
+        if content["images"] == len(paths) and all(path in all_paths for path in broken):
             return list(broken)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # missing, or damaged
     before(len(paths))
     broken = unreadable(root, paths, threads=threads)
-    with suppress(OSError, UnicodeEncodeError):  # whoever needs the folder reports that it cannot be written
+    with suppress(OSError, UnicodeEncodeError):  # the code that needs the folder reports that it cannot be written
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, {"images": len(paths), "unreadable": broken})
     return broken
@@ -66,16 +66,16 @@ def _key(root: Path, splits: Sequence[Split]) -> str:
 
 
 def is_broken(image: Path | bytes) -> bool:
-    """Whether a file, or the content of one, does not decode to its end."""
-    from PIL import Image  # a dry run does without
+    """Whether a file, or its content, cannot be decoded completely."""
+    from PIL import Image  # a dry run does not need it
 
     try:
-        # `format` is not checked: a JPEG followed by a second picture is an MPO to Pillow, and reads the same.
+        # `format` is not checked: Pillow calls a JPEG followed by a second picture an MPO, and reads it all the same.
         opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=DECODABLE)
         with opened:
-            # A JPEG is read whole but scaled: faster.
+            # A JPEG is read completely, but scaled down: faster.
             opened.draft("RGB", (max(1, opened.width // 8), max(1, opened.height // 8)))
             opened.load()
-    except Exception:  # noqa: BLE001  Pillow raises many kinds on a damaged file: each means unreadable
+    except Exception:  # noqa: BLE001  Pillow raises many types for damaged files: each means unreadable
         return True
     return False

@@ -1,4 +1,4 @@
-"""Sample: where one image is. Small, picklable, and opened by the process that prepares it."""
+"""Sample: the location of one image. Small, picklable, and opened by the process that prepares it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 DECODABLE = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-"""The formats that Pillow is asked to try, whatever the file is called; it could read more."""
+"""The formats that Pillow may try, whatever the file name; it supports more."""
 
 
 class Sample(Protocol):
@@ -22,13 +22,13 @@ class Sample(Protocol):
 
     @property
     def name(self) -> str:
-        """What a message calls it: a path, or a shard and a number."""
+        """Its name in messages: a path, or a shard and a number."""
         ...
 
     def open(self) -> Image.Image:
         """The image with its header read; a JPEG is not decoded yet, so that `Image.draft` still helps.
 
-        The caller closes it. Raises what Pillow and the system raise, without the name.
+        The caller closes it. Errors of Pillow and the system pass through; they lack the name.
         """
         ...
 
@@ -44,7 +44,7 @@ class File:
         return self.path
 
     def open(self) -> Image.Image:
-        from PIL import Image  # here and below: the parent surveys data without it
+        from PIL import Image  # here and below: the parent does not need it
 
         return Image.open(self.path, formats=DECODABLE)
 
@@ -63,9 +63,9 @@ class Blob:
         from PIL import Image
 
         data = read_bytes(self.path, self.offset, self.length)
-        # A JPEG with a flipped bit usually decodes, to a different picture.
+        # A JPEG with a flipped bit usually decodes, but to a different picture.
         if zlib.crc32(data) != self.crc:
-            raise OSError("checksum mismatch: not the bytes that were packed")
+            raise OSError("checksum mismatch: the packed bytes have changed")
         return Image.open(io.BytesIO(data), formats=DECODABLE)
 
 
@@ -83,12 +83,12 @@ class Array:
 
 
 def read_bytes(path: str, offset: int, length: int) -> bytes:
-    """Part of a file; raises `OSError`, also where the file is too short."""
+    """Part of a file; raises `OSError`, also if the file is too short."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = os.pread(descriptor, length, offset)
     finally:
         os.close(descriptor)
     if len(data) != length:
-        raise OSError("its file is truncated")
+        raise OSError("the file is truncated")
     return data

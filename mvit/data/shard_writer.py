@@ -1,4 +1,4 @@
-"""One MindRecord shard: written, read back, indexed."""
+"""Shard writer: writes one MindRecord shard, reads it back and indexes it."""
 
 # pyright: basic
 # MindSpore, whose writer this drives, carries no types.
@@ -24,11 +24,11 @@ from mvit.data.readable import is_broken
 from mvit.files import fsync_dir
 
 BATCH = 64
-"""Images that are test-decoded while as many are written."""
+"""Images that are test-decoded while the same number is being written."""
 HEADER_BYTES = 1 << 20
-"""Room to describe thousands of pages; MindRecord's default of 16 MB would be most of a small shard."""
+"""Enough to describe thousands of pages; MindRecord's default of 16 MB would dominate a small shard."""
 PART = ".part"
-"""Directory of the shard that is being written."""
+"""Directory of the shard being written."""
 MIN_PAGE, MAX_PAGE, USUAL_PAGE = 1 << 15, 1 << 28, 1 << 25
 SCHEMA = {"data": {"type": "bytes"}, "label": {"type": "int32"}, "name": {"type": "string"}}
 
@@ -62,21 +62,21 @@ class ShardPlan:
 
     @property
     def disk_bytes(self) -> int:
-        """About what the shard takes on disk."""
+        """Approximate size of the shard on disk."""
         return HEADER_BYTES + 2 * self.page_bytes + sum(self.sizes)
 
 
 def write(
     part: ShardPlan, *, root: Path, out: Path, skip: bool, pool: ThreadPoolExecutor, advance: Callable[[int], None]
 ) -> Shard:
-    """Write a shard under a temporary name, read it back, and put it into `out`, whole or not at all.
+    """Write a shard in a temporary directory, read it back and move it into `out`, complete or not at all.
 
-    Raises `PackError`, OSError, and `Unreadable` unless `skip`.
+    Raises `PackError`, `OSError`, and `Unreadable` unless `skip`.
     """
     room = out / PART  # a directory: MindRecord writes the file's name into the file
     room.mkdir(exist_ok=True)
-    for left in room.iterdir():
-        left.unlink()
+    for leftover in room.iterdir():
+        leftover.unlink()
     path = room / part.file
     kept, crcs, skipped = _fill(path, part, root=root, skip=skip, pool=pool, advance=advance)
     table = _index(path, [part.labels[place] for place in kept], [part.paths[place] for place in kept], crcs)
@@ -85,7 +85,7 @@ def write(
     database = path.with_name(f"{path.name}.db")
     files = [packed_file(file) for file in (path, database, index)]
     for file in (path, database, index):
-        file.chmod(index.stat().st_mode)  # MindRecord makes its files readable by their owner only
+        file.chmod(index.stat().st_mode)  # MindRecord makes its files readable only by their owner
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
         file.replace(out / file.name)
@@ -97,11 +97,11 @@ def write(
 def _fill(
     path: Path, part: ShardPlan, *, root: Path, skip: bool, pool: ThreadPoolExecutor, advance: Callable[[int], None]
 ) -> tuple[list[int], list[int], list[str]]:
-    """Write the samples; their places in the part, their checksums, and the paths of skipped ones."""
+    """Write the samples; returns their places in the part, their checksums, and the paths of skipped images."""
     if part.page_bytes > MAX_PAGE:
         largest = part.paths[int(np.argmax(part.sizes))]
-        raise PackError(f"{root / largest} has {max(part.sizes)} bytes, more than a page of MindRecord holds")
-    os.environ.setdefault("GLOG_v", "4")  # PackError reports MindSpore's errors
+        raise PackError(f"{root / largest} has {max(part.sizes)} bytes, too many for a MindRecord page")
+    os.environ.setdefault("GLOG_v", "4")  # MindSpore's errors are reported as PackError
     from mindspore.mindrecord import FileWriter  # takes seconds
     from mindspore.mindrecord.common.exceptions import MindRecordException
 
@@ -148,16 +148,16 @@ def _reason(error: Exception) -> str:
 
 
 def _read(path: Path) -> bytes | None:
-    """The file's content; None if it does not decode to its end."""
+    """The file's content; None if it cannot be decoded completely."""
     data = path.read_bytes()
     return None if is_broken(data) else data
 
 
 def _index(path: Path, labels: Sequence[int], names: Sequence[str], crcs: Sequence[int]) -> NDArray[Any]:
-    """(n,) of `INDEX`: where the bytes of each sample are; raises `PackError` if they are not what was written.
+    """(n,) rows of `INDEX`: where the bytes of each sample are; raises `PackError` if they differ from those written.
 
-    MindRecord puts a page p at header + p * page size; its database says at which page and offset a sample begins.
-    There, 8 bytes of length precede the data. True of 2.10; reading back makes sure of it.
+    MindRecord puts page p at header + p * page size; its database holds the page and offset at which a sample begins.
+    8 bytes of length precede the data. True for 2.10; reading back verifies it.
     """
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
@@ -165,7 +165,7 @@ def _index(path: Path, labels: Sequence[int], names: Sequence[str], crcs: Sequen
             query = "select PAGE_ID_BLOB, PAGE_OFFSET_BLOB, name_0 from INDEXES order by ROW_ID"
             rows = database.execute(query).fetchall()
         if [name for _, _, name in rows] != list(names):
-            raise PackError(f"{path} cannot be written: the samples read back are not those that were written")
+            raise PackError(f"{path} cannot be written: the samples read back differ from those written")
         table = np.empty(len(rows), INDEX)
         for number, (page, offset, _) in enumerate(rows):
             begin = header["header_size"] + page * header["page_size"] + offset
@@ -173,6 +173,6 @@ def _index(path: Path, labels: Sequence[int], names: Sequence[str], crcs: Sequen
             length = int.from_bytes(file.read(8), "little")
             data = file.read(length) if length < MAX_PAGE else b""
             if zlib.crc32(data) != crcs[number]:
-                raise PackError(f"{path} cannot be written: the bytes read back are not those that were written")
+                raise PackError(f"{path} cannot be written: the bytes read back differ from those written")
             table[number] = (begin + 8, length, crcs[number], labels[number])
     return table

@@ -19,7 +19,7 @@ class Source(Protocol):
 
     @property
     def in_memory(self) -> bool:
-        """Whether samples are arrays of this process: threads prepare them, since sending copies would cost more."""
+        """Whether samples are arrays in this process: threads prepare them, since sending copies would cost more."""
         ...
 
     def sample(self, index: int) -> Sample: ...

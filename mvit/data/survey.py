@@ -1,4 +1,4 @@
-"""Survey: one look at a dataset in the parent, for its facts and for what its workers need."""
+"""Survey: one look at a dataset, in the parent, for its facts and for what the workers need."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from mvit.plan import DatasetFacts
 
 @dataclass(frozen=True)
 class Survey:
-    """What a look at the data found; no image is decoded for it."""
+    """The result of one look at the data; no image is decoded for it."""
 
     facts: DatasetFacts
     listing: Listing | None = None
-    """The image files of a dataset that consists of such; None for one that workers open without an index."""
+    """The image files; None for a dataset that workers open without an index."""
     on_unreadable: Literal["refuse", "skip"] = "refuse"
 
     def readable(self, *, training: bool, threads: int, cache: Path, before: Callable[[int], None]) -> Survey:
         """The survey without image files that cannot be decoded; the training split is checked only for `training`.
 
-        `cache` is the directory that remembers the answer; `before` is called with the number of images if they must
-        be decoded. Raises `ConfigError` naming every such file where none may be skipped, or every class they empty.
+        `cache` is the directory that keeps the result; `before` is called with the number of images if they must be
+        decoded. Raises `ConfigError` with every such file if none may be skipped, or with every class left empty.
         """
         if self.listing is None:
             return self
@@ -43,24 +43,24 @@ class Survey:
             )
         kept = replace(listing, train=listing.train.without(broken), val=listing.val.without(broken))
         if training and (emptied := sorted(set(listing.train.labels) - set(kept.train.labels))):
-            rule, remedy = "is a class without an image that can be decoded", "repair its images, or remove the class"
+            rule, remedy = "is a class without decodable images", "repair its images, or remove the class"
             raise ConfigError(*(Problem("data.root", listing.classes[label], rule, remedy) for label in emptied))
         counts = {"num_train": len(kept.train.paths), "num_val": len(kept.val.paths)}
         return replace(self, facts=facts.model_copy(update={**counts, "skipped": tuple(broken)}), listing=kept)
 
     def write_index(self, path: Path) -> None:
-        """Write what workers read instead of listing the files again; nothing where they need none."""
+        """Write the index that spares workers from listing the files again; nothing for a dataset without files."""
         if self.listing is not None:
             index.write(path, self.listing, fingerprint=self.facts.fingerprint)
 
     def check_index(self, path: Path, *, facts: DatasetFacts) -> None:
-        """Raises `DataChanged` where workers would not find the index of these facts."""
+        """Raises `DataChanged` if workers would not find the index of these facts."""
         if self.listing is not None:
             index.read(path, facts=facts)
 
 
 def make_facts(*, num_train: int, num_val: int, class_names: Sequence[str], content: Iterable[str]) -> DatasetFacts:
-    """The facts; `content` are the lines whose sha256 is the fingerprint."""
+    """The facts; the fingerprint is the sha256 over the lines of `content`."""
     digest = hashlib.sha256()
     for line in content:
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
@@ -74,7 +74,7 @@ def make_facts(*, num_train: int, num_val: int, class_names: Sequence[str], cont
 
 
 def check_same(now: DatasetFacts, planned: DatasetFacts, *, root: str) -> None:
-    """Raises `DataChanged` for data that is not what the run was planned with."""
+    """Raises `DataChanged` if the data differs from what the run was planned with."""
     if now.fingerprint != planned.fingerprint:
         raise DataChanged(f"{root} has changed since the run was planned; start a new run")
 

@@ -36,7 +36,7 @@ class Drawings:
     in_memory = True
 
     def __init__(self, data: SyntheticData, num_samples: int, *, stream: int) -> None:
-        import numpy as np  # here and below: the parent surveys data without it
+        import numpy as np  # here and below: the parent does not need it
 
         self.labels = (np.arange(num_samples) % data.classes).astype(np.int32)
         self.size, self.stream = data.image_size, stream

@@ -1,4 +1,4 @@
-"""The operators MobileViT is written in, each a cell.
+"""Layers: the operators of MobileViT, each a cell.
 
 Shapes: `B` batch, `C` channels, `H` `W` pixels, `P` pixels per patch, `N` patches, `D` features of a token.
 """
@@ -34,7 +34,7 @@ class ConvNorm(nn.Cell):
             group=groups,
             weight_init=HeNormal(mode="fan_out", nonlinearity="relu"),
         )
-        # MindSpore's momentum is the share that is kept: 0.9 here is PyTorch's 0.1.
+        # MindSpore's momentum is the share kept: 0.9 here is 0.1 in PyTorch.
         self.norm = nn.BatchNorm2d(out_channels, eps=1e-5, momentum=0.9)
         self.activate = activate
         self.silu = nn.SiLU()
@@ -45,27 +45,27 @@ class ConvNorm(nn.Cell):
 
 
 def dense(in_features: int, out_features: int) -> nn.Dense:
-    """Dense layer initialised as both recipes do: truncated normal of 0.02, bias zero."""
+    """Dense layer initialised as in both recipes: truncated normal with sigma 0.02, zero bias."""
     return nn.Dense(in_features, out_features, weight_init=TruncatedNormal(sigma=0.02), bias_init="zeros")
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm over the last axis, with an epsilon that is always said (MindSpore's default is 1e-7)."""
+    """LayerNorm over the last axis, with an explicit epsilon (MindSpore's default is 1e-7)."""
 
     def __init__(self, features: int, *, eps: float) -> None:
         super().__init__((features,), epsilon=eps)
 
 
 class Dropout(nn.Cell):
-    """Dropout without a state: the mask is a function of `key` and of the place of the element alone.
+    """Stateless dropout: the mask depends only on `key` and on the position of the element.
 
     `nn.Dropout` keeps a random state that no checkpoint can restore in graph mode; here the same `key` (int32 scalar,
-    a graph input) gives the same mask in any process. Rows (first axis) and columns (the rest) are hashed apart, with
-    the 32-bit finaliser "lowbias32" (C. Wellons, hash-prospector), so that only tensors of one axis pay for it; the
-    square of their exclusive or decides, being the cheapest step that is not linear in both.
+    a graph input) gives the same mask in any process. Rows (first axis) and columns (the rest) are hashed separately,
+    with the 32-bit finaliser "lowbias32" (C. Wellons, hash-prospector), so that hashing costs little; the mask compares
+    the square of their exclusive or, the cheapest step that is not linear in both.
 
     Args:
-        rate: share of elements set to zero; the rest is divided by 1 - rate.
+        rate: share of elements set to zero; the others are divided by 1 - rate.
         salt: makes the dropout cells of one network independent.
     """
 
@@ -97,7 +97,7 @@ class Dropout(nn.Cell):
         return x * ops.reshape(keep, shape) * (1.0 / (1.0 - self.rate))
 
     def hash(self, h):
-        # An int32 shifts its sign in; the masks make the shift a logical one.
+        # The shift of an int32 is arithmetic; the masks make it logical.
         h = self.xor(h, self.and_(self.shift(h, self.by16), self.low16))
         h = h * self.mix1
         h = self.xor(h, self.and_(self.shift(h, self.by15), self.low17))

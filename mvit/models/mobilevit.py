@@ -14,7 +14,7 @@ from mvit.models.layers import ConvNorm, Dropout, LayerNorm, dense
 
 
 class InvertedResidual(nn.Cell):
-    """MobileNetV2's block: 1x1 expansion, 3x3 depthwise, 1x1 projection; a residual where the shape is kept."""
+    """MobileNetV2's block: 1x1 expansion, 3x3 depthwise, 1x1 projection; with a residual if the shape is preserved."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, expansion: int) -> None:
         super().__init__()
@@ -30,14 +30,14 @@ class InvertedResidual(nn.Cell):
 
 
 class Attention(nn.Cell):
-    """Multi-head self-attention over N patches, for each of the P pixels of a patch apart: (B*P, N, D) -> same."""
+    """Multi-head self-attention over N patches, separately for each of the P pixels of a patch: (B*P, N, D) -> same."""
 
     def __init__(self, features: int, *, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.head_features = features // heads
         self.scale = self.head_features**-0.5
-        # Three Dense rather than slices of one: a slice costs its own gradient kernel.
+        # Three Dense layers rather than slices of one: each slice costs a gradient kernel.
         self.query = dense(features, features)
         self.key = dense(features, features)
         self.value = dense(features, features)
@@ -96,7 +96,7 @@ class MobileViTBlock(nn.Cell):
         self.local = ConvNorm(channels, channels, kernel_size=3)
         if projection == "linear":
             self.to_tokens = nn.Conv2d(channels, features, 1, has_bias=False)
-        else:  # MindCV's network, another function than the paper's
+        else:  # MindCV's network, which computes a different function
             self.to_tokens = ConvNorm(channels, features, kernel_size=1)
         self.layers = nn.CellList(
             [
@@ -133,7 +133,7 @@ class MobileViTBlock(nn.Cell):
 
 
 def _resize(x, height, width):
-    """Bilinear, corners not aligned, as timm and transformers have it."""
+    """Bilinear, without aligned corners, as in timm and transformers."""
     return ops.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
 
 

@@ -1,6 +1,6 @@
-"""What a MobileViT is made of, told without building it: names, shapes and multiply-accumulates.
+"""Specification of a MobileViT, without building it: names, shapes and multiply-accumulates.
 
-The parent, which never loads MindSpore, plans with it; a test holds it against the real network.
+The parent, which never loads MindSpore, plans with it; a test compares it with the real network.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from mvit.config import ModelConfig, OptimizerConfig
 
 STATISTICS = ("moving_mean", "moving_variance")
 NORM_AND_BIAS = (".gamma", ".beta", ".bias")
-"""Ends of the names of the one-dimensional parameters."""
+"""Suffixes of the names of one-dimensional parameters."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A layer: its parameters by name, and the multiply-accumulates of one image at `size` pixels of output."""
+    """A layer: its parameters by name, and its multiply-accumulates for one image."""
 
     shapes: dict[str, tuple[int, ...]]
     macs: int = 0
@@ -31,7 +31,7 @@ def parameter_shapes(config: ModelConfig, *, num_classes: int) -> dict[str, tupl
 
 
 def count_parameters(config: ModelConfig, *, num_classes: int, without: Sequence[str] = ()) -> int:
-    """Trainable parameters, without those that a pattern matches; BatchNorm's running statistics are none."""
+    """Number of trainable parameters not matched by a pattern; BatchNorm's running statistics do not count."""
     shapes = parameter_shapes(config, num_classes=num_classes)
     return sum(
         math.prod(shape)
@@ -43,14 +43,14 @@ def count_parameters(config: ModelConfig, *, num_classes: int, without: Sequence
 def count_macs(config: ModelConfig, *, num_classes: int, image_size: int) -> int:
     """Multiply-accumulates of one image's forward pass: convolutions, Dense and both products of attention.
 
-    The published GMACs at 256 (0.42, 1.05, 2.03) are fvcore's, which also charges 2 for each output of BatchNorm and 5
-    of LayerNorm: 2 to 3 % more. Normalisation, activations, softmax, biases and resizing are not counted here.
+    The published GMACs at 256 (0.42, 1.05, 2.03) are fvcore's, which also counts 2 per output of BatchNorm and 5 per
+    output of LayerNorm: 2 to 3 % more. Normalisation, activations, softmax, biases and resizing are not counted here.
     """
     return sum(part.macs for part in _parts(config, num_classes, image_size=image_size))
 
 
 def num_layers(config: ModelConfig) -> int:
-    """Steps of depth that `layer_of` tells apart: the stem, each stage, the last 1x1 convolution, the head."""
+    """Number of depths that `layer_of` distinguishes: the stem, each stage, the last 1x1 convolution, the head."""
     return len(config.channels) + 3
 
 
@@ -69,7 +69,7 @@ def layer_of(name: str, config: ModelConfig) -> int:
         case ["head", *_]:
             return stages + 2
         case _:
-            raise ValueError(f"{name} is no parameter of a MobileViT")
+            raise ValueError(f"{name} is not a parameter of MobileViT")
 
 
 def groups(names: Sequence[str], config: OptimizerConfig, *, model: ModelConfig) -> tuple[list[float], list[bool]]:
@@ -100,7 +100,7 @@ def _parts(config: ModelConfig, num_classes: int, *, image_size: int) -> Iterato
             channels = out
         if stage >= first:
             transformers += _transformer(config, stage - first, channels=channels, size=size)
-    yield from transformers  # the network holds them after all stages
+    yield from transformers  # in the network they follow all stages
     last = channels * config.final_expansion
     yield _conv_norm("final", channels, last, kernel=1, size=size)
     yield _dense("head", last, num_classes, rows=1)
@@ -109,7 +109,7 @@ def _parts(config: ModelConfig, num_classes: int, *, image_size: int) -> Iterato
 def _transformer(config: ModelConfig, index: int, *, channels: int, size: int) -> Iterator[Part]:
     name, features, hidden = f"transformers.{index}", config.features[index], config.hidden[index]
     patches = math.ceil(size / 2) ** 2
-    tokens = 4 * patches  # a map that 2x2 patches do not divide is enlarged first
+    tokens = 4 * patches  # a feature map with an odd side is enlarged first
     yield _conv_norm(f"{name}.local", channels, channels, kernel=3, size=size)
     if config.token_projection == "linear":
         yield Part({f"{name}.to_tokens.weight": (features, channels, 1, 1)}, features * channels * size**2)

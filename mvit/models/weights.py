@@ -1,9 +1,9 @@
-"""Weights of other libraries under our names.
+"""Weights of other libraries, imported under our names.
 
-timm and transformers as `.safetensors`, MindCV as MindSpore's `.ckpt`. A checkpoint means nothing without the
-conventions it was trained with (normalisation, channel order, crop, epsilon), so they travel with it, as metadata.
+timm and transformers as `.safetensors`, MindCV as MindSpore's `.ckpt`. A checkpoint is useless without the conventions
+it was trained with (normalisation, channel order, crop, epsilon), so they are stored with it as metadata.
 
-    WeightsError        a file that cannot be imported; one line: file, what is wrong, remedy
+    WeightsError        a file that cannot be imported; one line: file, problem, remedy
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
 
 from mvit.config import ModelConfig
+from mvit.console import mvit_command
 from mvit.models import spec
 
 Library = Literal["timm", "transformers", "mindcv"]
@@ -40,7 +41,7 @@ class WeightsError(Exception):
 
 @dataclass(frozen=True)
 class Imported:
-    """Every tensor of `MobileViT` by our name, float32, and what images and network must be like for them."""
+    """Every tensor of `MobileViT` by our name, in float32, and the conventions for images and network."""
 
     tensors: dict[str, NDArray[np.float32]]
     library: Library
@@ -58,17 +59,18 @@ class Imported:
 
 @dataclass(frozen=True)
 class Naming:
-    """How a library calls the tensors of this network.
+    """The names that a library gives the tensors of this network.
 
-    `cells` has templates of: {stage} 0 to 4, {number} = {stage} + 1, {block} within the stage, {layer} of the
-    transformer, {depth} the number of its layers. A key "downsample.<cell>" holds for the stages with a transformer.
+    `cells` are templates: {stage} is 0 to 4, {number} is {stage} + 1, {block} counts within the stage, {layer} within
+    the transformer, {depth} is the number of its layers. A key "downsample.<cell>" applies to stages with a
+    transformer.
     """
 
     library: Library
-    mark: str  # begins names that no other library has
+    mark: str  # a prefix of names that no other library uses
     cells: dict[str, str]
     leaves: dict[str, str]
-    fused: bool  # query, key and value are one Dense, in this order
+    fused: bool  # query, key and value are one Dense layer, in this order
     conventions: dict[str, Any]
 
 
@@ -212,39 +214,39 @@ NAMINGS = (TIMM, TRANSFORMERS, MINDCV)
 
 
 def convert(source: Path) -> Imported:
-    """Read a checkpoint of timm, transformers or MindCV. Every tensor in it is used, every one of ours is found."""
+    """Read a checkpoint of timm, transformers or MindCV. Uses every tensor in it, and fills every one of ours."""
     tensors = {k: v for k, v in _read(source).items() if not k.endswith("num_batches_tracked")}
     naming = _naming(source, tensors)
     config, num_classes, shapes = _recognise(source, naming, tensors)
 
-    found: dict[str, NDArray[np.float32]] = {}
+    ours: dict[str, NDArray[np.float32]] = {}
     used: set[str] = set()
     for name, shape in shapes.items():
         theirs, third = _place(naming, name, config)
         if theirs not in tensors:
-            raise WeightsError(f"{source} lacks {theirs}, which {config.name} needs; take the whole checkpoint")
-        want = shape if third is None else (3 * shape[0], *shape[1:])
-        if tensors[theirs].shape != want:
-            rule = f"has shape {tensors[theirs].shape}, {config.name} wants {want}"
-            raise WeightsError(f"{source}: {theirs} {rule}; take a checkpoint of the unmodified model")
+            raise WeightsError(f"{source}: missing tensor {theirs} of {config.name}; use the complete checkpoint")
+        expected = shape if third is None else (3 * shape[0], *shape[1:])
+        if tensors[theirs].shape != expected:
+            rule = f"has shape {tensors[theirs].shape}, expected {expected} for {config.name}"
+            raise WeightsError(f"{source}: {theirs} {rule}; use a checkpoint of the unmodified model")
         used.add(theirs)
         value = _float32(source, theirs, tensors[theirs])
-        found[name] = value if third is None else np.split(value, 3)[third]
+        ours[name] = value if third is None else np.split(value, 3)[third]
     if extra := sorted(tensors.keys() - used):
         more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
-        what = f"holds {extra[0]}{more}, for which {config.name} has no place"
-        raise WeightsError(f"{source} {what}; take a checkpoint of the unmodified model, weights alone")
+        what = f"unexpected tensor {extra[0]}{more}: not part of {config.name}"
+        raise WeightsError(f"{source}: {what}; use a checkpoint of the unmodified model, with weights only")
     return Imported(
-        tensors=found, library=naming.library, model=config.name, num_classes=num_classes, **naming.conventions
+        tensors=ours, library=naming.library, model=config.name, num_classes=num_classes, **naming.conventions
     )
 
 
 def save(imported: Imported, out: Path, *, overwrite: bool = False) -> None:
-    """Write `.safetensors`, whole or not at all; `load_metadata` reads the rest of `imported` back."""
+    """Write `.safetensors`, completely or not at all; `load_metadata` reads the conventions back."""
     if out.suffix != ".safetensors":
-        raise WeightsError(f"{out} does not end in .safetensors, the format that is written; name it so")
+        raise WeightsError(f"{out}: the output format is .safetensors; use that extension")
     if out.exists() and not overwrite:
-        raise WeightsError(f"{out} exists; choose another name, or say --overwrite")
+        raise WeightsError(f"{out} already exists; choose another name, or use --overwrite")
     conventions = {k: json.dumps(v) for k, v in vars(imported).items() if k != "tensors"}
     tensors = {name: np.ascontiguousarray(value) for name, value in imported.tensors.items()}
     temporary = out.with_name(f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -255,20 +257,20 @@ def save(imported: Imported, out: Path, *, overwrite: bool = False) -> None:
             os.fsync(file.fileno())
         temporary.replace(out)
     except OSError as error:
-        raise WeightsError(f"{out} cannot be written: {error.strerror}; choose another place") from error
+        raise WeightsError(f"{out} cannot be written: {error.strerror}; choose another path") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
-    """What `save` wrote beside the tensors: library, model, num_classes and the conventions."""
+    """The metadata that `save` wrote: library, model, num_classes and the conventions."""
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be read: {_first_line(error)}; import it again") from error
     if metadata.pop("format", None) != "mvit" or "library" not in metadata:
-        raise WeightsError(f"{path} does not say where it comes from; import it with: python -m mvit weights")
+        raise WeightsError(f"{path} has no metadata of mvit; import it with: {mvit_command('weights', path, 'OUT')}")
     return {key: json.loads(value) for key, value in metadata.items()}
 
 
@@ -277,13 +279,13 @@ def _read(source: Path) -> dict[str, NDArray[Any]]:
     if ending in PICKLES:
         raise _pickle(source)
     if ending not in (".safetensors", ".ckpt"):
-        raise WeightsError(f"{source} is neither .safetensors nor .ckpt; convert it to .safetensors first")
+        raise WeightsError(f"{source} is neither a .safetensors nor a .ckpt file; convert it to .safetensors first")
     try:
         with source.open("rb") as file:
             head = file.read(9)
     except OSError as error:
         raise WeightsError(f"{source} cannot be read: {error.strerror}; check the path") from error
-    # The length that opens a .safetensors may begin with either mark by chance; its ninth byte tells.
+    # A .safetensors file starts with a length, which may look like either magic number; its ninth byte is always {.
     if head.startswith((b"\x80", b"PK")) and head[8:] != b"{":
         raise _pickle(source)
     return _read_safetensors(source) if ending == ".safetensors" else _read_ckpt(source)
@@ -298,9 +300,11 @@ def _read_safetensors(source: Path) -> dict[str, NDArray[Any]]:
     try:
         return load_file(source)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{source} cannot be read: {_first_line(error)}; fetch it again") from error
-    except (KeyError, TypeError, AttributeError) as error:  # a type NumPy lacks, such as bfloat16
-        raise WeightsError(f"{source} holds a type without NumPy's like: {error}; save it as float32 first") from error
+        raise WeightsError(f"{source} cannot be read: {_first_line(error)}; download it again") from error
+    except (KeyError, TypeError, AttributeError) as error:  # a type that NumPy lacks, such as bfloat16
+        raise WeightsError(
+            f"{source} contains a type that NumPy does not support: {error}; save it as float32 first"
+        ) from error
 
 
 def _read_ckpt(source: Path) -> dict[str, NDArray[Any]]:
@@ -309,8 +313,8 @@ def _read_ckpt(source: Path) -> dict[str, NDArray[Any]]:
     try:
         return {name: value.asnumpy() for name, value in ms.load_checkpoint(str(source)).items()}
     except Exception as error:  # it raises protobuf's errors, ValueError, TypeError, RuntimeError
-        what = "cannot be read as a MindSpore checkpoint: it is torn or something else"
-        raise WeightsError(f"{source} {what}; fetch it again") from error
+        what = "cannot be read as a MindSpore checkpoint: it is damaged or has another format"
+        raise WeightsError(f"{source} {what}; download it again") from error
 
 
 def _naming(source: Path, tensors: Mapping[str, NDArray[Any]]) -> Naming:
@@ -318,17 +322,17 @@ def _naming(source: Path, tensors: Mapping[str, NDArray[Any]]) -> Naming:
         if any(name.startswith(naming.mark) for name in tensors):
             return naming
     if "stem.norm.gamma" in tensors:
-        raise WeightsError(f"{source} is in mvit's own names; use it as it is")
-    raise WeightsError(f"{source} is no MobileViT of timm, transformers or MindCV; take one of theirs")
+        raise WeightsError(f"{source} already uses mvit's names; use it as it is")
+    raise WeightsError(f"{source} is not a MobileViT of timm, transformers or MindCV; use one of theirs")
 
 
 def _recognise(
     source: Path, naming: Naming, tensors: Mapping[str, NDArray[Any]]
 ) -> tuple[ModelConfig, int, dict[str, tuple[int, ...]]]:
-    """The size that most shapes agree with, and what it must have."""
+    """The size that most shapes agree with: its configuration, number of classes, and expected shapes."""
     bias = f"{naming.cells['head']}.bias"
     if bias not in tensors or tensors[bias].ndim != 1:
-        raise WeightsError(f"{source} lacks {bias}, the classifier's; take a checkpoint for classification")
+        raise WeightsError(f"{source}: missing tensor {bias} of the classifier; use a checkpoint for classification")
     num_classes = len(tensors[bias])
     best = None
     for size in SIZES:
@@ -341,7 +345,7 @@ def _recognise(
     assert best is not None
     agree, config, shapes = best
     if 2 * agree < len(shapes):
-        raise WeightsError(f"{source} is no MobileViT of the sizes {', '.join(SIZES)}; take one of them")
+        raise WeightsError(f"{source} is not a MobileViT of size {', '.join(SIZES)}; use one of these")
     return config, num_classes, shapes
 
 
@@ -361,15 +365,15 @@ _OURS = re.compile(
 
 
 def _place(naming: Naming, name: str, config: ModelConfig) -> tuple[str, int | None]:
-    """The library's name for our tensor, and which third of its rows it is, where they are fused."""
-    found = _OURS.fullmatch(name)
-    assert found, name
-    cell, leaf = found["cell"], found["leaf"]
+    """The library's name for our tensor, and which third of its rows it is if they are fused."""
+    parts = _OURS.fullmatch(name)
+    assert parts, name
+    cell, leaf = parts["cell"], parts["leaf"]
     first = len(config.channels) - len(config.depths)
-    if found["index"]:
-        stage, depth = first + int(found["index"]), config.depths[int(found["index"])]
+    if parts["index"]:
+        stage, depth = first + int(parts["index"]), config.depths[int(parts["index"])]
     else:
-        stage, depth = int(found["stage"] or 0), 0
+        stage, depth = int(parts["stage"] or 0), 0
     third = None
     if naming.fused and cell in ("attention.query", "attention.key", "attention.value"):
         third = ("attention.query", "attention.key", "attention.value").index(cell)
@@ -377,18 +381,18 @@ def _place(naming: Naming, name: str, config: ModelConfig) -> tuple[str, int | N
     if stage >= first:
         cell = f"downsample.{cell}" if f"downsample.{cell}" in naming.cells else cell
     place = naming.cells[cell].format(
-        stage=stage, number=stage + 1, block=found["block"], layer=found["layer"], depth=depth
+        stage=stage, number=stage + 1, block=parts["block"], layer=parts["layer"], depth=depth
     )
     return f"{place}.{naming.leaves.get(leaf, leaf)}", third
 
 
 def _float32(source: Path, name: str, value: NDArray[Any]) -> NDArray[np.float32]:
     if value.dtype.kind != "f":
-        raise WeightsError(f"{source}: {name} has type {value.dtype}, not a float; save it as float32 first")
-    with np.errstate(over="ignore"):  # what overflows is found below
+        raise WeightsError(f"{source}: {name} has type {value.dtype}, expected a float; save it as float32 first")
+    with np.errstate(over="ignore"):  # overflow is detected below
         value = value.astype(np.float32)
     if not np.isfinite(value).all():
-        raise WeightsError(f"{source}: {name} holds values that are not finite; take another checkpoint")
+        raise WeightsError(f"{source}: {name} contains non-finite values; use another checkpoint")
     return value
 
 

@@ -52,8 +52,8 @@ def test_the_fingerprint_changes_with_the_files(tmp_path, facts_at):
 @pytest.mark.parametrize(
     ("spoil", "line"),
     [
-        (lambda root: None, "data.root: .* does not exist; set it to the directory that holds train and val"),
-        (lambda root: root.mkdir(), "data.train_folder: 'train' does not exist in .*; set the name"),
+        (lambda root: None, "data.root: .* does not exist; set it to the directory that contains train and val"),
+        (lambda root: root.mkdir(), "data.train_folder: 'train' does not exist in .*; set it to the name"),
         (lambda root: (root / "train").mkdir(parents=True), "has no class directories in .*; create one directory"),
         (lambda root: shutil.rmtree(make_folder(root) / "val"), "data.val_folder: 'val' does not exist in"),
     ],
@@ -78,14 +78,14 @@ def test_a_training_class_without_images_is_named_and_one_of_validation_is_not(t
     assert facts_at(root).num_val == 3
     for path in (root / "train" / "dog").iterdir():
         path.rename(path.with_suffix(".txt"))
-    with pytest.raises(DatasetError, match="data.train_folder: 'train' has class directories without images: dog"):
+    with pytest.raises(DatasetError, match="data.train_folder: 'train' has empty class directories: dog"):
         facts_at(root)
 
 
 def test_a_validation_class_that_training_lacks_is_named(tmp_path, facts_at):
     root = make_folder(tmp_path)
     (root / "val" / "cow").mkdir()
-    with pytest.raises(DatasetError, match="has classes that train lacks: cow"):
+    with pytest.raises(DatasetError, match="has classes that are not in train: cow"):
         facts_at(root)
 
 
@@ -170,7 +170,9 @@ def test_class_names_of_a_file_keep_the_order_of_the_folders(tmp_path, configure
     with pytest.raises(DatasetError, match="data.class_names: .*/names' has no line for class cat; add"):
         dataset.survey(config.data)
     (tmp_path / "names").unlink()
-    with pytest.raises(DatasetError, match=r"data.class_names: .* cannot be read \(No such file or directory\); set"):
+    with pytest.raises(
+        DatasetError, match=r"data.class_names: .* cannot be read \(No such file or directory\); use a UTF-8 text file"
+    ):
         dataset.survey(config.data)
 
 
@@ -211,14 +213,17 @@ def test_cifar_100_has_its_fine_labels(tmp_path, configured):
 @pytest.mark.parametrize(
     ("spoil", "line"),
     [
-        (shutil.rmtree, "does not exist; set it to the directory that cifar-10-binary.tar.gz unpacks to"),
+        (shutil.rmtree, "does not exist; set it to the directory that contains the unpacked cifar-10-binary.tar.gz"),
         (lambda root: (root / "data_batch_3.bin").unlink(), "has no data_batch_3.bin; unpack cifar-10-binary.tar.gz"),
         (lambda root: (root / "batches.meta.txt").unlink(), "has no batches.meta.txt; unpack"),
-        (lambda root: os.truncate(root / "test_batch.bin", 12000), "has 12000 bytes, not a multiple of the 3073 of"),
+        (
+            lambda root: os.truncate(root / "test_batch.bin", 12000),
+            "has 12000 bytes, not a multiple of the record size 3073",
+        ),
         (lambda root: os.truncate(root / "test_batch.bin", 0), "test_batch.bin' has 0 bytes"),
         (
             lambda root: (root / "test_batch.bin").write_bytes(b"\x0a" * 3073),
-            "has a record of class 10, but .* 10 cl",
+            "contains a record of class 10, but .* lists only 10 cl",
         ),
     ],
 )
@@ -235,7 +240,7 @@ def test_a_spoilt_cifar_folder_is_one_line(tmp_path, configured, spoil, line):
     [
         (None, "has no manifest.json; pack it with: python -m mvit pack SRC OUT"),
         ("{", "manifest.json' is damaged; pack it again with: python -m mvit pack SRC OUT --overwrite"),
-        ('{"format": 2}', "manifest.json' has format 2, not 1; pack it again"),
+        ('{"format": 2}', "manifest.json' has format 2, expected 1; pack it again"),
     ],
 )
 def test_a_folder_without_a_manifest_that_can_be_read_is_one_line(tmp_path, configured, manifest, line):

@@ -138,7 +138,9 @@ def test_a_shard_that_is_not_finished_is_written_and_the_others_are_not(packed):
     (out / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
     (out / ".part").mkdir()
     (out / ".part" / lost["file"]).write_bytes(b"half of it")
-    with pytest.raises(DatasetError, match="is only partly packed; continue with: python -m mvit pack") as caught:
+    with pytest.raises(
+        DatasetError, match="is incomplete: packing was interrupted; continue with: python -m mvit pack"
+    ) as caught:
         dataset.survey(data_of(out))
     command = str(caught.value).partition("continue with: ")[2]
     assert main.main(shlex.split(command)[3:]) == 0
@@ -177,13 +179,13 @@ def test_a_flipped_byte_is_found_by_packing_again_and_by_reading_the_image(packe
     damaged = blob_of(train, 6)
     flip(out / "train-00001.mindrecord", damaged.offset + damaged.length // 2)
     assert dataset.survey(data_of(out)).facts == before  # sizes alone are compared
-    with pytest.raises(OSError, match="not the bytes that were packed"):
+    with pytest.raises(OSError, match="the packed bytes have changed"):
         train.sample(6).open()
     train.sample(7).open().close()
     assert run(source, out, "--shards", "3") == 1
     assert capsys.readouterr().err.splitlines() == [
-        f"mvit: {out}/train-00001.mindrecord is damaged: its sha256 differs;"
-        " it was removed: run the same command to write it again"
+        f"mvit: {out}/train-00001.mindrecord is damaged: sha256 mismatch;"
+        " it was removed, run the same command to write it again"
     ]
     assert run(source, out, "--shards", "3") == 0
     assert dataset.survey(data_of(out)).facts.num_train == before.num_train
@@ -194,7 +196,7 @@ def test_a_damaged_index_is_refused_when_the_data_is_opened(packed):
     _, out = packed
     flip(out / "train-00001.npy", -1)
     with pytest.raises(
-        DatasetError, match="train-00001.npy' is damaged: its sha256 differs; pack it again with the command in"
+        DatasetError, match="train-00001.npy' is damaged: sha256 mismatch; run the command in manifest.json again"
     ):
         sources_of(out)
 
@@ -202,7 +204,7 @@ def test_a_damaged_index_is_refused_when_the_data_is_opened(packed):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--shards", "2"], "was packed into another number of shards; use another directory, or --overwrite"),
+        (["--shards", "2"], "was packed into a different number of shards; use another directory, or --overwrite"),
         (["--shards", "3", "--on-unreadable", "skip"], "was packed with --on-unreadable refuse; use another"),
     ],
 )
@@ -219,7 +221,7 @@ def test_shards_of_other_images_are_replaced_only_when_asked(packed, tmp_path, c
     other = make_folder(tmp_path / "other")
     assert run(other, out) == 2
     assert capsys.readouterr().err == (
-        f"mvit: OUT: '{out}' was packed from other images ({source}); use another directory, or --overwrite\n"
+        f"mvit: OUT: '{out}' was packed from different images ({source}); use another directory, or --overwrite\n"
     )
     assert run(other, out, "--overwrite") == 0
     assert stems(out) == ["train-00000.mindrecord", "val-00000.mindrecord"]
@@ -232,7 +234,7 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path, capsys):
     (tmp_path / "out" / "thesis.tex").write_text("")
     assert run(root, tmp_path / "out", "--overwrite") == 2
     assert "OUT: " in (err := capsys.readouterr().err)
-    assert "contains thesis.tex but no manifest.json; use an empty directory" in err
+    assert "is not empty and has no manifest.json: it contains thesis.tex; use an empty directory" in err
     assert (tmp_path / "out" / "thesis.tex").exists()
 
 
@@ -259,7 +261,7 @@ def test_unreadable_images_are_refused_by_name(tmp_path, capsys):
 def test_unreadable_images_are_left_out_when_asked(tmp_path, capsys):
     root = spoilt_folder(tmp_path)
     assert run(root, tmp_path / "out", "--on-unreadable", "skip") == 0
-    assert "skipped, cannot be decoded: train/dog/2.jpg" in capsys.readouterr().out
+    assert "skipped (cannot be decoded): train/dog/2.jpg" in capsys.readouterr().out
     train, val = sources_of(tmp_path / "out")
     assert (list(train.labels), len(val.labels)) == ([0, 0, 1, 1], 6)
     with train.sample(0).open() as image:
@@ -272,7 +274,7 @@ def test_a_class_that_skipping_empties_is_refused(tmp_path, capsys):
         path.write_bytes(b"no image")
     assert run(root, tmp_path / "out", "--on-unreadable", "skip") == 1
     assert "no training image of dog can be decoded; repair one, or remove the class" in capsys.readouterr().err
-    with pytest.raises(DatasetError, match="is only partly packed"):
+    with pytest.raises(DatasetError, match="is incomplete: packing was interrupted"):
         dataset.survey(data_of(tmp_path / "out"))
 
 
@@ -282,17 +284,17 @@ def test_a_source_that_is_wrong_is_told_in_the_words_of_the_command(tmp_path, ca
     root = make_folder(tmp_path / "data")
     assert run(root, tmp_path / "out", "--val-folder", "valid") == 2
     assert capsys.readouterr().err == (
-        f"mvit: --val-folder: 'valid' does not exist in {root}; set the name of the split's directory\n"
+        f"mvit: --val-folder: 'valid' does not exist in {root}; set it to the name of the split's directory\n"
     )
     (root / "train" / "cow").mkdir()
     assert run(root, tmp_path / "out") == 2
-    assert "has class directories without images: cow" in capsys.readouterr().err
+    assert "has empty class directories: cow" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_a_second_packer_is_refused(packed, capsys):
     source, out = packed
-    with pack._alone(out):
+    with pack._exclusive(out):
         assert run(source, out, "--shards", "3") == 1
     assert capsys.readouterr().err == f"mvit: {out} is being packed by another process\n"
 
@@ -305,7 +307,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypatc
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     assert run(root, tmp_path / "out") == 1
-    assert "out has 0.0 GB free, 0.0 GB are needed" in capsys.readouterr().err
+    assert "out: not enough disk space: 0.0 GB needed, 0.0 GB free" in capsys.readouterr().err
 
 
 def in_a_process(*arguments, before=""):

@@ -145,7 +145,7 @@ def test_a_class_that_skipping_would_empty_is_refused(tmp_path):
     root = make_folder(tmp_path / "data", per_class=1)
     (root / "train/dog/0.jpg").write_bytes(b"no image")
     _, survey = surveyed(root, "data.on_unreadable=skip")
-    with pytest.raises(ConfigError, match="data.root: 'dog' is a class without an image that can be decoded; repair"):
+    with pytest.raises(ConfigError, match="data.root: 'dog' is a class without decodable images; repair"):
         readable(survey, tmp_path / "cache")
     assert readable(survey, tmp_path / "cache", training=False) == survey
 
@@ -270,9 +270,9 @@ def test_a_sample_travels_to_another_process(tmp_path, kind):
 
 def test_a_blob_whose_file_ends_or_whose_bytes_changed_is_an_error(tmp_path):
     (tmp_path / "shard").write_bytes(bytes(100))
-    with pytest.raises(OSError, match="its file is truncated"):
+    with pytest.raises(OSError, match="the file is truncated"):
         Blob(str(tmp_path / "shard"), 50, 51, "x", 0).open()
-    with pytest.raises(OSError, match="not the bytes that were packed"):
+    with pytest.raises(OSError, match="the packed bytes have changed"):
         Blob(str(tmp_path / "shard"), 50, 50, "x", 0).open()
     with pytest.raises(FileNotFoundError):
         Blob(str(tmp_path / "gone"), 50, 50, "x", 0).open()

@@ -68,7 +68,7 @@ def test_each_parameter_has_the_depth_of_its_stage(tiny):
     assert spec.num_layers(tiny) == 8
     listed = spec.parameter_shapes(tiny, num_classes=3)
     assert {spec.layer_of(name, tiny) for name in listed} == set(range(8))
-    with pytest.raises(ValueError, match="encoder.weight is no parameter"):
+    with pytest.raises(ValueError, match="encoder.weight is not a parameter of MobileViT"):
         spec.layer_of("encoder.weight", tiny)
 
 

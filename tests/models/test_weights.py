@@ -1,8 +1,11 @@
-"""mvit.models.weights: what other libraries compute is computed here; what is wrong is said in a line."""
+"""mvit.models.weights: what other libraries compute is computed here; a problem is one line."""
 
 import json
 import pickle
+import shlex
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -10,8 +13,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from mvit.cli import main
+from mvit.data.generated import write_image_folder
 from mvit.models import spec
 from mvit.models.weights import SIZES, WeightsError, convert, load_metadata, save
+from mvit.parent.request.weight_rules import OF_DATA, OF_MODEL
+from mvit.rundir.frozen import read_run
+from mvit.rundir.paths import RunDir
 
 PARITY = Path(__file__).parents[2].parent / "shared" / "parity"  # not part of the checkout: 12 MB
 
@@ -248,7 +256,7 @@ def test_a_written_file_holds_the_tensors_and_the_conventions(tmp_path, source):
 def test_an_existing_file_is_overwritten_only_when_told(tmp_path, source):
     imported, out = convert(source()), tmp_path / "out.safetensors"
     out.write_bytes(b"precious")
-    with pytest.raises(WeightsError, match="exists"):
+    with pytest.raises(WeightsError, match="already exists"):
         save(imported, out)
     assert out.read_bytes() == b"precious"
     save(imported, out, overwrite=True)
@@ -263,14 +271,37 @@ def test_a_file_is_written_only_as_safetensors_and_only_into_a_folder(tmp_path, 
         save(imported, tmp_path / "nowhere" / "out.safetensors")
 
 
+def test_the_printed_command_evaluates_with_the_conventions_of_the_file(tmp_path, source, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["weights", str(source()), "my weights.safetensors"]) == 0
+    title, remark, command = capsys.readouterr().out.splitlines()
+    assert title == "my weights.safetensors: xx_small of timm, 7 classes, 315 tensors"
+    assert remark == "evaluate it on your data; model, normalisation and crop are taken from the file:"
+    program, *words = shlex.split(command)
+    assert (program, words[-1]) == ("python", "data.root=FOLDER")
+    write_image_folder(tmp_path / "images", classes=7, train=7, val=7, size=(40, 30))
+    words[-1] = "data.root=images"
+    freeze = [sys.executable, *words, "freeze=true", "tracking=none", f"runs_dir={tmp_path}/runs"]
+    done = subprocess.run(freeze, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the weights were trained with" not in done.stdout
+    config = read_run(RunDir(tmp_path / done.stdout.splitlines()[-1])).config
+    expected = convert(source())
+    assert config.model.name == expected.model
+    for section, names in ((config.data, OF_DATA), (config.model, OF_MODEL)):
+        assert {name: getattr(section, name) for name in names} == {name: getattr(expected, name) for name in names}
+
+
 def test_metadata_of_a_file_that_is_not_ours_is_refused(source):
-    with pytest.raises(WeightsError, match="does not say where it comes from"):
+    with pytest.raises(
+        WeightsError, match="has no metadata of mvit; import it with: python -m mvit weights .*/source.safetensors OUT"
+    ):
         load_metadata(source())
 
 
 def test_mvits_own_file_is_not_imported_twice(tmp_path, source):
     save(convert(source()), tmp_path / "out.safetensors")
-    assert "mvit's own names" in refusal(tmp_path / "out.safetensors")
+    assert "already uses mvit's names" in refusal(tmp_path / "out.safetensors")
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.pt", "x.bin", "x.pkl", "x.pickle", "x.PTH"])
@@ -307,11 +338,11 @@ def test_a_header_whose_length_looks_like_a_pickle_or_zip_is_still_read(tmp_path
     header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).ljust(length)
     source.write_bytes(struct.pack("<Q", length) + header.encode() + bytes(4))
     assert source.read_bytes().startswith((b"\x80", b"PK"))
-    assert "is no MobileViT" in refusal(source)
+    assert "is not a MobileViT" in refusal(source)
 
 
 def test_other_endings_and_missing_files_are_refused(tmp_path):
-    assert "neither .safetensors nor .ckpt" in refusal(tmp_path / "x.npz")
+    assert "neither a .safetensors nor a .ckpt file" in refusal(tmp_path / "x.npz")
     assert "No such file" in refusal(tmp_path / "x.safetensors")
     (tmp_path / "folder.safetensors").mkdir()
     assert "Is a directory" in refusal(tmp_path / "folder.safetensors")
@@ -342,21 +373,23 @@ def test_a_torn_empty_or_garbage_ckpt_is_refused(tmp_path):
 
 def test_a_missing_tensor_is_named(source):
     message = refusal(source(lambda tensors: tensors.pop("stages.3.1.transformer.2.attn.qkv.bias")))
-    assert "lacks stages.3.1.transformer.2.attn.qkv.bias" in message
+    assert "missing tensor stages.3.1.transformer.2.attn.qkv.bias of xx_small" in message
 
 
 def test_a_checkpoint_without_classifier_is_refused(source):
-    assert "lacks head.fc.bias" in refusal(source(lambda tensors: tensors.pop("head.fc.bias")))
+    assert "missing tensor head.fc.bias of the classifier" in refusal(
+        source(lambda tensors: tensors.pop("head.fc.bias"))
+    )
 
 
 def test_a_wrong_shape_is_named(source):
     message = refusal(source(lambda tensors: tensors.update({"stem.conv.weight": np.zeros((16, 3, 5, 5), np.float32)})))
-    assert "stem.conv.weight has shape (16, 3, 5, 5), xx_small wants (16, 3, 3, 3)" in message
+    assert "stem.conv.weight has shape (16, 3, 5, 5), expected (16, 3, 3, 3) for xx_small" in message
 
 
 def test_a_tensor_too_many_is_named(source):
     message = refusal(source(lambda tensors: tensors.update({"head.fc2.weight": np.zeros(3, np.float32)})))
-    assert "holds head.fc2.weight, for which xx_small has no place" in message
+    assert "unexpected tensor head.fc2.weight: not part of xx_small" in message
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
@@ -365,7 +398,7 @@ def test_values_that_are_not_finite_in_float32_are_refused(source, value):
         tensors["final_conv.bn.running_var"] = tensors["final_conv.bn.running_var"].astype(np.float64)
         tensors["final_conv.bn.running_var"][3] = value
 
-    assert "final_conv.bn.running_var holds values that are not finite" in refusal(source(spoil))
+    assert "final_conv.bn.running_var contains non-finite values" in refusal(source(spoil))
 
 
 def test_half_precision_is_widened_and_integers_are_refused(source):
@@ -386,10 +419,10 @@ def test_a_type_that_numpy_lacks_is_refused_or_read(tmp_path):
 
 def test_another_architecture_is_refused(tmp_path):
     save_file({"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}, tmp_path / "resnet.safetensors")
-    assert "is no MobileViT of timm, transformers or MindCV" in refusal(tmp_path / "resnet.safetensors")
+    assert "is not a MobileViT of timm, transformers or MindCV" in refusal(tmp_path / "resnet.safetensors")
 
 
 def test_another_size_is_refused(tmp_path, load_model):
     config = load_model("xx_small", channels=[8, 8, 8, 8, 8], features=[8, 8, 8], hidden=[8, 8, 8], depths=[2, 4, 3])
     save_file(timm(random_weights(config), depths=config.depths), tmp_path / "x.safetensors")
-    assert "is no MobileViT of the sizes" in refusal(tmp_path / "x.safetensors")
+    assert "is not a MobileViT of size xx_small, x_small, small" in refusal(tmp_path / "x.safetensors")

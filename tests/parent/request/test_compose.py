@@ -25,7 +25,7 @@ def test_problems_of_groups_keys_values_and_rules_come_together():
         "runs_dir=~: has a character that must be quoted twice; write \"runs_dir='value'\"",
         "trian.epochs: unknown key; did you mean train.epochs?",
         "optimzer.lr: unknown key; did you mean optimizer.lr?",
-        "train.eval_batch_size: 0 must be greater than or equal to 1; images of one evaluation step, per device",
+        "train.eval_batch_size: 0 must be greater than or equal to 1; images per evaluation step, per device",
         "precision: 'bf16' does not run on a CPU; use precision=fp32 or an Ascend topology",
     ]
 

@@ -144,7 +144,7 @@ def test_a_damaged_cache_is_rebuilt(tmp_path, configured, content):
     assert json.loads(file.read_text()) == {"images": 12, "unreadable": []}
 
 
-def test_an_answer_that_cannot_be_cached_is_still_given(tmp_path, configured):
+def test_a_result_that_cannot_be_cached_is_still_returned(tmp_path, configured):
     root = make_folder(tmp_path / "data")
     (tmp_path / "file").write_text("")
     decoded = []

@@ -216,7 +216,7 @@ def test_shards_made_otherwise_are_refused(packed, capsys, options, line):
     assert state(out) == before
 
 
-def test_shards_of_other_images_are_replaced_only_when_asked(packed, tmp_path, capsys):
+def test_shards_of_other_images_are_replaced_only_with_overwrite(packed, tmp_path, capsys):
     source, out = packed
     other = make_folder(tmp_path / "other")
     assert run(other, out) == 2
@@ -258,7 +258,7 @@ def test_unreadable_images_are_refused_by_name(tmp_path, capsys):
     assert run(root, tmp_path / "out", "--on-unreadable", "skip") == 0
 
 
-def test_unreadable_images_are_left_out_when_asked(tmp_path, capsys):
+def test_unreadable_images_are_left_out_with_skip(tmp_path, capsys):
     root = spoilt_folder(tmp_path)
     assert run(root, tmp_path / "out", "--on-unreadable", "skip") == 0
     assert "skipped (cannot be decoded): train/dog/2.jpg" in capsys.readouterr().out
@@ -278,7 +278,7 @@ def test_a_class_that_skipping_empties_is_refused(tmp_path, capsys):
         dataset.survey(data_of(tmp_path / "out"))
 
 
-def test_a_source_that_is_wrong_is_told_in_the_words_of_the_command(tmp_path, capsys):
+def test_a_wrong_source_is_refused_in_terms_of_the_command_line(tmp_path, capsys):
     assert run(tmp_path / "nothing", tmp_path / "out") == 2
     assert capsys.readouterr().err.startswith(f"mvit: SRC: '{tmp_path}/nothing' does not exist; set")
     root = make_folder(tmp_path / "data")

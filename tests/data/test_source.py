@@ -113,7 +113,7 @@ def test_workers_open_a_folder_as_it_was_surveyed(tmp_path):
         val.sample(5).open()
 
 
-def test_images_that_cannot_be_decoded_are_left_out_when_asked(tmp_path):
+def test_images_that_cannot_be_decoded_are_left_out_with_skip(tmp_path):
     root = make_folder(tmp_path / "data")
     for path in ("train/cat/1.jpg", "val/dog/0.jpg"):
         (root / path).write_bytes(b"no image")

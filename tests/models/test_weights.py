@@ -253,7 +253,7 @@ def test_a_written_file_holds_the_tensors_and_the_conventions(tmp_path, source):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_an_existing_file_is_overwritten_only_when_told(tmp_path, source):
+def test_an_existing_file_is_replaced_only_with_overwrite(tmp_path, source):
     imported, out = convert(source()), tmp_path / "out.safetensors"
     out.write_bytes(b"precious")
     with pytest.raises(WeightsError, match="already exists"):

@@ -14,7 +14,7 @@ def add_to(commands: Commands) -> None:
         help="pack an image folder into MindRecord shards",
         description="Pack an image folder into MindRecord shards. If it is interrupted, run it again to continue.",
     )
-    parser.add_argument("source", metavar="SRC", help="the folder that holds train and val")
+    parser.add_argument("source", metavar="SRC", help="the folder that contains train and val")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder for the shards and manifest.json")
     parser.add_argument("--shards", type=positive, metavar="N", help="training shards (default: one per GiB)")
     parser.add_argument("--train-folder", default="train", metavar="NAME", help="training split (default: %(default)s)")

@@ -46,7 +46,7 @@ def refused(done, *lines):
         (
             ["train.epochs=three", "seed=x"],
             [
-                "seed: 'x' must be a valid integer; seeds initial weights, order of images, augmentation and dropout",
+                "seed: 'x' must be a valid integer; seed for initial weights, image order, augmentation and dropout",
                 "train.epochs: 'three' must be a valid integer; passes over the training images",
             ],
         ),
@@ -60,7 +60,7 @@ def refused(done, *lines):
         ),
         (
             ["data=imagefolder", "data.root=/nowhere"],
-            ["data.root: '/nowhere' does not exist; set it to the directory that holds train and val"],
+            ["data.root: '/nowhere' does not exist; set it to the directory that contains train and val"],
         ),
         (
             ["precision=bf16"],

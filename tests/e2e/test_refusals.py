@@ -87,7 +87,7 @@ def refused(done, *lines):
             ],
         ),
         (
-            ["task=evaluate", "task.checkpoint=x", "optimizer.lr=9", "train.epochs=3", "optimizer=sgd"],
+            ["task=evaluate", "task.checkpoint=/x", "optimizer.lr=9", "train.epochs=3", "optimizer=sgd"],
             [
                 "optimizer: not used by task=evaluate; remove it, or use task=train",
                 "optimizer.lr: not used by task=evaluate; remove it, or use task=train",
@@ -96,7 +96,7 @@ def refused(done, *lines):
         ),
         (
             [
-                *("task=evaluate", "task.checkpoint=x", "optimizer.lr=9", "train.epochs=3", "limits.step_s=9"),
+                *("task=evaluate", "task.checkpoint=/x", "optimizer.lr=9", "train.epochs=3", "limits.step_s=9"),
                 *("topology=cpu", "topology.jit_level=O2"),
             ],
             [
@@ -105,7 +105,7 @@ def refused(done, *lines):
                 "topology.jit_level: not used by topology=cpu; remove it, or use topology=ascend_1, ascend_2x8 or"
                 " ascend_8",
                 "limits.step_s: not used by task=evaluate; remove it, or use task=train",
-                "task.checkpoint: 'x' does not exist; name a .safetensors file or the folder of a finished run",
+                "task.checkpoint: '/x' does not exist; name a .safetensors file or the folder of a finished run",
             ],
         ),
         (

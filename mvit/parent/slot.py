@@ -106,16 +106,14 @@ def must_fit(slot: Slot, plan: LaunchPlan) -> None:
         cards = f"cards={','.join(map(str, slot.cards))}"
         needs = f"{local} Ascend cards on each node" if plan.device == "Ascend" else "no cards"
         problems.append(Problem("--slot", cards, f"does not fit the run, which needs {needs}", "change the slot"))
+    cores = f"cores={','.join(map(str, slot.cores or ()))}"
     if missing := sorted(set(slot.cores or ()) - os.sched_getaffinity(0)):
-        rule = "is not available to this process"
-        problems.append(
-            Problem("--slot", f"core {missing[0]}", rule, f"use cores of {sorted(os.sched_getaffinity(0))}")
-        )
+        available = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+        rule = f"has core {missing[0]}, which is not available to this process"
+        problems.append(Problem("--slot", cores, rule, f"use some of cores={available}"))
     elif slot.cores is not None and plan.cores is not None and len(slot.cores) != plan.cores:
-        rule = f"does not fit the run, which was planned for {plan.cores}: its numbers depend on how many"
-        problems.append(
-            Problem("--slot", f"{len(slot.cores)} cores", rule, "change it, or freeze with topology.threads")
-        )
+        rule = f"does not fit the run, which was planned for {plan.cores} cores: its numbers depend on how many"
+        problems.append(Problem("--slot", cores, rule, "change the slot, or freeze with another topology.threads"))
     if problems:
         raise ConfigError(*problems)
 

@@ -10,6 +10,7 @@ import pytest
 import launch as launch_script
 from mvit.config import TrainRun
 from mvit.parent import signals
+from mvit.parent.request import compose, keys
 from mvit.parent.sweep import sweep
 from mvit.rundir.ending import Outcome, record_end
 from mvit.rundir.frozen import read_run
@@ -101,25 +102,29 @@ def test_every_trial_is_frozen_before_the_first_one_starts(launch, monkeypatch):
 
 
 def test_editing_every_yaml_while_a_sweep_runs_changes_nothing_in_it(launch, monkeypatch, tmp_path):
-    """On a copy of conf/ that takes the place of the checkout's."""
+    """On a copy of conf/ that takes the place of the checkout's, and has a value of its own."""
     conf = shutil.copytree(CHECKOUT / "conf", tmp_path / "conf")
-    monkeypatch.setattr(launch_script, "CONF", conf)
-    frozen, executed = [], []
+    adamw = conf / "optimizer" / "adamw.yaml"
+    adamw.write_text(adamw.read_text().replace("weight_decay:", "weight_decay: 0.125 #"))
+    for module in (launch_script, compose, keys):
+        monkeypatch.setattr(module, "CONF", conf)
+    executed = []
 
     def follow(run, *, slot):
-        trials = trials_of(run.folder.path.parent)
-        if not frozen:
-            frozen.extend(read_run(trial).config for trial in trials)
-            for file in conf.rglob("*.yaml"):
-                file.write_text("nothing: of this\n")
-        executed.append(run.config)
+        for file in conf.rglob("*.yaml"):
+            file.write_text("nothing: of this\n")
+        executed.append(read_run(run.folder).config.optimizer)
         record_end(run.folder, "FINISHED", exit_code=0)
         return FINISHED
 
     monkeypatch.setattr(sweep, "follow", follow)
     assert launch("-m", "optimizer.lr=1e-3,2e-3,3e-3").code == 0
-    assert executed == frozen
-    assert [config.optimizer.lr for config in executed] == [1e-3, 2e-3, 3e-3]
+    assert [(optimizer.lr, optimizer.weight_decay) for optimizer in executed] == [
+        (1e-3, 0.125),
+        (2e-3, 0.125),
+        (3e-3, 0.125),
+    ]
+    assert launch("-m", "optimizer.lr=1e-3,2e-3").code == 2  # what was edited is what a launch reads
 
 
 def test_a_signal_ends_a_sweep_and_not_one_trial_of_it(launch, follow):

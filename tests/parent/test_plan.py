@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,6 +173,14 @@ def test_a_slot_that_does_not_fit_the_plan_is_refused(planned):
         "MVIT_NODE_RANK: 2 is not a node of 2; count from 0 to 1",
         "--slot: 'cards=0,1' does not fit the run, which needs 8 Ascend cards on each node; change the slot",
     ]
+
+
+def test_a_slot_of_other_cores_than_there_are_or_than_were_planned_is_refused(planned):
+    plan = planned()
+    with pytest.raises(ConfigError, match="has core 9999, which is not available to this process"):
+        must_fit(Slot(cores=(0, 9999)), plan)
+    with pytest.raises(ConfigError, match=f"does not fit the run, which was planned for {plan.cores} cores"):
+        must_fit(Slot(cores=(min(os.sched_getaffinity(0)),)), plan)
 
 
 def test_a_slot_is_parsed_and_binds_cores_and_cards(commanded):

@@ -8,7 +8,8 @@ import pytest
 
 from mvit.cli.main import main
 from mvit.data import dataset
-from mvit.files import write_json
+from mvit.errors import RunDirError
+from mvit.files import json_digest, write_json
 from mvit.parent import orphans, resume, verdict
 from mvit.parent.command import Command
 from mvit.parent.plan import make_plan
@@ -20,6 +21,7 @@ from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.state import run_status, status_of_trials, sweep_status
 from mvit.rundir.status import read_statuses
+from mvit.rundir.sweep import trials_of
 from tests.data.test_dataset import make_folder
 from tests.parent.test_plan import HOST
 
@@ -298,3 +300,45 @@ def test_the_status_of_a_run_follows_from_its_folder(made):
     error = {"type": "ValueError", "message": "x", "where": None, "stage": "step", "time": 1.0}
     write_json(folder.status / "0.json", {**STATUS, "stage": "failed", "error": error})
     assert run_status(folder) == "FAILED"
+
+
+def test_a_run_of_another_host_is_not_taken_over_however_long_it_is_silent(capsys, made):
+    folder = made()
+    write_json(folder.launcher, {"host": "elsewhere", "boot": "x", "pid": 1, "started": 1})
+    err = refused(capsys, folder.path)
+    assert f"is still running: its launcher is on elsewhere; if that host is gone, remove {folder.launcher}" in err
+    folder.launcher.unlink()
+    ownership.claim(folder)
+
+
+def test_a_run_that_finishes_while_another_process_reopens_it_stays_finished(made):
+    folder = made()
+    record_end(folder, "FINISHED", exit_code=0)
+    with pytest.raises(RunDirError, match="is FINISHED"):
+        ownership.claim(folder)
+    assert run_status(folder) == "FINISHED"
+
+
+def test_a_torn_sweep_json_costs_the_overrides_alone(made_sweep, followed):
+    folder, trials = made_sweep()
+    folder.sweep.write_text('{"trials": [1')
+    assert trials_of(folder.path) == trials
+    assert main(["resume", str(folder.path)]) == 0
+    assert [run.folder for run in followed] == [trials[0], trials[2]]
+
+
+def test_a_trial_whose_data_is_gone_does_not_keep_the_others(capsys, made_sweep, made, followed):
+    folder, trials = made_sweep()
+    content = json.loads(trials[0].run.read_text())
+    content.pop("sha256")
+    content["plan"]["dataset"]["fingerprint"] = "other"
+    write_json(trials[0].run, {**content, "sha256": json_digest(content)})
+    assert main(["resume", str(folder.path)]) == 2
+    assert [run.folder for run in followed] == [trials[2]]
+    assert f"{trials[0].path.name}: " in capsys.readouterr().err
+
+
+def test_a_sweep_is_not_executed_as_a_run(capsys, made_sweep):
+    folder, _ = made_sweep()
+    assert main(["run", str(folder.path)]) == 2
+    assert f"is a sweep; use: python -m mvit resume {folder.path}" in capsys.readouterr().err

@@ -84,3 +84,10 @@ def test_weights_that_name_their_network_choose_it(tmp_path):
     raw = raw_config("task=evaluate", f"task.checkpoint={path}")
     assert raw["model"] == raw_config("model=small")["model"]
     assert raw["data"] == {**raw_config()["data"], **images}
+
+
+def test_paths_are_frozen_absolute_since_a_run_may_be_executed_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw = compose(["data=imagefolder", "data.root=pictures", "init=weights", "init.checkpoint=x.safetensors"])
+    assert raw["data"]["root"] == str(tmp_path / "pictures")
+    assert raw["init"]["checkpoint"] == str(tmp_path / "x.safetensors")

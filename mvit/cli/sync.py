@@ -14,7 +14,9 @@ def add_to(commands: Commands) -> None:
         description="Send run folders to a tracking store. What is already there is not sent again.",
     )
     parser.add_argument("run", metavar="RUN", help="a folder, a short id or an MLflow run id; or a folder of runs")
-    parser.add_argument("--uri", help="the store (default: that of each run); passwords: MLFLOW_TRACKING_PASSWORD")
+    parser.add_argument(
+        "--uri", help="the store (default: that of each run); put a password into MLFLOW_TRACKING_PASSWORD"
+    )
     parser.add_argument("--experiment", metavar="NAME", help="the MLflow experiment (default: that of each run)")
     parser.set_defaults(act=act)
 

@@ -85,9 +85,8 @@ def _attempts(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer, tr
     folder, host, max_restarts = run.folder, this_host(), run.config.max_restarts
     slot = bound(slot, run.plan)
     if run.plan.cores is not None and host.cpu_count < run.plan.cores:
-        observer.complain(
-            f"this machine has {host.cpu_count} cores, {run.plan.cores} were planned: the bits will differ"
-        )
+        cores = f"{host.cpu_count} cores here, {run.plan.cores} in the plan"
+        observer.complain(f"{cores}: the result will not be bit-identical")
     ports = restarts = 0
     attempt = 1 + max((_number(path) for path in folder.logs.glob("attempt-*")), default=0)
 

@@ -69,7 +69,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _folders(runs: Path) -> Iterator[Path]:
-    """Every run, sweep and trial below `runs`, told by the places of their files alone."""
+    """Every run, sweep and trial below `runs`, found by the places of their files alone."""
     for pattern in ("*/*/run.json", "*/*/sweep.json", "*/*/*/run.json"):
         for file in sorted(runs.glob(pattern)):
             yield file.parent

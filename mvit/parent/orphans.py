@@ -17,23 +17,23 @@ from mvit.rundir.state import run_status, sweep_status
 from mvit.rundir.status import read_workers
 from mvit.rundir.sweep import is_sweep
 
-MOST_TOLD = 20
-"""Ends that one launch tells MLflow; a store that was down for weeks gets the rest with the next ones."""
+MOST_MIRRORED = 20
+"""Ends that one launch sends to MLflow; a store that was down for weeks gets the rest with the next ones."""
 
 
 def close(runs: Path) -> None:
-    """Record the end of every orphan below `runs`; MLflow is told beside the launch, which never waits for it."""
-    untold: list[RunDir] = []
+    """Record the end of every orphan below `runs`; MLflow gets it beside the launch, which never waits for that."""
+    unmirrored: list[RunDir] = []
     for file in sorted((*runs.glob("*/*/launcher.json"), *runs.glob("*/*/*/launcher.json")), reverse=True):
         folder = RunDir(file.parent)
         if status := _close_if_orphan(folder):
             console.say(f"mvit: the launcher of {console.shown(folder.path)} died; marked {status}")
         ending = read_ending(folder)
         if ending and ending.mirrored is not True and folder.tracking.exists() and not launcher_lives(folder):
-            untold.append(folder)
-    if untold:
-        told = untold[:MOST_TOLD]
-        threading.Thread(target=lambda: [_tell(folder) for folder in told], name="orphans", daemon=True).start()
+            unmirrored.append(folder)
+    if unmirrored:
+        batch = unmirrored[:MOST_MIRRORED]
+        threading.Thread(target=lambda: [_mirror(folder) for folder in batch], name="orphans", daemon=True).start()
 
 
 def _close_if_orphan(folder: RunDir) -> EndStatus | None:
@@ -72,7 +72,7 @@ def _close(folder: RunDir) -> EndStatus:
     return end
 
 
-def _tell(folder: RunDir) -> None:
+def _mirror(folder: RunDir) -> None:
     ending = read_ending(folder)
     if ending is None or launcher_lives(folder):  # resumed in the meantime
         return

@@ -38,7 +38,7 @@ class ProgressView:
         self.compile_s = past.compile_all_s(graph.name for graph in run.plan.graphs) if past else None
         self.reader = JournalReader(folder.journal)
         self.latest: dict[str, float] = {}
-        for entry in self.reader.entries():  # of a resumed run: known, and said before
+        for entry in self.reader.entries():  # of a resumed run: they were shown before
             self.latest.update(entry.get("metrics", {}))
         self.stage = Stage.START
         self.step = 0

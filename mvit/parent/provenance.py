@@ -130,8 +130,8 @@ def _why(error: Exception) -> str:
         case subprocess.TimeoutExpired():
             return f"git did not answer within {GIT_TIMEOUT_S:g} s"
         case subprocess.CalledProcessError():
-            said = bytes(error.stderr or b"").decode("utf-8", "replace").strip().splitlines() or [str(error)]
-            return said[0].removeprefix("fatal: ")[:300]
+            lines = bytes(error.stderr or b"").decode("utf-8", "replace").strip().splitlines() or [str(error)]
+            return lines[0].removeprefix("fatal: ")[:300]
         case _:
             return f"{type(error).__name__}: {error}"[:300]
 

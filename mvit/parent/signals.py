@@ -43,7 +43,7 @@ def stopping() -> Generator[StopRequest]:
 def _handled(handle: Callable[[int, FrameType | None], None]) -> Generator[None]:
     """Install a handler for a while; main thread only."""
     before = {number: signal.getsignal(number) for number in STOPPING}
-    # nohup makes a process ignore SIGHUP, and so it shall.
+    # Under nohup, SIGHUP stays ignored.
     handled = [number for number in STOPPING if not (number == signal.SIGHUP and before[number] == signal.SIG_IGN)]
     for number in handled:
         signal.signal(number, handle)

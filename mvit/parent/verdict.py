@@ -42,7 +42,7 @@ _COMM = re.compile(
 
 
 def kind_of(error: str, message: str, *, stage: str, log: Path | None = None) -> Kind:
-    """The class of an exception by its type, its message and the stage; MindSpore tells most only in its message.
+    """The class of an exception by its type, its message and the stage; MindSpore puts most of it into the message.
 
     A scheduler that gets no port says so in its log alone.
     """
@@ -105,7 +105,7 @@ _GONE = re.compile(r"Worker process (\d+) exit with exception")
 
 
 def disappeared(statuses: list[WorkerStatus], command: Command) -> Failure | None:
-    """A process of this host that is gone without having said why, as one that was killed."""
+    """A process of this host that disappeared without reporting an error, as one that was killed."""
     if command.workers == 1:  # alone, its signal is the exit code
         return None
     gone = [status for status in statuses if status.stage.limit and status.has_disappeared()]

@@ -24,7 +24,7 @@ Kind = Literal[
 ]
 """The class of a failure."""
 RETRYABLE: frozenset[Kind] = frozenset(("comm", "port", "killed", "hang"))
-"""Classes that may not come back, which `train.max_restarts` is for; running out of memory would come back."""
+"""Classes worth a retry, which `train.max_restarts` is for; running out of memory would only happen again."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The status of a run, and of a sweep, from its folder: the one rule that everybody asks."""
+"""The status of a run, and of a sweep, from its folder; there is no other rule."""
 
 from __future__ import annotations
 

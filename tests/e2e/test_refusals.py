@@ -69,7 +69,7 @@ def refused(done, *lines):
         (
             ["topology=ascend_8"],
             [
-                "topology: asks for 8 Ascend cards a machine, this one has 0;"
+                "topology: needs 8 Ascend cards per node, this host has 0;"
                 " use topology=cpu, or dry_run=true to see the plan"
             ],
         ),

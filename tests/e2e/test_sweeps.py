@@ -61,6 +61,11 @@ def seed_of(config):
     return config.seed
 
 
+def optimizer_of(config):
+    assert isinstance(config, TrainRun)
+    return config.optimizer
+
+
 def the_sweep(done):
     (file,) = done.runs.glob("*/*/sweep.json")
     return file.parent
@@ -113,7 +118,7 @@ def test_editing_every_yaml_while_a_sweep_runs_changes_nothing_in_it(launch, mon
     def follow(run, *, slot):
         for file in conf.rglob("*.yaml"):
             file.write_text("nothing: of this\n")
-        executed.append(read_run(run.folder).config.optimizer)
+        executed.append(optimizer_of(read_run(run.folder).config))
         record_end(run.folder, "FINISHED", exit_code=0)
         return FINISHED
 

@@ -152,7 +152,7 @@ def found(rules, raw, *overrides):
 def test_ascend_cards_that_are_not_there_are_refused(raw):
     (line,) = found(host_rules(HOST), raw, "topology=ascend_8")
     assert line == (
-        "topology: asks for 8 Ascend cards a machine, this one has 0; use topology=cpu, or dry_run=true to see the plan"
+        "topology: needs 8 Ascend cards per node, this host has 0; use topology=cpu, or dry_run=true to see the plan"
     )
     assert found(host_rules(replace(HOST, ascend_cards=8)), raw, "topology=ascend_8") == []
 
@@ -160,7 +160,7 @@ def test_ascend_cards_that_are_not_there_are_refused(raw):
 def test_more_than_one_machine_is_planned_but_not_launched(raw):
     lines = found(host_rules(replace(HOST, ascend_cards=8)), raw, "topology=ascend_2x8")
     assert [line.split(";")[0] for line in lines] == [
-        "topology: has 2 machines: their plans are exact, but more than one is not launched yet",
+        "topology: has 2 machines: launching on more than one is not supported yet",
     ]
 
 
@@ -223,7 +223,7 @@ def test_buckets_that_never_all_fit_into_an_epoch_are_refused(raw, configured):
     facts = dataset.survey(configured().data).facts
     buckets = "++train.buckets=[{image_size: 64, global_batch_size: 800}, {image_size: 96, global_batch_size: 700}]"
     assert found(data_rules(facts), raw, buckets) == [
-        "train.buckets: 1500 are more than the 1437 training images together: a size would never have its turn;"
+        "train.buckets: 1500 are more than the 1437 training images together: some sizes would get no steps;"
         " use smaller batches or fewer sizes"
     ]
 

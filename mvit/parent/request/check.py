@@ -114,7 +114,7 @@ def _sections(model: type[CommonConfig]) -> dict[str, tuple[Any, TypeAdapter[Any
 
 
 def _plain(annotation: Any, field: FieldInfo) -> TypeAdapter[Any]:
-    """Judges a field that is no model; strict, as the models are."""
+    """Judges a field that is not a model; strict, as the models are."""
     constrained = cast(Any, Annotated)[annotation, field]  # made at run time: no type to a checker
     return TypeAdapter[Any](constrained, config=ConfigDict(strict=True))
 
@@ -160,7 +160,7 @@ def _extra(section: str, where: list[Any], siblings: list[type[Frozen]], *, mode
 def _place(models: list[type[Frozen]], location: list[Any]) -> tuple[list[Any], list[type[Frozen]], list[type[Frozen]]]:
     """The keys of an error's location, the models it leads to, and those whose field its last key is.
 
-    pydantic puts the chosen member of a union into the location, which is no key.
+    pydantic puts the chosen member of a union into the location, where it is not a key.
     """
     where: list[Any] = []
     siblings = models

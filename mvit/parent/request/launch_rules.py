@@ -32,10 +32,10 @@ def host_rules(host: Host) -> list[Rule]:
         if topology.kind != "ascend":
             return
         if host.ascend_cards < topology.cards_per_node:
-            rule = f"asks for {topology.cards_per_node} Ascend cards a machine, this one has {host.ascend_cards}"
+            rule = f"needs {topology.cards_per_node} Ascend cards per node, this host has {host.ascend_cards}"
             yield Problem("topology", None, rule, "use topology=cpu, or dry_run=true to see the plan")
         if topology.nodes > 1:
-            rule = f"has {topology.nodes} machines: their plans are exact, but more than one is not launched yet"
+            rule = f"has {topology.nodes} machines: launching on more than one is not supported yet"
             remedy = "see a machine's plan with dry_run=true, MVIT_NODE_RANK, MVIT_MASTER_ADDR and MVIT_MASTER_PORT"
             yield Problem("topology", None, rule, remedy)
 
@@ -80,7 +80,7 @@ def data_rules(facts: DatasetFacts) -> list[Rule]:
                 yield Problem(path, size, rule, f"use {facts.num_train} or less")
         together = sum(size for _, size in asked)
         if len(asked) > 1 and max(size for _, size in asked) <= facts.num_train < together:
-            rule = f"are more than the {facts.num_train} training images together: a size would never have its turn"
+            rule = f"are more than the {facts.num_train} training images together: some sizes would get no steps"
             yield Problem("train.buckets", together, rule, "use smaller batches or fewer sizes")
 
     def warmup(schedule: Schedule, train: TrainConfig, data: Data) -> Iterator[Problem]:

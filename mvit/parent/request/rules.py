@@ -155,11 +155,11 @@ def _milestones(schedule: Schedule, train: TrainConfig) -> Iterator[Problem]:
 
 def _end_lr(schedule: Schedule, optimizer: Optimizer, train: TrainConfig) -> Iterator[Problem]:
     peak = scaled_lr(optimizer, global_batch_size=train.global_batch_size)
-    said = "optimizer.lr" if optimizer.lr_batch_size is None else "optimizer.lr scaled to the global batch,"
+    peak_name = "optimizer.lr" if optimizer.lr_batch_size is None else "optimizer.lr scaled to the global batch,"
     for name in ("final_lr", "warmup_from", "initial_lr"):
         value = getattr(schedule, name, 0.0)
         if value > peak:
-            rule = f"is above the peak, {said}{'=' if said.endswith('lr') else ' '}{peak:g}"
+            rule = f"is above the peak, {peak_name}{'=' if peak_name.endswith('lr') else ' '}{peak:g}"
             yield Problem(f"schedule.{name}", value, rule, f"use {peak:g} or less")
 
 

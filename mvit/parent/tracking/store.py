@@ -181,7 +181,7 @@ def reason(error: BaseException, uri: str) -> str:
             case ConnectionRefusedError():
                 return f"connection refused at {store}"
             case socket.gaierror():
-                return f"{urlsplit(store).hostname or store} is no known host"
+                return f"unknown host {urlsplit(store).hostname or store}"
             case TimeoutError():
                 return f"no answer from {store}"
             case _:

@@ -202,7 +202,7 @@ def test_a_run_that_goes_on_is_left_to_its_launcher(capsys, mirrored, run_folder
     tracker = mirrored(folder, store)
     wait_for(lambda: points_in(folder) == 6)
     assert main(["sync", str(folder.path), "--uri", store]) == 0
-    assert "left alone: it is being mirrored" in capsys.readouterr().out
+    assert "skipped: it is being mirrored" in capsys.readouterr().out
     assert run_of(folder, store).info.status == "RUNNING"
     assert tracker.finish("FINISHED", artifacts=[], tags={}) is None
 
@@ -218,7 +218,7 @@ def test_a_run_whose_worker_lives_is_left_alone_though_nobody_mirrors_it(capsys,
         assert worker.stdout is not None
         assert worker.stdout.readline() == "up\n"
         assert main(["sync", str(folder.path), "--uri", store]) == 0
-        assert f"left alone: its process {worker.pid} has not ended" in capsys.readouterr().out
+        assert f"skipped: its process {worker.pid} has not ended; stop it first" in capsys.readouterr().out
         assert rows(store, "SELECT * FROM runs") == []
     finally:
         worker.kill()
@@ -317,7 +317,7 @@ def test_nothing_to_send_is_said(capsys, run_folder, tmp_path):
     assert "gone is not a run folder: it does not exist" in capsys.readouterr().err
     run_folder("20260101-000000-aaaa", "tracking=none")
     assert main(["sync", str(tmp_path)]) == 0
-    assert "tracking.kind none" in capsys.readouterr().out
+    assert "skipped: tracking=none; pass --uri to send it" in capsys.readouterr().out
 
 
 def test_a_store_that_hangs_is_one_line(capsys, monkeypatch, run_folder):

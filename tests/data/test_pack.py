@@ -311,7 +311,9 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypatc
 
 
 def in_a_process(*arguments, before=""):
-    program = f"{before}\nimport sys; from mvit.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    # A shell starts what it puts into the background with Ctrl-C ignored, and so the tests, and so this.
+    program = f"{before}\nimport signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program += "\nimport sys; from mvit.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", program, "pack", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT)
 

@@ -21,7 +21,13 @@ class AllAtOnce(Sweeper):
     def __init__(self, params: dict[str, str] | None) -> None:
         self.params = params or {}
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:  # noqa: ARG002
+    def setup(
+        self,
+        *,
+        hydra_context: HydraContext,  # noqa: ARG002  (Hydra's interface)
+        task_function: TaskFunction,
+        config: DictConfig,  # noqa: ARG002  (Hydra's interface)
+    ) -> None:
         self._task: Any = task_function
 
     def sweep(self, arguments: list[str]) -> None:

@@ -141,8 +141,8 @@ def _run_trial(run: Run, *, slot: Slot) -> Outcome | None:
     try:
         announce(run)
         return follow(run, slot=slot)
-    except RunDirError as error:
-        console.complain([str(error)])
+    except (ConfigError, RunDirError) as error:
+        console.complain(str(error).splitlines())
         return None
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from mvit.console import shown
 from mvit.errors import RunDirError
-from mvit.files import read_mapping
 from mvit.parent.host import CHECKOUT
 from mvit.rundir.paths import RunDir
 from mvit.rundir.sweep import is_sweep
+from mvit.rundir.tracking import read_record
 
 RUNS = CHECKOUT / "runs"
 """Where `conf/config.yaml` puts runs."""
@@ -82,7 +82,8 @@ def _names_of(folder: Path, runs: Path) -> tuple[str, ...]:
 
 
 def _mlflow_id(folder: Path) -> str:
-    return str((read_mapping(RunDir(folder).tracking) or {}).get("run_id") or "")
+    record = read_record(RunDir(folder))
+    return (record and record.run_id) or ""
 
 
 def _listed(folders: Sequence[Path]) -> str:

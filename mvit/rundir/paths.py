@@ -10,7 +10,7 @@ runs/<name>/<time>-<id>/
     checkpoints/        last, best and kept ones (checkpoints.py)
     confusion.json      class by class counts of the best evaluation, written by rank 0
     result.json         final and best numbers, written last by rank 0 (result.py)
-    tracking.json       where the run is mirrored, and how far; written by the parent
+    tracking.json       where the run is mirrored, and how far; written by the parent (tracking.py)
     stop.json           the parent's request to stop;  stop_at.json: rank 0's answer (stop.py)
     launcher.json       the process that looks after the run (ownership.py)
     error.json          the first cause of a failure, written by the parent

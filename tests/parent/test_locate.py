@@ -133,7 +133,7 @@ def test_a_thousand_runs_are_no_obstacle(monkeypatch, tmp_path, runs):
     named = time.perf_counter()
     assert locate(f"{999:032x}", runs=runs).name == "20260101-000999-03e7"
     print(f"by id {named - began:.3f} s, by MLflow id {time.perf_counter() - named:.3f} s")
-    monkeypatch.setattr(located, "read_mapping", None)  # a name opens no file
+    monkeypatch.setattr(located, "read_record", None)  # a name opens no file
     assert locate("03e7", runs=runs).name == "20260101-000999-03e7"
 
 

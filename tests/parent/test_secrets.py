@@ -21,11 +21,11 @@ from mvit.parent.request.check import parse
 from mvit.parent.tracking.content import artifacts_of, location, parameters_of, tags_of
 from mvit.parent.tracking.dead import close_dead
 from mvit.parent.tracking.live import Tracker
-from mvit.parent.tracking.mirror import recorded
 from mvit.parent.tracking.store import reason
 from mvit.rundir import paths
 from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.journal import Journal
+from mvit.rundir.tracking import read_record
 from tests.conftest import raw_config
 
 PASSWORD = "pa/ss@w0rd-5ecret"
@@ -99,7 +99,9 @@ def test_no_byte_of_a_mirrored_run_holds_a_credential(capfd, checkout, configure
     tracker = Tracker(folder, tracking=where, uri=uri, params=params, tags=tags)
     tracker.start()
     said = [str(tracker.finish("FAILED", artifacts=artifacts_of(folder, status="FAILED"), tags={}))]
-    assert recorded(folder.tracking, uri)
+    record = read_record(folder)
+    assert record is not None
+    assert record.run_in(uri)
     said += [str(location(folder, name="a run")), str(close_dead(folder, "FAILED"))]
     write_json(folder.result, {"metrics": {}})
     assert main(["sync", str(folder.path)]) == 0  # with the environment's credentials

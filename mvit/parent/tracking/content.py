@@ -7,12 +7,12 @@ from typing import Any, Literal, cast
 
 from mvit.console import mvit_command
 from mvit.files import read_mapping
-from mvit.parent.tracking.mirror import record_at
 from mvit.parent.tracking.store import database_of
 from mvit.rundir.ending import EndStatus, Failure, read_failure
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import read_statuses
+from mvit.rundir.tracking import read_record
 
 MAX_ERROR = 5000
 """Characters of a failure's message."""
@@ -84,14 +84,14 @@ def sync_command(path: Path) -> str:
 
 def location(folder: RunDir, *, name: str) -> str | None:
     """Where the run of that name is to be seen: a URL, or a database and the run in it; None while it is nowhere."""
-    record = record_at(folder.tracking)
-    if record is None or record["run_id"] is None:
+    record = read_record(folder)
+    if record is None or record.run_id is None:
         return None
-    store, run_id = record["store"], record["run_id"]
+    store, run_id = record.store, record.run_id
     if store.startswith(("http://", "https://")):
-        return f"{store.rstrip('/')}/#/experiments/{record['experiment_id']}/runs/{run_id}"
+        return f"{store.rstrip('/')}/#/experiments/{record.experiment_id}/runs/{run_id}"
     database = database_of(store)
-    return f"{database.name if database else store}, experiment {record['experiment']}, run {name} ({run_id[:8]})"
+    return f"{database.name if database else store}, experiment {record.experiment}, run {name} ({run_id[:8]})"
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:

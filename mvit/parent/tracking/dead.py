@@ -5,10 +5,7 @@ from __future__ import annotations
 import socket
 
 from mvit.parent.tracking.content import mlflow_status, sync_command
-from mvit.parent.tracking.mirror import (
-    last_sign,
-    record_at,
-)
+from mvit.parent.tracking.mirror import last_sign
 from mvit.parent.tracking.store import (
     TrackingError,
     connect,
@@ -21,6 +18,7 @@ from mvit.parent.tracking.store import (
 )
 from mvit.rundir.ending import EndStatus
 from mvit.rundir.paths import RunDir
+from mvit.rundir.tracking import read_record
 
 CLOSE_TIMEOUT_S = 5.0
 """Longest wait for the store of a run that is dead."""
@@ -31,10 +29,10 @@ def close_dead(folder: RunDir, status: EndStatus) -> str | None:
 
     Returns one line on trouble, after a few seconds at most; never raises.
     """
-    record = record_at(folder.tracking)
-    if record is None or record["run_id"] is None:
+    record = read_record(folder)
+    if record is None or record.run_id is None:
         return None
-    uri, run_id = uri_of(record["store"]), record["run_id"]
+    uri, run_id = uri_of(record.store), record.run_id
 
     def act() -> None:
         database = database_of(uri)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvit.config import MlflowTracking
-from mvit.files import write_json
+from mvit.credentials import redacted
 from mvit.parent.host import CHECKOUT
 from mvit.parent.tracking.content import location, mlflow_status, parameters_of, sync_command, tags_of
 from mvit.parent.tracking.mirror import (
@@ -23,10 +23,7 @@ from mvit.parent.tracking.mirror import (
     Target,
     TornJournal,
     claimed,
-    new_record,
     open_mirror,
-    record_at,
-    recorded,
     run_tags,
 )
 from mvit.parent.tracking.store import (
@@ -34,13 +31,13 @@ from mvit.parent.tracking.store import (
     connect,
     ensure_experiment,
     reason,
-    shown,
     store_uri,
 )
 from mvit.rundir.ending import EndStatus
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.sweep import is_sweep
+from mvit.rundir.tracking import TrackingRecord, read_record, write_record
 
 FLUSH_EVERY_S = 2.0
 RETRY_UP_TO_S = 30.0
@@ -63,14 +60,14 @@ def tracker_of(run: Run) -> Tracker | None:
     tracking, above = run.config.tracking, run.folder.path.parent
     if not isinstance(tracking, MlflowTracking):
         return None
-    record = record_at(above / "tracking.json") if is_sweep(above) else None
+    record = read_record(RunDir(above)) if is_sweep(above) else None
     return Tracker(
         run.folder,
         tracking=tracking,
         uri=store_uri(tracking, CHECKOUT),
         params=parameters_of(run),
         tags=tags_of(run),
-        parent_run_id=record["run_id"] if record else None,
+        parent_run_id=record.run_id if record else None,
     )
 
 
@@ -127,7 +124,7 @@ class Tracker:
                 self._thread.join(min(left, GIVE_UP_WITHIN_S))
         problem = self._problem
         if self._thread.is_alive():
-            problem = problem or f"no answer from {shown(self._uri)} within {timeout_s:g} s"
+            problem = problem or f"no answer from {redacted(self._uri)} within {timeout_s:g} s"
         if problem is None:
             return None
         part = "not mirrored" if self._mirror is None else "not all mirrored"
@@ -148,9 +145,10 @@ class Tracker:
 
     def _work(self) -> None:
         with claimed(self._folder):  # a sync leaves the folder alone meanwhile
-            if recorded(self._folder.tracking, self._uri) is None:
+            record = read_record(self._folder)
+            if record is None or record.run_in(self._uri) is None:
                 with suppress(OSError):  # where a sync sends what this may never reach
-                    write_json(self._folder.tracking, new_record(self._uri, self._experiment))
+                    write_record(self._folder, TrackingRecord(store=redacted(self._uri), experiment=self._experiment))
             self._follow()
 
     def _follow(self) -> None:

@@ -11,13 +11,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from mvit.files import lock, read_json, write_json
+from mvit.credentials import redacted
+from mvit.files import lock
 from mvit.parent.provenance import user
-from mvit.parent.tracking.store import TrackingError, cut, shown
+from mvit.parent.tracking.store import TrackingError, cut
 from mvit.rundir.journal import JournalReader
 from mvit.rundir.paths import RunDir
+from mvit.rundir.tracking import TrackingRecord, read_record, write_record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -74,23 +76,23 @@ class Mirror:
     """One run folder and its open MLflow run. What stands there already is not sent again."""
 
     def __init__(
-        self, client: MlflowClient, folder: RunDir, record: dict[str, Any], *, run: Run, writes_record: bool = True
+        self, client: MlflowClient, folder: RunDir, record: TrackingRecord, *, run: Run, writes_record: bool = True
     ) -> None:
         self.client, self.folder, self.record = client, folder, record
-        self.run_id: str = record["run_id"]
+        self.run_id: str = run.info.run_id
         self.status: str = run.info.status
         self.sent = Sent()
         self.torn = 0
         self._params, self._tags = dict(run.data.params), dict(run.data.tags)
         self.is_recorded = writes_record
         # A journal that was lost or cut is read from its beginning: what the store has of it is not doubled.
-        self._offset: int = record["offset"] if _ends_a_line(folder.journal, record["offset"]) else 0
+        self._offset = record.offset if _ends_a_line(folder.journal, record.offset) else 0
         self._closed: set[str] = set()
 
     def begin(self, *, is_new: bool) -> None:
         """Record the run, which `is_new` or was found."""
         with suppress(OSError):  # a full disk: the run shall be followed all the same, and is found again by its tag
-            self._write({})
+            self._write(self.record)
         self._count(int(is_new))
 
     def set_params(self, params: Mapping[str, str]) -> None:
@@ -142,8 +144,9 @@ class Mirror:
         new = self._unknown(points) if asking else points
         for batch in _batches(new, MAX_METRICS):
             self.client.log_batch(self.run_id, metrics=batch, synchronous=True)
-        if reader.offset != self.record["offset"]:
-            self._write({"offset": reader.offset, "points": self.record["points"] + len(points)})
+        if reader.offset != self.record.offset:
+            sent = {"offset": reader.offset, "points": self.record.points + len(points)}
+            self._write(self.record.model_copy(update=sent))
             self._offset = reader.offset
         self.torn += reader.torn + strange
         known = self.sent.known + len(points) - len(new)
@@ -185,11 +188,11 @@ class Mirror:
         below = path.parent.relative_to(self.folder.path) if path.is_relative_to(self.folder.path) else Path()
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         name = (below / path.name).as_posix()
-        if self.record["artifacts"].get(name) == digest:
+        if self.record.artifacts.get(name) == digest:
             return
         place = below.as_posix() if below != Path() else None
         self.client.log_artifact(self.run_id, str(path), place)  # pyright: ignore[reportUnknownMemberType]
-        self._write({"artifacts": {**self.record["artifacts"], name: digest}})
+        self._write(self.record.model_copy(update={"artifacts": {**self.record.artifacts, name: digest}}))
         self._count(1)
 
     def _unknown(self, points: list[Metric]) -> list[Metric]:
@@ -200,10 +203,9 @@ class Mirror:
         }
         return [point for point in points if (point.key, point.step, point.value, point.timestamp) not in known]
 
-    def _write(self, change: dict[str, Any]) -> None:
-        record = {**self.record, **change}
+    def _write(self, record: TrackingRecord) -> None:
         if self.is_recorded:
-            write_json(self.folder.tracking, record)
+            write_record(self.folder, record)
         self.record = record
 
     def _count(self, others: int) -> None:
@@ -218,10 +220,11 @@ def open_mirror(
     It is the one that tracking.json names, else the one that carries the folder's name. A tracking.json that names a
     run elsewhere stays as it is.
     """
-    record = recorded(folder.tracking, target.uri)
-    if record and record["experiment"] != target.experiment:
+    record = read_record(folder)
+    if record and record.experiment != target.experiment:
         record = None
-    run = _active(client, record["run_id"]) if record else None
+    run_id = record.run_in(target.uri) if record else None
+    run = _active(client, run_id) if run_id else None
     if run and run.data.tags.get(FOLDER_ID) != folder.path.name:  # the folder is a copy of that run's
         run = None
     if record is None or run is None:
@@ -231,8 +234,12 @@ def open_mirror(
             wanted = {**tags, FOLDER_ID: folder.path.name}
             name, at = wanted.get("mlflow.runName"), int(began * 1000)
             run = client.create_run(target.experiment_id, start_time=at, tags=wanted, run_name=name)
-        record = new_record(target.uri, target.experiment)
-        record |= {"experiment_id": target.experiment_id, "run_id": run.info.run_id}
+        record = TrackingRecord(
+            store=redacted(target.uri),
+            experiment=target.experiment,
+            experiment_id=target.experiment_id,
+            run_id=run.info.run_id,
+        )
         mirror = Mirror(client, folder, record, run=run, writes_record=not _is_elsewhere(folder, target))
         mirror.begin(is_new=is_new)
         return mirror
@@ -254,29 +261,6 @@ def run_tags(tags: Mapping[str, str], *, parent_run_id: str | None = None) -> di
     given = {key: cut(value, MAX_TAG) for key, value in tags.items() if value}
     parent = {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
     return {**source, **given, **parent}
-
-
-def new_record(uri: str, experiment: str) -> dict[str, Any]:
-    """Content of tracking.json of a folder that no store has seen."""
-    where = {"store": shown(uri), "experiment": experiment, "experiment_id": None, "run_id": None}
-    return {**where, "offset": 0, "points": 0, "artifacts": {}}
-
-
-def recorded(path: Path, uri: str) -> dict[str, Any] | None:
-    """What tracking.json says, if it names a run of this store."""
-    record = record_at(path)
-    if record and record["run_id"] and record["store"] == shown(uri):
-        return {"offset": 0, "points": 0, "artifacts": {}, **record}
-    return None
-
-
-def record_at(path: Path) -> dict[str, Any] | None:
-    """What tracking.json says; None where it is missing or torn."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        record = read_json(path)
-        if isinstance(record["store"], str) and isinstance(record["experiment"], str):
-            return {"run_id": None, **record}
-    return None
 
 
 @contextmanager
@@ -303,10 +287,10 @@ def last_sign(folder: RunDir) -> float:
 
 
 def _is_elsewhere(folder: RunDir, target: Target) -> bool:
-    record = record_at(folder.tracking)
-    if record is None or record["run_id"] is None:
+    record = read_record(folder)
+    if record is None or record.run_id is None:
         return False
-    return (record["store"], record["experiment"]) != (shown(target.uri), target.experiment)
+    return record.run_in(target.uri) is None or record.experiment != target.experiment
 
 
 def _ends_a_line(journal: Path, offset: int) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mvit import console
 from mvit.config import MlflowTracking
+from mvit.credentials import redacted
 from mvit.errors import RunDirError
 from mvit.files import read_json
 from mvit.parent.host import CHECKOUT
@@ -30,10 +31,9 @@ from mvit.parent.tracking.mirror import (
     claimed,
     last_sign,
     open_mirror,
-    record_at,
     run_tags,
 )
-from mvit.parent.tracking.store import connect, ensure_experiment, reason, shown, store_uri, uri_of
+from mvit.parent.tracking.store import connect, ensure_experiment, reason, store_uri, uri_of
 from mvit.parent.tracking.sweep_run import close_sweep, open_sweep
 from mvit.rundir.ending import EndStatus, record_mirrored
 from mvit.rundir.frozen import Run, read_run
@@ -42,6 +42,7 @@ from mvit.rundir.paths import RunDir
 from mvit.rundir.result import best_accuracy
 from mvit.rundir.state import run_status, sweep_status
 from mvit.rundir.sweep import is_sweep, trials_of
+from mvit.rundir.tracking import read_record
 
 PATIENCE_S = 60
 """Limit for one answer of a server: here somebody waits for the points, not for the end of a run."""
@@ -89,7 +90,7 @@ def sync(path: Path, *, uri: str | None, experiment: str | None) -> int:
         except Exception as error:  # noqa: BLE001  a client raises many kinds
             code = _complain(f"{reason(error, store)}; nothing is lost: run it again later")
     if not sent and not code:
-        where = f": {len(runs)} in {', '.join(map(shown, stores))}" if runs else f", no run to send in {path}"
+        where = f": {len(runs)} in {', '.join(map(redacted, stores))}" if runs else f", no run to send in {path}"
         print(f"mvit: nothing to do{where}")
     return code
 
@@ -129,7 +130,7 @@ class _Store:
         tags = run_tags(tags_of(run.run), parent_run_id=self._parent(run))
         began = run.folder.run.stat().st_mtime
         mirror = open_mirror(self._client, run.folder, target=target, tags=tags, began=began)
-        had = mirror.record["points"]
+        had = mirror.record.points
         mirror.set_params(parameters_of(run.run))
         mirror.set_tags(tags, replacing=False)
         ending = _ending(run, status)
@@ -163,28 +164,29 @@ class _Store:
 
     def _close(self, sweep: Path) -> bool:
         """End the sweep's run where nobody has; whether there was something to do."""
-        record, status = record_at(sweep / "tracking.json"), sweep_status(sweep)
-        if status in ("RUNNING", "FROZEN") or record is None or record["store"] != shown(self._uri):
+        record, status = read_record(RunDir(sweep)), sweep_status(sweep)
+        run_id = record.run_in(self._uri) if record else None
+        if status in ("RUNNING", "FROZEN") or run_id is None:
             return False
-        if self._client.get_run(record["run_id"]).info.status != "RUNNING":
+        if self._client.get_run(run_id).info.status != "RUNNING":
             return False
         best = best_accuracy(trials_of(sweep))
         summary = {} if best is None else {"best/val_acc1": best}
         close_sweep(sweep, uri=self._uri, status=mlflow_status(status), summary=summary)
-        print(f"{console.shown(sweep)}: sweep {status}, run {record['run_id'][:8]}")
+        print(f"{console.shown(sweep)}: sweep {status}, run {run_id[:8]}")
         return True
 
 
 def _read(folder: RunDir, *, uri: str | None, experiment: str | None) -> _Run | None:
     """The run and its place; None for one that is not to be mirrored."""
     run = read_run(folder)
-    tracking, record = run.config.tracking, record_at(folder.tracking)
+    tracking, record = run.config.tracking, read_record(folder)
     own = tracking.experiment if isinstance(tracking, MlflowTracking) else "mvit"
     if uri is not None:
         asked = MlflowTracking(kind="mlflow", uri=uri, experiment=own)
         where = store_uri(asked, Path.cwd())
     elif isinstance(tracking, MlflowTracking):
-        where = uri_of(record["store"]) if record else store_uri(tracking, CHECKOUT)
+        where = uri_of(record.store) if record else store_uri(tracking, CHECKOUT)
     else:
         print(f"{console.shown(folder.path)}: skipped: tracking=none; pass --uri to send it")
         return None

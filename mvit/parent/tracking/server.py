@@ -12,8 +12,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from mvit.credentials import redacted
 from mvit.parent.host import CHECKOUT
-from mvit.parent.tracking.store import TrackingError, database_of, prepare, shown
+from mvit.parent.tracking.store import TrackingError, database_of, prepare
 from mvit.process import die_with_parent
 
 POLL_S = 0.2
@@ -26,14 +27,14 @@ def serve(uri: str, *, host: str = "127.0.0.1", port: int = 5000) -> int:
     The store reaches the server by its environment: a command line, and a password in it, is visible to everybody.
     """
     if uri.startswith(("http://", "https://")):
-        print(f"mvit: the store is already a server: {shown(uri)}")
+        print(f"mvit: the store is already a server: {redacted(uri)}")
         return 0
     problem = _problem(host, port)
     if problem:
         print(f"mvit: {problem}", file=sys.stderr)
         return 2
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    print(f"mvit: {address} in about ten seconds, on {shown(uri)}; press Ctrl-C to stop it", flush=True)
+    print(f"mvit: {address} in about ten seconds, on {redacted(uri)}; press Ctrl-C to stop it", flush=True)
     if host not in ("127.0.0.1", "::1", "localhost"):
         print("mvit: anyone who can reach that address can read and change every run", flush=True)
     database = database_of(uri)

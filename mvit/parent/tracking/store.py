@@ -56,12 +56,7 @@ def store_uri(tracking: MlflowTracking, checkout: Path) -> str:
 def uri_of(store: str) -> str:
     """The URI of a store as tracking.json names it: with the environment's credentials, if those are for this one."""
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return given if shown(given) == store else store
-
-
-def shown(uri: str) -> str:
-    """The URI as it may be printed and written."""
-    return redacted(uri)
+    return given if redacted(given) == store else store
 
 
 def database_of(uri: str) -> Path | None:
@@ -162,7 +157,7 @@ def within(timeout_s: float, act: Callable[[], T], uri: str) -> T:
     if errors:
         raise TrackingError(reason(errors[0], uri)) from errors[0]
     if not results:
-        raise TrackingError(f"no answer from {shown(uri)} within {timeout_s:g} s")
+        raise TrackingError(f"no answer from {redacted(uri)} within {timeout_s:g} s")
     return results[0]
 
 
@@ -172,7 +167,7 @@ def cut(value: str, limit: int) -> str:
 
 def reason(error: BaseException, uri: str) -> str:
     """One line, without passwords: the cause under what requests, urllib3 and MLflow wrap around it."""
-    store = shown(uri)
+    store = redacted(uri)
     cause: BaseException | None = error
     while cause is not None:
         match cause:

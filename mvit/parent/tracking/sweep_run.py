@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mvit.config import MlflowTracking
-from mvit.files import lock, write_json
+from mvit.credentials import redacted
+from mvit.files import lock
 from mvit.parent.tracking.mirror import (
     FOLDER_ID,
     Status,
     find_run,
-    new_record,
-    recorded,
     run_tags,
 )
 from mvit.parent.tracking.store import (
@@ -21,9 +20,10 @@ from mvit.parent.tracking.store import (
     TrackingError,
     connect,
     ensure_experiment,
-    shown,
     within,
 )
+from mvit.rundir.paths import RunDir
+from mvit.rundir.tracking import TrackingRecord, read_record, write_record
 
 
 def open_sweep(folder: Path, *, tracking: MlflowTracking, uri: str, name: str, tags: Mapping[str, str]) -> str:
@@ -34,18 +34,21 @@ def open_sweep(folder: Path, *, tracking: MlflowTracking, uri: str, name: str, t
 
     def act() -> str:
         with lock(folder / ".tracking.lock", create=True):  # trials may start at once, each in a process of its own
-            record = recorded(folder / "tracking.json", uri)
-            if record is None:
+            record = read_record(RunDir(folder))
+            run_id = record.run_in(uri) if record else None
+            if run_id is None:
                 client = connect(uri)
                 experiment_id = ensure_experiment(client, uri, tracking.experiment)
                 run = find_run(client, experiment_id, folder)
                 if run is None:
                     wanted = run_tags({**tags, FOLDER_ID: folder.name})
                     run = client.create_run(experiment_id, tags=wanted, run_name=name)
-                ids = {"experiment_id": experiment_id, "run_id": run.info.run_id}
-                record = new_record(uri, tracking.experiment) | ids
-                write_json(folder / "tracking.json", record)
-            return record["run_id"]
+                run_id = run.info.run_id
+                record = TrackingRecord(
+                    store=redacted(uri), experiment=tracking.experiment, experiment_id=experiment_id, run_id=run_id
+                )
+                write_record(RunDir(folder), record)
+            return run_id
 
     return within(ANSWER_TIMEOUT_S, act, uri)
 
@@ -54,13 +57,14 @@ def close_sweep(folder: Path, *, uri: str, status: Status, summary: Mapping[str,
     """End the parent run, with its summary as metrics. Raises as `open_sweep` does."""
 
     def act() -> None:
-        record = recorded(folder / "tracking.json", uri)
-        if record is None:
-            raise TrackingError(f"{folder / 'tracking.json'} names no run in {shown(uri)}")
+        record = read_record(RunDir(folder))
+        run_id = record.run_in(uri) if record else None
+        if run_id is None:
+            raise TrackingError(f"{RunDir(folder).tracking} names no run in {redacted(uri)}")
         client = connect(uri)
         now = int(time.time() * 1000)
         for key, value in summary.items():
-            client.log_metric(record["run_id"], key, value, timestamp=now, step=0)
-        client.set_terminated(record["run_id"], status, now)
+            client.log_metric(run_id, key, value, timestamp=now, step=0)
+        client.set_terminated(run_id, status, now)
 
     within(ANSWER_TIMEOUT_S, act, uri)

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from mvit.config import MlflowTracking
+from mvit.credentials import redacted
 from mvit.files import read_json, write_json
 from mvit.parent.tracking import server
 from mvit.parent.tracking.content import location
-from mvit.parent.tracking.store import TrackingError, artifact_root, connect, database_of, problem_of, shown, store_uri
+from mvit.parent.tracking.store import TrackingError, artifact_root, connect, database_of, problem_of, store_uri
 from mvit.parent.tracking.sweep_run import close_sweep, open_sweep
 from tests.conftest import CHECKOUT
 
@@ -84,7 +85,7 @@ def test_the_store_is_the_configured_one_then_the_environments_then_the_checkout
     ],
 )
 def test_a_uri_is_shown_without_its_password(uri, expected):
-    assert shown(uri) == expected
+    assert redacted(uri) == expected
 
 
 def test_artifacts_stand_beside_a_sqlite_file_and_a_server_places_its_own():
@@ -286,6 +287,7 @@ def test_a_sweep_is_one_parent_run_with_its_trials_below(store, tmp_path, tracke
 ONE_RUN = """
 import sys
 from pathlib import Path
+from mvit.credentials import redacted
 from mvit.config import MlflowTracking
 from mvit.parent.tracking.live import Tracker
 from mvit.rundir.journal import Journal

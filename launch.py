@@ -15,7 +15,8 @@ if not (3, 10) <= sys.version_info[:2] <= (3, 12) or find_spec("hydra") is None:
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mvit import console
-from mvit.credentials import hidden
-from mvit.errors import ConfigError, Problem, RunDirError
-from mvit.parent import signals
+from mvit.cli.reported import reported
+from mvit.errors import ConfigError, Problem
 from mvit.parent.launch import launch
 from mvit.parent.request import command_line
 from mvit.parent.request.command_line import CommandLine
@@ -39,22 +38,22 @@ from mvit.parent.sweep.sweep import launch_sweep
 def main() -> int:
     """Exit codes: 0 finished, 1 a run failed, 2 the request was wrong, 75 paused, 130 and 143 stopped by a signal."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing several lines and exiting with 1
-    with signals.raising():
-        return _reported(lambda: _main(list(sys.argv)))
+    return reported(lambda: _main(list(sys.argv)))
 
 
 def _main(argv: list[str]) -> int:
-    line = command_line.read(argv[1:])
-    if line.shows:
-        if line.problems:
-            raise ConfigError(*line.problems)
-        return _hydra(argv, line, _shows_nothing)
-    composer = Composer(line.config_dirs)
-    if line.many or composer.is_sweep(line.overrides):
-        if line.problems:
-            raise ConfigError(*line.problems)
-        return _many(argv, line, composer)
-    return launch(composer.compose(line.overrides, problems=line.problems), argv=argv)
+    with _hydra_errors():
+        line = command_line.read(argv[1:])
+        if line.shows:
+            if line.problems:
+                raise ConfigError(*line.problems)
+            return _hydra(argv, line, _shows_nothing)
+        composer = Composer(line.config_dirs)
+        if line.many or composer.is_sweep(line.overrides):
+            if line.problems:
+                raise ConfigError(*line.problems)
+            return _many(argv, line, composer)
+        return launch(composer.compose(line.overrides, problems=line.problems), argv=argv)
 
 
 def _many(argv: list[str], line: CommandLine, composer: Composer) -> int:
@@ -62,7 +61,7 @@ def _many(argv: list[str], line: CommandLine, composer: Composer) -> int:
 
     def trials(overrides: Any) -> None:  # those of every trial, by hydra_plugins/mvit_sweeper.py
         # Hydra would print in its own words what this raises.
-        codes.append(_reported(lambda: launch_sweep(overrides, compose=composer.compose, argv=argv)))
+        codes.append(reported(lambda: _sweep(overrides, argv, composer)))
 
     return max([_hydra(argv, line, trials), *codes])
 
@@ -86,23 +85,23 @@ def _shows_nothing(_: DictConfig) -> None:
     raise ConfigError(Problem("--package", None, "shows nothing by itself", "add --cfg job"))
 
 
-def _reported(act: Callable[[], int]) -> int:
-    """The exit code of `act`; a wrong request is one line per problem, never a traceback."""
+def _sweep(overrides: Any, argv: list[str], composer: Composer) -> int:
+    with _hydra_errors():
+        return launch_sweep(overrides, compose=composer.compose, argv=argv)
+
+
+@contextmanager
+def _hydra_errors() -> Generator[None]:
+    """Meanwhile what Hydra raises is a `ConfigError`."""
     try:
-        return act()
-    except signals.Interrupted as stopped:  # before or after the run itself, which ends its own processes
-        return stopped.exit_code
-    except ConfigError as error:
-        console.complain(str(problem) for problem in error.problems)
-    except RunDirError as error:
-        console.complain([hidden(str(error))])
+        yield
     except (HydraException, OmegaConfBaseException) as error:
-        console.complain([str(problem_of_hydra(error))])
+        raise ConfigError(problem_of_hydra(error)) from error
     except ValueError as error:  # of its flags, as --resolve without --cfg
         if "hydra" not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts:
             raise
-        console.complain([hidden(str(error).strip().splitlines()[0])])
-    return 2
+        line = str(error).strip().splitlines()[0]
+        raise ConfigError(Problem("launch.py", None, line, "see python launch.py --hydra-help")) from error
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 from mvit.console import mvit_command
 from mvit.files import read_mapping
 from mvit.parent.tracking.store import database_of
+from mvit.parent.verdict import first_report
 from mvit.rundir.ending import EndStatus, Failure, read_failure
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
@@ -63,13 +64,8 @@ def failure_tags(failure: Failure) -> dict[str, str]:
 
 def failure_tags_of(folder: RunDir) -> dict[str, str]:
     """The same from the folder: as the parent recorded it, else as a worker did."""
-    if failure := read_failure(folder):
-        return failure_tags(failure)
-    errors = [status.error for status in read_statuses(folder) if status.error]
-    if not errors:
-        return {}
-    first = min(errors, key=lambda error: error.time)
-    return {"error": f"{first.type}: {first.message}"[:MAX_ERROR]}
+    failure = read_failure(folder) or first_report(read_statuses(folder))
+    return failure_tags(failure) if failure else {}
 
 
 def picture_of(folder: RunDir) -> Path:

@@ -17,11 +17,30 @@ from mvit.data.source import Source
 from mvit.parent.request.check import parse
 from mvit.parent.request.compose import Composer
 from mvit.parent.tracking.store import prepare
+from mvit.rundir.sidecar import Conventions, Position, Sidecar
 
 COMPOSER = Composer()
 CHECKOUT = Path(__file__).resolve().parents[1]
 # A network that compiles in a third of the time of xx_small.
 TINY = ("model.depths=[1,1,1]", "model.conv_blocks=[1,1,1,1,1]", "model.name=tiny")
+
+
+CONVENTIONS = Conventions(
+    mean=(0.1, 0.2, 0.3),
+    std=(1.0, 1.0, 1.0),
+    channel_order="bgr",
+    eval_crop_fraction=0.875,
+    interpolation="bilinear",
+    antialias=True,
+    layer_norm_eps=1e-5,
+    token_projection="linear",
+    num_classes=10,
+)
+
+
+def sidecar(position: Position, *, conventions: Conventions = CONVENTIONS) -> Sidecar:
+    """The sidecar of a checkpoint after the position's step."""
+    return Sidecar(step=position.step, epoch=1, run="0" * 64, progress=position, conventions=conventions)
 
 
 def raw_config(*overrides: str) -> dict[str, Any]:

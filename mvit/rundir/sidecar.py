@@ -102,6 +102,12 @@ def read_sidecar(path: Path) -> Sidecar:
     return Sidecar.model_validate({key: value for key, value in content.items() if key != "digest"})
 
 
+def sidecar_of(tensors: Path) -> Sidecar | None:
+    """The sidecar beside a file of tensors; None where there is none, as for imported weights. Raises as above."""
+    path = tensors.with_suffix(".json")
+    return read_sidecar(path) if path.exists() else None
+
+
 def write_sidecar(path: Path, sidecar: Sidecar) -> None:
     content = sidecar.model_dump(mode="json")
     write_json(path, sealed({key: value for key, value in content.items() if value is not None}))

@@ -13,9 +13,9 @@ from mindspore import nn
 from safetensors.numpy import load_file, save
 
 from mvit.config import CheckpointConfig
-from mvit.files import file_digest, read_json, write_bytes
+from mvit.files import file_digest, write_bytes
 from mvit.rundir.checkpoints import Checkpoint, checkpoint_file, newest_first
-from mvit.rundir.sidecar import Sidecar
+from mvit.rundir.sidecar import Sidecar, sidecar_of
 
 HEAD = ("head.weight", "head.bias")
 """What the number of classes shapes."""
@@ -92,12 +92,13 @@ def of_rank(rank: int, name: str) -> str:
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a file, verified against its sidecar if there is one (imported weights have none)."""
-    sidecar = path.with_suffix(".json")
-    if path.parent.name == "checkpoints" and not sidecar.exists():
-        raise CheckpointError(f"{path} is incomplete: it has no {sidecar.name}")
+    name = path.with_suffix(".json").name
     try:
-        if sidecar.exists() and file_digest(path) != read_json(sidecar)["sha256"]:
-            raise CheckpointError(f"{path} is damaged: its sha256 is not the one in {sidecar.name}")
+        sidecar = sidecar_of(path)
+        if sidecar is None and path.parent.name == "checkpoints":
+            raise CheckpointError(f"{path} is incomplete: it has no {name}")
+        if sidecar and file_digest(path) != sidecar.sha256:
+            raise CheckpointError(f"{path} is damaged: its sha256 is not the one in {name}")
         return load_file(path)
     except CheckpointError:
         raise
@@ -120,10 +121,10 @@ def weights_of(request: CheckpointConfig) -> Weights:
     if path is None:
         raise CheckpointError(f"{request.checkpoint} has no best checkpoint yet")
     tensors = read(path)
-    sidecar = path.with_suffix(".json")
     which = request.weights
     if which == "best":
-        which = read_json(sidecar).get("best_of", "raw") if sidecar.exists() else "raw"
+        sidecar = sidecar_of(path)
+        which = (sidecar and sidecar.best_of) or "raw"
     if which == "raw":
         return Weights(path, "raw", tensors)
     averages = {name.removeprefix("ema."): value for name, value in tensors.items() if name.startswith("ema.")}

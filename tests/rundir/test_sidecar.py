@@ -4,23 +4,8 @@ import json
 
 import pytest
 
-from mvit.rundir.sidecar import Conventions, Position, Sidecar, read_sidecar, write_sidecar
-
-CONVENTIONS = Conventions(
-    mean=(0.1, 0.2, 0.3),
-    std=(1.0, 1.0, 1.0),
-    channel_order="bgr",
-    eval_crop_fraction=0.875,
-    interpolation="bilinear",
-    antialias=True,
-    layer_norm_eps=1e-5,
-    token_projection="linear",
-    num_classes=10,
-)
-
-
-def sidecar(position):
-    return Sidecar(step=position.step, epoch=1, run="ab", progress=position, conventions=CONVENTIONS)
+from mvit.rundir.sidecar import Position, read_sidecar, write_sidecar
+from tests.conftest import sidecar
 
 
 def test_a_position_comes_back_to_the_bit(tmp_path):

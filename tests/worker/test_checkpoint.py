@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mvit.rundir.checkpoints import Checkpoint, prune, tagged
-from mvit.rundir.sidecar import Conventions, Position, Sidecar
+from mvit.rundir.sidecar import Position
+from tests.conftest import sidecar
 
 pytestmark = pytest.mark.mindspore
 
@@ -29,26 +30,9 @@ def folder(tmp_path):
 TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "steps": np.array(7, np.int32)}
 
 
-CONVENTIONS = Conventions(
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-    channel_order="rgb",
-    eval_crop_fraction=0.875,
-    interpolation="bilinear",
-    antialias=True,
-    layer_norm_eps=1e-5,
-    token_projection="linear",
-    num_classes=10,
-)
-
-
-def sidecar_of(step):
-    return Sidecar(step=step, epoch=1, run="0" * 64, progress=Position(step=step), conventions=CONVENTIONS)
-
-
 def write(checkpoint, folder, step, tensors=TENSORS):
     written = Checkpoint(folder, step)
-    checkpoint.write(written, tensors, sidecar_of(step))
+    checkpoint.write(written, tensors, sidecar(Position(step=step)))
     return written.tensors
 
 
@@ -140,7 +124,7 @@ def test_the_newest_and_the_best_are_kept(checkpoint, folder):
     for step, score in scores.items():
         write(checkpoint, folder, step)
         written = Checkpoint(folder, step)
-        evaluated = sidecar_of(step).with_evaluation({"val/acc1": score}, best_of="raw", score=score)
+        evaluated = sidecar(Position(step=step)).with_evaluation({"val/acc1": score}, best_of="raw", score=score)
         written.write_sidecar(evaluated.with_digest(written.read_sidecar().sha256))
     (folder / ".step-00000060.safetensors.1234").write_bytes(b"half")
     prune(folder, keep_last=2, keep_best=1)
@@ -156,11 +140,11 @@ def test_a_writer_reports_what_it_cannot_write_and_goes_on(checkpoint, tmp_path)
     reports = []
     folder = tmp_path / "checkpoints"
     writer = Writer(folder, keep_last=2, keep_best=1, report=lambda step, reason: reports.append((step, reason)))
-    writer.save(sidecar_of(1), TENSORS)
+    writer.save(sidecar(Position(step=1)), TENSORS)
     while not reports:
         time.sleep(0.01)
     folder.mkdir()
-    writer.save(sidecar_of(2), TENSORS)
+    writer.save(sidecar(Position(step=2)), TENSORS)
     writer.close()
     writer.close()
     assert reports == [(1, "No such file or directory")]
@@ -171,8 +155,10 @@ def test_an_evaluation_is_added_to_the_checkpoint_that_it_rates(checkpoint, fold
     from mvit.worker.checkpoint_writer import Writer
 
     writer = Writer(folder, keep_last=2, keep_best=1, report=lambda step, reason: pytest.fail(reason))
-    writer.save(sidecar_of(3), TENSORS)
-    evaluated = sidecar_of(3).model_copy(update={"progress": Position(step=3).with_evaluation(best={}, final={})})
+    writer.save(sidecar(Position(step=3)), TENSORS)
+    evaluated = sidecar(Position(step=3)).model_copy(
+        update={"progress": Position(step=3).with_evaluation(best={}, final={})}
+    )
     writer.evaluated(evaluated.with_evaluation({"val/acc1": 40.0}, best_of="ema", score=40.0), is_best=True)
     writer.close()
     rated = tagged(folder, "best")

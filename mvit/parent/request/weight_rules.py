@@ -14,9 +14,9 @@ from safetensors import safe_open
 
 from mvit.config import CheckpointConfig, EvaluateTask, Init, ModelConfig, RunConfig, Task, TrainRun, WeightsInit
 from mvit.errors import Problem
-from mvit.files import read_json
 from mvit.models import spec
 from mvit.rundir.checkpoints import checkpoint_file
+from mvit.rundir.sidecar import sidecar_of
 
 OF_DATA = ("mean", "std", "channel_order", "eval_crop_fraction", "interpolation", "antialias")
 OF_DATA_TO_START = ("mean", "std", "channel_order")
@@ -29,8 +29,8 @@ def conventions_of(path: Path) -> dict[str, Any]:
 
     try:
         path = checkpoint_file(path) or path
-        sidecar = path.with_suffix(".json")
-        return read_json(sidecar)["conventions"] if sidecar.exists() else load_metadata(path)
+        sidecar = sidecar_of(path)
+        return sidecar.conventions.model_dump(mode="json") if sidecar else load_metadata(path)
     except (OSError, ValueError, KeyError, TypeError, WeightsError):
         return {}  # nothing is known; a file that cannot be read is refused by `fits_network`
 

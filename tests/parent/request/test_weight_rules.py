@@ -10,7 +10,9 @@ from mvit.parent.request.check import check, parse
 from mvit.parent.request.launch_rules import WEIGHT_RULES, data_rules
 from mvit.parent.request.rules import judge
 from mvit.parent.request.weight_rules import conventions_of, differences
-from tests.conftest import raw_config
+from mvit.rundir.checkpoints import Checkpoint
+from mvit.rundir.sidecar import Conventions, Position
+from tests.conftest import CONVENTIONS, raw_config, sidecar
 
 THEIRS = {"mean": [0.0, 0.0, 0.0], "channel_order": "bgr", "layer_norm_eps": 1e-07, "num_classes": 10}
 THEIRS["eval_crop_fraction"] = 0.9
@@ -42,7 +44,9 @@ def weights(request, tmp_path):
     tensors = {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}
     save_file(tensors, path, {"format": "mvit", "library": '"timm"', **told} if imported else None)
     if not imported:
-        path.with_suffix(".json").write_text(json.dumps({"conventions": THEIRS}))
+        theirs = {**CONVENTIONS.model_dump(mode="json"), **THEIRS, "std": [0.35, 0.35, 0.35]}
+        conventions = Conventions.model_validate(theirs)
+        Checkpoint(folder, 1).write_sidecar(sidecar(Position(step=1), conventions=conventions))
         (folder / "best.json").write_text('{"file": "step-00000001"}')
     return tmp_path if request.param == "run" else path
 

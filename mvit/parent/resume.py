@@ -45,7 +45,7 @@ def reopen(folder: RunDir, overrides: Sequence[str] = (), *, surveys: Surveys | 
     if run_status(folder) == "FINISHED":
         command = mvit_command("resume", folder.path, "--fork", "train.epochs=...")
         raise RunDirError(f"{folder.path} is FINISHED; continue it as a new run, for example with: {command}")
-    _, survey = checked(_plain(config), this_host(), surveys or Surveys())
+    _, survey = checked(config.model_dump(mode="json"), this_host(), surveys or Surveys())
     if survey.facts.fingerprint != run.plan.dataset.fingerprint:
         raise RunDirError(f"{folder.path}: its data has changed since the run was made; start a new run")
     try:
@@ -139,13 +139,9 @@ def fork(path: Path, overrides: Sequence[str], *, slot: Slot, argv: Sequence[str
     return follow(run, slot=slot).exit_code
 
 
-def _plain(config: RunConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json")
-
-
 def changed(before: RunConfig, after: RunConfig) -> list[Problem]:
     """The values that differ, as problems of a run that must not change."""
-    return list(_differences(_plain(before), _plain(after), ""))
+    return list(_differences(before.model_dump(mode="json"), after.model_dump(mode="json"), ""))
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str) -> list[Problem]:

@@ -72,16 +72,8 @@ def _foreign(section: str, value: Any, model: type[CommonConfig]) -> Iterator[Pr
     """The problems of a section that the task does not have: it is another task's, or does not exist."""
     owners = keys.owners(section)
     task = next(kind for kind, one in TASKS.items() if one is model)
-    for path in _leaves(section, value):
+    for path in keys.leaves(value, section):
         yield keys.unused(path, by=f"task={task}", owners=owners) if owners else keys.unknown(path, model)
-
-
-def _leaves(path: str, value: Any) -> Iterator[str]:
-    if not isinstance(value, Mapping) or not value:
-        yield path
-        return
-    for key, inner in cast(Mapping[str, Any], value).items():
-        yield from _leaves(f"{path}.{key}", inner)
 
 
 def _without_missing(value: Any) -> Any:
@@ -108,12 +100,12 @@ def _sections(model: type[CommonConfig]) -> dict[str, tuple[Any, TypeAdapter[Any
     """The annotation of each field of a run, and what judges it."""
     hints = get_type_hints(model, include_extras=True)
     return {
-        name: (hints[name], TypeAdapter[Any](hints[name]) if variants(hints[name]) else _plain(hints[name], field))
+        name: (hints[name], TypeAdapter[Any](hints[name]) if variants(hints[name]) else _of_value(hints[name], field))
         for name, field in model.model_fields.items()
     }
 
 
-def _plain(annotation: Any, field: FieldInfo) -> TypeAdapter[Any]:
+def _of_value(annotation: Any, field: FieldInfo) -> TypeAdapter[Any]:
     """Judges a field that is not a model; strict, as the models are."""
     constrained = cast(Any, Annotated)[annotation, field]  # made at run time: no type to a checker
     return TypeAdapter[Any](constrained, config=ConfigDict(strict=True))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -176,11 +176,11 @@ class Composer:
     def explicit(self, request: Request) -> Explicit:
         """What was chosen on the command line or by an experiment, rather than by the defaults of conf/."""
         defaults = self.loader.compute_defaults_list(ROOT, request.choices, RunMode.RUN)
-        values = {path for one in request.values for path in _leaves(one.value(), one.key_or_group)}
+        values = {path for one in request.values for path in keys.leaves(one.value(), one.key_or_group)}
         for chosen in defaults.defaults:
             path = chosen.config_path or ""
             if path.startswith("experiment/") and (loaded := self.loader.repository.load_config(path)):
-                values |= set(_leaves(OmegaConf.to_container(loaded.config, resolve=False)))
+                values |= set(keys.leaves(OmegaConf.to_container(loaded.config, resolve=False)))
         return Explicit(groups=frozenset(defaults.overrides.override_choices), values=frozenset(values))
 
     def option(self, group: str, name: str) -> dict[str, Any] | None:
@@ -281,14 +281,6 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     """Ordinary dicts and lists; past this line there is no DictConfig. A missing value is the text `???`."""
     raw = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     return cast(dict[str, Any], raw)
-
-
-def _leaves(value: Any, prefix: str = "") -> Iterator[str]:
-    if not isinstance(value, Mapping):
-        yield prefix
-        return
-    for key, inner in cast(Mapping[str, Any], value).items():
-        yield from _leaves(inner, f"{prefix}.{key}" if prefix else str(key))
 
 
 def _forbidden(text: str) -> Problem | None:

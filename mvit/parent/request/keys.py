@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import get_origin
+from typing import Any, cast, get_origin
 
 from mvit.config import TASKS, CommonConfig, Frozen, kind_of, variants
 from mvit.errors import Problem
@@ -62,6 +62,15 @@ def _keys(model: type[Frozen], prefix: str) -> Iterator[str]:
         if get_origin(field.annotation) is not tuple:  # the models of a list have no keys of their own
             for inner in variants(field.annotation):
                 yield from _keys(inner, f"{prefix}{name}.")
+
+
+def leaves(value: Any, path: str = "") -> Iterator[str]:
+    """The paths of the single values below a value that stands at `path`; of an empty group, its own."""
+    if not isinstance(value, Mapping) or not value:
+        yield path
+        return
+    for key, inner in cast(Mapping[str, Any], value).items():
+        yield from leaves(inner, f"{path}.{key}" if path else str(key))
 
 
 def meant(path: str, keys: Sequence[str]) -> str | None:

@@ -11,7 +11,8 @@ from mvit.files import lock
 from mvit.parent.tracking.dead import close_dead
 from mvit.parent.verdict import first_report
 from mvit.rundir.ending import EndStatus, Failure, read_ending, record_end, record_mirrored, write_failure
-from mvit.rundir.ownership import is_orphan, launcher_lives
+from mvit.rundir.launcher import launcher_lives
+from mvit.rundir.ownership import is_orphan
 from mvit.rundir.paths import RunDir
 from mvit.rundir.state import run_status, sweep_status
 from mvit.rundir.status import read_workers

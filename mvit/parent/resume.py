@@ -22,7 +22,8 @@ from mvit.parent.slot import Slot, must_fit
 from mvit.parent.sweep.sweep import run_sweep
 from mvit.rundir import checkpoints
 from mvit.rundir.frozen import Run, read_run, run_digest
-from mvit.rundir.ownership import launcher_lives, must_be_over
+from mvit.rundir.launcher import launcher_lives
+from mvit.rundir.ownership import must_be_over
 from mvit.rundir.paths import RunDir, new_run_id
 from mvit.rundir.state import run_status
 from mvit.rundir.sweep import is_sweep, trials_of

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from mvit.config import Frozen
 from mvit.files import read_json_bytes, write_json
-from mvit.rundir.ownership import read_launcher
+from mvit.rundir.launcher import read_launcher
 from mvit.rundir.paths import RunDir
 
 EndStatus = Literal["FINISHED", "PAUSED", "FAILED", "KILLED"]
@@ -88,9 +88,12 @@ def write_failure(folder: RunDir, failure: Failure) -> None:
 
 def read_ending(folder: RunDir) -> Ending | None:
     """end.json, else the end that was recorded on a full disk; None for a run that has none."""
-    with suppress(OSError, ValueError):
-        return Ending.model_validate_json(read_json_bytes(folder.end))
-    return _read_in_place(folder)
+    return _read_end_file(folder) or _read_in_place(folder)
+
+
+def has_end_file(folder: RunDir) -> bool:
+    """Whether end.json says how the run ended; False for an end that was recorded on a full disk."""
+    return _read_end_file(folder) is not None
 
 
 def record_end(folder: RunDir, status: EndStatus, *, exit_code: int | None, failure: Failure | None = None) -> None:
@@ -104,9 +107,15 @@ def record_end(folder: RunDir, status: EndStatus, *, exit_code: int | None, fail
 
 def record_mirrored(folder: RunDir, *, mirrored: bool) -> None:
     """Note in end.json whether MLflow knows the end."""
+    if ending := _read_end_file(folder):
+        with suppress(OSError):
+            write_json(folder.end, ending.model_copy(update={"mirrored": mirrored}).model_dump(mode="json"))
+
+
+def _read_end_file(folder: RunDir) -> Ending | None:
     with suppress(OSError, ValueError):
-        ending = Ending.model_validate_json(read_json_bytes(folder.end))
-        write_json(folder.end, ending.model_copy(update={"mirrored": mirrored}).model_dump(mode="json"))
+        return Ending.model_validate_json(read_json_bytes(folder.end))
+    return None
 
 
 def _read_in_place(folder: RunDir) -> Ending | None:

@@ -1,55 +1,26 @@
-"""launcher.json: which process looks after a run, and whether it still lives.
+"""Ownership: which process looks after a run, and whether it still lives.
 
-end.json says how a run ended. A run whose launcher is dead and which has no end is an orphan.
+A run whose launcher is dead and which has no end.json is an orphan.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from pydantic import ConfigDict
-
-from mvit.config import Frozen
 from mvit.errors import RunDirError
-from mvit.files import lock, read_json_bytes, read_mapping, write_json
-from mvit.process import process_start
+from mvit.files import lock
+from mvit.rundir.ending import has_end_file, read_ending
+from mvit.rundir.launcher import boot, read_launcher, write_launcher
 from mvit.rundir.paths import RunDir, writable
 from mvit.rundir.status import read_statuses
 
-ROOM = 2000
-"""Bytes of launcher.json reserved for an end that nothing else on the disk has room for."""
 LEAVE_S = 5.0
 """Longest wait for the workers of a launcher that was killed: they notice within a second or two, and end."""
-
-
-class Launcher(Frozen):
-    """launcher.json."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    pid: int
-    started: int | None
-    """Start of the process, in clock ticks since boot."""
-    host: str
-    boot: str
-    """The boot of the host: pids and start times begin anew with it."""
-    room: str = ""
-    end: Any = None
-
-    @property
-    def is_local(self) -> bool:
-        return self.host == socket.gethostname()
-
-    def lives(self) -> bool:
-        """Whether it is a live process of this host; it may be busy with another run by now."""
-        return self.is_local and self.boot == _boot() and process_start(self.pid) == self.started
 
 
 _executing: set[Path] = set()
@@ -79,11 +50,10 @@ def claim(folder: RunDir) -> None:
     """Write launcher.json in this process's name, and forget an earlier end; raises as `owned` does."""
     with writable(folder.path), lock(folder.path):
         must_be_over(folder)
-        if (read_mapping(folder.end) or {}).get("status") == "FINISHED":  # since the caller looked
+        ending = read_ending(folder)
+        if ending and ending.status == "FINISHED":  # since the caller looked
             raise RunDirError(f"{folder.path} is FINISHED")
-        pid, host = os.getpid(), socket.gethostname()
-        me = Launcher(pid=pid, started=process_start(pid), host=host, boot=_boot(), room=" " * ROOM, end=None)
-        write_json(folder.launcher, me.model_dump(mode="json"))
+        write_launcher(folder)
         folder.end.unlink(missing_ok=True)
 
 
@@ -104,43 +74,24 @@ def alive(folder: RunDir) -> str | None:
     launcher = read_launcher(folder)
     if launcher and not launcher.is_local:
         gone = f"if that host is gone, remove {folder.launcher}"
-        return None if folder.end.exists() else f"its launcher is on {launcher.host}; {gone}"
-    if launcher and launcher.boot != _boot():
+        return None if read_ending(folder) else f"its launcher is on {launcher.host}; {gone}"
+    if launcher and launcher.boot != boot():
         return None
-    if launcher and launcher.pid != os.getpid() and launcher.lives() and not folder.end.exists():
+    if launcher and launcher.pid != os.getpid() and launcher.lives() and not read_ending(folder):
         return f"its launcher is process {launcher.pid}; stop it first"
     workers = [status for status in read_statuses(folder) if status.lives()]
     return f"its process {workers[0].pid} has not ended; stop it first" if workers else None
 
 
-def launcher_lives(folder: RunDir) -> bool:
-    """Whether the run's launcher is a live process of this host; it may be busy with another run by now."""
-    launcher = read_launcher(folder)
-    return launcher is not None and launcher.lives()
-
-
 def is_orphan(folder: RunDir) -> bool:
-    """Whether the run was this host's, has no end, and nobody left who could record one."""
+    """Whether the run was this host's, has no end.json, and nobody left who could write it."""
     launcher = read_launcher(folder)
-    if not launcher or not launcher.is_local or folder.end.exists():
+    if not launcher or not launcher.is_local or has_end_file(folder):
         return False
     return not launcher.lives() and alive(folder) is None
-
-
-def read_launcher(folder: RunDir) -> Launcher | None:
-    """launcher.json; None where it is missing, torn or something else."""
-    with suppress(OSError, ValueError):
-        return Launcher.model_validate_json(read_json_bytes(folder.launcher))
-    return None
 
 
 def _is_leaving(folder: RunDir) -> bool:
     """Whether only workers are left, of a launcher of this host."""
     launcher = read_launcher(folder)
     return launcher is not None and launcher.is_local and not launcher.lives()
-
-
-def _boot() -> str:
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return ""

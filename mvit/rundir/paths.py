@@ -12,7 +12,7 @@ runs/<name>/<time>-<id>/
     result.json         final and best numbers, written last by rank 0 (result.py)
     tracking.json       where the run is mirrored, and how far; written by the parent (tracking.py)
     stop.json           the parent's request to stop;  stop_at.json: rank 0's answer (stop.py)
-    launcher.json       the process that looks after the run (ownership.py)
+    launcher.json       the process that looks after the run (launcher.py, ownership.py)
     error.json          the first cause of a failure, written by the parent
     end.json            how the run ended, and whether its mirror knows; written by the parent (ending.py)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from mvit.rundir.ending import read_ending
-from mvit.rundir.ownership import alive, read_launcher
+from mvit.rundir.launcher import read_launcher
+from mvit.rundir.ownership import alive
 from mvit.rundir.paths import RunDir
-from mvit.rundir.status import Stage, read_workers
+from mvit.rundir.status import read_workers, workers_finished
 from mvit.rundir.sweep import trials_of
 
 Status = Literal["FROZEN", "RUNNING", "PAUSED", "FINISHED", "FAILED", "KILLED"]
@@ -28,9 +29,9 @@ def run_status(folder: RunDir) -> Status:
     launcher = read_launcher(folder)
     if launcher and launcher.lives():
         return "RUNNING"
-    workers = read_workers(folder)
-    if folder.result.exists() and all(worker.stage is Stage.DONE for worker in workers):
+    if workers_finished(folder):
         return "FINISHED"
+    workers = read_workers(folder)
     if any(worker.error for worker in workers):
         return "FAILED"
     if launcher is None:

@@ -1,5 +1,6 @@
 """What cannot be resumed is refused in one line, before a process starts."""
 
+import errno
 import json
 import os
 import socket
@@ -15,7 +16,7 @@ from mvit.parent.command import Command
 from mvit.parent.plan import make_plan
 from mvit.parent.sweep import sweep
 from mvit.process import process_start
-from mvit.rundir import checkpoints, ownership, paths
+from mvit.rundir import checkpoints, ending, launcher, ownership, paths
 from mvit.rundir.ending import Outcome, record_end
 from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.paths import RunDir
@@ -165,9 +166,40 @@ def test_an_orphan_is_closed_once_and_a_living_run_is_not(made, tmp_path, capsys
     assert not other.end.exists()
 
 
+def test_an_end_that_is_recorded_in_launcher_json_counts_as_one(made, monkeypatch):
+    """On a full disk end.json cannot be written; the launcher may be busy with another run by now."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder, other = made(), made(name="b")
+    for run, host in ((folder, socket.gethostname()), (other, "elsewhere")):
+        ownership.claim(run)
+        parent = os.getppid()
+        content = {**json.loads(run.launcher.read_text()), "pid": parent, "started": process_start(parent)}
+        run.launcher.write_text(json.dumps({**content, "host": host}))
+        assert ownership.alive(run) is not None
+        with monkeypatch.context() as patched:
+            patched.setattr(ending, "write_json", full)
+            record_end(run, "FINISHED", exit_code=0)
+        assert not run.end.exists()
+        assert ownership.alive(run) is None
+        with pytest.raises(RunDirError, match="is FINISHED"):
+            ownership.claim(run)
+
+
+def test_a_torn_end_json_is_no_end(made, tmp_path):
+    folder = made()
+    ownership.claim(folder)
+    write_json(folder.launcher, {**json.loads(folder.launcher.read_text()), "started": 1})
+    folder.end.write_text("{")
+    orphans.close(tmp_path / "runs")
+    assert json.loads(folder.end.read_text())["status"] == "KILLED"
+
+
 def test_an_orphan_whose_workers_came_to_the_end_is_finished(made, tmp_path):
     folder = made()
-    me = {"host": socket.gethostname(), "boot": ownership._boot(), "pid": 1, "started": 1, "time": 0.0}
+    me = {"host": socket.gethostname(), "boot": launcher.boot(), "pid": 1, "started": 1, "time": 0.0}
     write_json(folder.launcher, me)
     write_json(folder.result, {"metrics": {}})
     write_json(folder.status / "0.json", STATUS)
@@ -250,7 +282,7 @@ def test_without_a_whole_checkpoint_nothing_is_begun(capsys, made):
 @pytest.mark.parametrize("lacks", [None, "pid", "started"])
 def test_a_launcher_json_of_another_shape_stops_no_launch(made, tmp_path, end, lacks):
     folder = made()
-    said = {"host": socket.gethostname(), "boot": ownership._boot(), "pid": 1, "started": 1, "end": end}
+    said = {"host": socket.gethostname(), "boot": launcher.boot(), "pid": 1, "started": 1, "end": end}
     said.pop(lacks or "", None)
     write_json(folder.launcher, said)
     orphans.close(tmp_path / "runs")
@@ -296,6 +328,8 @@ def test_the_status_of_a_run_follows_from_its_folder(made):
     write_json(folder.launcher, dead)
     assert run_status(folder) == "KILLED"
     write_json(folder.result, {})
+    assert run_status(folder) == "KILLED", "no worker says that it is done"
+    write_json(folder.status / "0.json", STATUS)
     assert run_status(folder) == "FINISHED"
     error = {"type": "ValueError", "message": "x", "where": None, "stage": "step", "time": 1.0}
     write_json(folder.status / "0.json", {**STATUS, "stage": "failed", "error": error})

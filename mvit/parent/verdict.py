@@ -41,7 +41,7 @@ _COMM = re.compile(
 )
 
 
-def kind_of(error: str, message: str, *, stage: str, log: Path | None = None) -> Kind:
+def failure_kind(error: str, message: str, *, stage: str, log: Path | None = None) -> Kind:
     """The class of an exception by its type, its message and the stage; MindSpore puts most of it into the message.
 
     A scheduler that gets no port says so in its log alone.
@@ -146,7 +146,7 @@ def first_report(statuses: list[WorkerStatus], *, scheduler_log: Path | None = N
         return None
     rank, error = min(errors, key=lambda pair: pair[1].time)
     log = scheduler_log if rank == SCHEDULER else None
-    kind = kind_of(error.type, error.message, stage=error.stage.value, log=log)
+    kind = failure_kind(error.type, error.message, stage=error.stage.value, log=log)
     message = f"{error.type}: {error.message}"
     return Failure(kind, None if rank == SCHEDULER else rank, error.stage.value, message, error.where)
 

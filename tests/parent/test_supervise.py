@@ -15,7 +15,7 @@ from mvit.parent import signals, supervise, watchdog
 from mvit.parent.command import Command
 from mvit.parent.host import free_port
 from mvit.parent.stop_request import StopRequest
-from mvit.parent.verdict import kernel_kills, kind_of
+from mvit.parent.verdict import failure_kind, kernel_kills
 from mvit.process import process_start
 from mvit.rundir import paths
 from mvit.rundir.status import read_statuses
@@ -359,7 +359,7 @@ time.sleep(600)
     ],
 )
 def test_a_failure_has_a_class(error, message, stage, kind):
-    assert kind_of(error, message, stage=stage) == kind
+    assert failure_kind(error, message, stage=stage) == kind
 
 
 def test_a_kill_is_of_the_class_killed(program_of):

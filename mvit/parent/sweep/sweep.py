@@ -24,7 +24,7 @@ from mvit.parent.report.table import TrialResult, sweep_lines
 from mvit.parent.signals import Interrupted
 from mvit.parent.slot import Slot, must_fit, slot_from_environment
 from mvit.parent.tracking.content import mlflow_status
-from mvit.parent.tracking.store import problem_of, store_uri
+from mvit.parent.tracking.store import complaint_of, store_uri
 from mvit.parent.tracking.sweep_run import close_sweep, open_sweep
 from mvit.rundir.ending import EndStatus, Outcome, record_end, record_mirrored
 from mvit.rundir.frozen import Run, read_run
@@ -152,7 +152,7 @@ def _open(folder: Path, tracking: MlflowTracking) -> str | None:
     tags = {"mvit.kind": "sweep", "folder": str(folder), "host": socket.gethostname()}
     uri = store_uri(tracking, CHECKOUT)
     ids: list[str] = []
-    problem = problem_of(lambda: ids.append(open_sweep(folder, tracking=tracking, uri=uri, name=name, tags=tags)))
+    problem = complaint_of(lambda: ids.append(open_sweep(folder, tracking=tracking, uri=uri, name=name, tags=tags)))
     if problem:
         console.complain([problem])
     return ids[0] if ids else None
@@ -172,7 +172,7 @@ def _close(folder: Path, tracking: MlflowTracking | None) -> None:
     if tracking:
         uri, best = store_uri(tracking, CHECKOUT), best_accuracy(trials)
         summary = {} if best is None else {"best/val_acc1": best}
-        problem = problem_of(lambda: close_sweep(folder, uri=uri, status=mlflow_status(end), summary=summary))
+        problem = complaint_of(lambda: close_sweep(folder, uri=uri, status=mlflow_status(end), summary=summary))
         if problem:
             console.complain([problem])
         record_mirrored(RunDir(folder), mirrored=problem is None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from mvit.console import mvit_command
 from mvit.files import read_mapping
-from mvit.parent.tracking.store import database_of
+from mvit.parent.tracking.store import MlflowStatus, database_of
 from mvit.parent.verdict import first_report
 from mvit.rundir.ending import EndStatus, Failure, read_failure
 from mvit.rundir.frozen import Run
@@ -44,7 +44,7 @@ def run_name(run: Run) -> str:
     return f"{run.config.name}-{run.folder.path.name}"
 
 
-def mlflow_status(status: EndStatus) -> Literal["FINISHED", "FAILED", "KILLED"]:
+def mlflow_status(status: EndStatus) -> MlflowStatus:
     """MLflow knows no pause: what was stopped to go on later is KILLED there."""
     return "KILLED" if status == "PAUSED" else status
 

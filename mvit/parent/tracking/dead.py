@@ -8,10 +8,10 @@ from mvit.parent.tracking.content import mlflow_status, sync_command
 from mvit.parent.tracking.mirror import last_sign
 from mvit.parent.tracking.store import (
     TrackingError,
+    complaint_of,
     connect,
     database_of,
     load,
-    problem_of,
     reason,
     uri_of,
     within,
@@ -45,7 +45,7 @@ def close_dead(folder: RunDir, status: EndStatus) -> str | None:
 
     try:
         load()  # takes seconds, but cannot hang
-        problem = problem_of(lambda: within(CLOSE_TIMEOUT_S, act, uri))
+        problem = complaint_of(lambda: within(CLOSE_TIMEOUT_S, act, uri))
     except Exception as error:  # noqa: BLE001  an installation that is broken, say: no reason to launch nothing
         problem = f"MLflow: {reason(error, uri)}"
     return f"{problem}; the run {run_id[:8]} may stay RUNNING there: {sync_command(folder.path)}" if problem else None

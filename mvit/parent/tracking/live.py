@@ -18,7 +18,7 @@ from mvit.credentials import redacted
 from mvit.parent.host import CHECKOUT
 from mvit.parent.tracking.content import location, mlflow_status, parameters_of, sync_command, tags_of
 from mvit.parent.tracking.mirror import (
-    Ending,
+    Closing,
     Mirror,
     Target,
     TornJournal,
@@ -92,7 +92,7 @@ class Tracker:
         self._tags = run_tags(tags, parent_run_id=parent_run_id)
         self._begun = time.time()
         self._mirror: Mirror | None = None
-        self._ending: Ending | None = None
+        self._closing: Closing | None = None
         self._wake = threading.Event()
         self._problem: str | None = "was not started"
         self._is_torn = self._told_where = self._told_problem = False
@@ -116,7 +116,7 @@ class Tracker:
 
         Waits no longer once `give_up` says so.
         """
-        self._ending = Ending(mlflow_status(status), tuple(artifacts), dict(tags), time.time())
+        self._closing = Closing(mlflow_status(status), tuple(artifacts), dict(tags), time.time())
         self._wake.set()
         if self._thread.ident is not None:
             deadline = time.monotonic() + timeout_s
@@ -157,20 +157,20 @@ class Tracker:
         pause_s = 1.0
         while True:
             hopeless = False
-            ending = self._ending  # looked at before the journal is read: what was written until then is sent
+            closing = self._closing  # looked at before the journal is read: what was written until then is sent
             try:
                 if self._mirror is None:
                     self._mirror = self._open()
-                if ending is None:
+                if closing is None:
                     self._mirror.flush()
                 else:
-                    self._mirror.close(ending)
+                    self._mirror.close(closing)
                 self._problem = None
             except Exception as error:  # noqa: BLE001  a client raises many kinds, and none may reach the run
                 self._problem = reason(error, self._uri)
                 hopeless = isinstance(error, TrackingError)  # of our own finding: it will not go away
                 self._is_torn = isinstance(error, TornJournal)
-            if ending is not None:
+            if closing is not None:
                 left -= 1
                 if self._problem is None or hopeless or not left:
                     return

@@ -11,12 +11,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mvit.credentials import redacted
 from mvit.files import lock
 from mvit.parent.provenance import user
-from mvit.parent.tracking.store import TrackingError, cut
+from mvit.parent.tracking.store import MlflowStatus, TrackingError, cut
 from mvit.rundir.journal import JournalReader
 from mvit.rundir.paths import RunDir
 from mvit.rundir.tracking import TrackingRecord, read_record, write_record
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
 T = TypeVar("T")
 
 FOLDER_ID = "mvit.folder_id"
@@ -50,10 +49,10 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a run ended, and when; the artifacts are files of its folder."""
+class Closing:
+    """What is sent when a run has ended: its status, and when; its last tags; files of its folder."""
 
-    status: Status
+    status: MlflowStatus
     artifacts: tuple[Path, ...]
     tags: dict[str, str]
     time: float
@@ -152,13 +151,13 @@ class Mirror:
         known = self.sent.known + len(points) - len(new)
         self.sent = replace(self.sent, points=self.sent.points + len(new), known=known)
 
-    def close(self, ending: Ending, *, asking: bool = False) -> None:
+    def close(self, closing: Closing, *, asking: bool = False) -> None:
         """Send the rest. What fails does not keep the others from being sent; a second call does what is left.
 
         The status comes before the artifacts, which may take longer than anybody waits.
         """
         failures: list[Exception] = []
-        for name, act in self._last_acts(ending, asking=asking):
+        for name, act in self._last_acts(closing, asking=asking):
             if name not in self._closed:
                 try:
                     act()
@@ -170,17 +169,17 @@ class Mirror:
         if self.torn:
             raise TornJournal(f"{self.folder.journal.name} has lines that are torn")
 
-    def _last_acts(self, ending: Ending, *, asking: bool) -> Iterator[tuple[str, Callable[[], None]]]:
+    def _last_acts(self, closing: Closing, *, asking: bool) -> Iterator[tuple[str, Callable[[], None]]]:
         yield "journal", lambda: self.flush(asking=asking)
-        yield "tags", lambda: self.set_tags(ending.tags)
-        yield "status", lambda: self._end(ending)
-        for path in ending.artifacts:
+        yield "tags", lambda: self.set_tags(closing.tags)
+        yield "status", lambda: self._end(closing)
+        for path in closing.artifacts:
             yield str(path), lambda path=path: self._log_artifact(path)
 
-    def _end(self, ending: Ending) -> None:
-        if self.status != ending.status:
-            self.client.set_terminated(self.run_id, ending.status, int(ending.time * 1000))
-            self.status = ending.status
+    def _end(self, closing: Closing) -> None:
+        if self.status != closing.status:
+            self.client.set_terminated(self.run_id, closing.status, int(closing.time * 1000))
+            self.status = closing.status
             self._count(1)
 
     def _log_artifact(self, path: Path) -> None:

@@ -25,7 +25,7 @@ from mvit.parent.tracking.content import (
     tags_of,
 )
 from mvit.parent.tracking.mirror import (
-    Ending,
+    Closing,
     Target,
     TornJournal,
     claimed,
@@ -133,17 +133,17 @@ class _Store:
         had = mirror.record.points
         mirror.set_params(parameters_of(run.run))
         mirror.set_tags(tags, replacing=False)
-        ending = _ending(run, status)
+        closing = _closing(run, status)
         torn = ""
         try:
-            mirror.close(ending, asking=True)
+            mirror.close(closing, asking=True)
         except TornJournal as error:
             torn = f"; {error}, left out"
         if mirror.is_recorded:  # else this is a copy
             record_mirrored(run.folder, mirrored=True)
         sent, known = mirror.sent, had + mirror.sent.known
         what = f"{sent.points} points sent" if sent else "nothing new"
-        place = f"run {mirror.run_id[:8]} ({ending.status})"
+        place = f"run {mirror.run_id[:8]} ({closing.status})"
         print(f"{console.shown(run.folder.path)}: {what}, {known} already there, {place}{torn}")
         return bool(sent)
 
@@ -193,7 +193,7 @@ def _read(folder: RunDir, *, uri: str | None, experiment: str | None) -> _Run | 
     return _Run(run, _Place(where, experiment or own))
 
 
-def _ending(run: _Run, status: EndStatus) -> Ending:
+def _closing(run: _Run, status: EndStatus) -> Closing:
     """What goes with a run that ended so."""
     folder = run.folder
     picture = picture_of(folder)
@@ -203,7 +203,7 @@ def _ending(run: _Run, status: EndStatus) -> Ending:
         except Exception as error:  # noqa: BLE001  a picture is no reason to send nothing else
             _complain(f"no picture of the confusion matrix: {_line(error)}")
     tags = {} if status == "FINISHED" else failure_tags_of(folder)
-    return Ending(mlflow_status(status), tuple(artifacts_of(folder, status=status)), tags, last_sign(folder))
+    return Closing(mlflow_status(status), tuple(artifacts_of(folder, status=status)), tags, last_sign(folder))
 
 
 def _line(error: Exception) -> str:

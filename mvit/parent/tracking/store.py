@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from mvit.config import MlflowTracking
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 from mvit.files import lock
 
 T = TypeVar("T")
+MlflowStatus = Literal["FINISHED", "FAILED", "KILLED"]
+"""How a run may have ended for MLflow, which knows no pause."""
 _STATUS = re.compile(r"too many (\d{3}) error responses")
 
 ANSWER_TIMEOUT_S = 60.0
@@ -131,7 +133,7 @@ def prepare(uri: str) -> None:
     within(ANSWER_TIMEOUT_S, lambda: connect(uri), uri)
 
 
-def problem_of(act: Callable[[], Any]) -> str | None:
+def complaint_of(act: Callable[[], Any]) -> str | None:
     """One line to show when the store fails `act`, which raises `TrackingError`."""
     try:
         act()

@@ -11,12 +11,12 @@ from mvit.credentials import redacted
 from mvit.files import lock
 from mvit.parent.tracking.mirror import (
     FOLDER_ID,
-    Status,
     find_run,
     run_tags,
 )
 from mvit.parent.tracking.store import (
     ANSWER_TIMEOUT_S,
+    MlflowStatus,
     TrackingError,
     connect,
     ensure_experiment,
@@ -53,7 +53,7 @@ def open_sweep(folder: Path, *, tracking: MlflowTracking, uri: str, name: str, t
     return within(ANSWER_TIMEOUT_S, act, uri)
 
 
-def close_sweep(folder: Path, *, uri: str, status: Status, summary: Mapping[str, float]) -> None:
+def close_sweep(folder: Path, *, uri: str, status: MlflowStatus, summary: Mapping[str, float]) -> None:
     """End the parent run, with its summary as metrics. Raises as `open_sweep` does."""
 
     def act() -> None:

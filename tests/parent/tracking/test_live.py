@@ -18,7 +18,7 @@ from mvit.credentials import redacted
 from mvit.files import read_json, write_json
 from mvit.parent.tracking import server
 from mvit.parent.tracking.content import location
-from mvit.parent.tracking.store import TrackingError, artifact_root, connect, database_of, problem_of, store_uri
+from mvit.parent.tracking.store import TrackingError, artifact_root, complaint_of, connect, database_of, store_uri
 from mvit.parent.tracking.sweep_run import close_sweep, open_sweep
 from tests.conftest import CHECKOUT
 
@@ -330,7 +330,7 @@ def test_a_store_that_is_down_costs_one_line_and_seconds(capfd, folder, journal,
     unsent = {"experiment_id": None, "run_id": None, "offset": 0, "points": 0, "artifacts": {}}
     assert read_json(folder.tracking) == {"store": where, "experiment": "mvit", **unsent}
 
-    said = problem_of(lambda: open_sweep(tmp_path / "s", tracking=TRACKING, uri=store_down, name="s", tags={}))
+    said = complaint_of(lambda: open_sweep(tmp_path / "s", tracking=TRACKING, uri=store_down, name="s", tags={}))
     assert said == f"MLflow: connection refused at {where}"
     with pytest.raises(TrackingError, match="names no run"):
         close_sweep(tmp_path / "s", uri=store_down, status="FAILED", summary={})

@@ -57,11 +57,11 @@ def bucket_plans(train: TrainConfig, image_size: int, *, parts: int, facts: Data
     Each bucket has as many steps as fit when all have the same number, and then, in their order, one more while
     samples are left for it: an epoch has the same number of steps on every rank and in every epoch.
     """
-    asked = [(bucket.image_size, bucket.global_batch_size) for bucket in train.buckets]
-    asked = asked or [(image_size, train.global_batch_size)]
-    rounds, left = divmod(facts.num_train, sum(batch for _, batch in asked))
+    batches = [(bucket.image_size, bucket.global_batch_size) for bucket in train.buckets]
+    batches = batches or [(image_size, train.global_batch_size)]
+    rounds, left = divmod(facts.num_train, sum(batch for _, batch in batches))
     planned: list[BucketPlan] = []
-    for size, batch in asked:
+    for size, batch in batches:
         extra = int(batch <= left)
         left -= extra * batch
         planned.append(

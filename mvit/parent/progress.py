@@ -161,12 +161,12 @@ class ProgressView:
         return f"{_time((now - began) / done * (self.total - self.step))} left" if done > 0 else ""
 
     def _numbers(self) -> str:
-        known = (
+        numbers = (
             ("loss", "train/loss", "{:.3f}"),
             ("acc@1", "val/acc1", "{:.2f} %"),
             ("img/s", "perf/images_per_s", "{:.0f}"),
         )
-        return "  ".join(f"{name} {form.format(self.latest[key])}" for name, key, form in known if key in self.latest)
+        return "  ".join(f"{name} {form.format(self.latest[key])}" for name, key, form in numbers if key in self.latest)
 
 
 def _time(seconds: float) -> str:

@@ -145,9 +145,9 @@ def _version(package: str) -> str | None:
 
 def _cpu() -> str:
     with suppress(OSError):
-        found = _field(Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines(), "model name")
-        if found:
-            return found
+        model = _field(Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines(), "model name")
+        if model:
+            return model
     return platform.processor() or platform.machine()
 
 

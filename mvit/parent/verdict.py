@@ -75,8 +75,8 @@ def kernel_kills() -> int:
                 name = "memory.oom_control" if controllers else "memory.events"
                 # In a container, the group's own path is often hidden, and the root is the group.
                 for place in (Path(f"{root}{group}") / name, Path(root) / name):
-                    if (found := _count(place)) is not None:
-                        return found
+                    if (kills := _count(place)) is not None:
+                        return kills
     return _count(Path("/proc/vmstat")) or 0
 
 

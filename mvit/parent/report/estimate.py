@@ -48,8 +48,8 @@ class PastRuns:
     def compile_all_s(self, graphs: Iterable[str]) -> float | None:
         """Seconds that all of them took to compile, one after the other; None if one is unknown."""
         seconds = [self.compile_s(graph) for graph in graphs]
-        known = [second for second in seconds if second is not None]
-        return sum(known) if known and len(known) == len(seconds) else None
+        measured = [second for second in seconds if second is not None]
+        return sum(measured) if measured and len(measured) == len(seconds) else None
 
     def compile_time(self, graph: str) -> str:
         """Time of one graph's compilation, in words."""

@@ -86,9 +86,9 @@ def sweep_lines(results: Sequence[TrialResult]) -> Iterator[str]:
     """The results of several trials: what they have in common, then a row of Markdown for each of them."""
     rows = [result.row for result in results]
     common = {name: rows[0][key] for name, key in _SETTINGS.items() if len({row[key] for row in rows}) == 1}
-    known = ", ".join(f"{name} {value}" for name, value in common.items() if value != MISSING)
-    if known:
-        yield from textwrap.wrap(f"all trials: {known}", WIDTH, subsequent_indent="  ")
+    settings = ", ".join(f"{name} {value}" for name, value in common.items() if value != MISSING)
+    if settings:
+        yield from textwrap.wrap(f"all trials: {settings}", WIDTH, subsequent_indent="  ")
     columns = [_Column("trial", tuple(_short(result.trial) for result in results), may_go=False)]
     columns += _varied(results)
     chosen = [column.cells for column in columns]

@@ -74,8 +74,8 @@ def _option(name: str) -> str | None:
     """Hydra's flag, which argparse lets a person abbreviate."""
     if name in _OPTIONS:
         return name
-    found = [option for option in _OPTIONS if name.startswith("--") and option.startswith(name)]
-    return found[0] if found else None
+    options = [option for option in _OPTIONS if name.startswith("--") and option.startswith(name)]
+    return options[0] if options else None
 
 
 def _refused(option: str, name: str) -> Problem | None:

@@ -144,26 +144,26 @@ class Composer:
         return "/" in group or "@" in key or any((folder / group).is_dir() for folder in (CONF, *self.config_dirs))
 
     def options(self, group: str) -> list[str]:
-        found = {file.stem for folder in (CONF, *self.config_dirs) for file in (folder / group).glob("*.yaml")}
-        return sorted(found - {"README"})
+        names = {file.stem for folder in (CONF, *self.config_dirs) for file in (folder / group).glob("*.yaml")}
+        return sorted(names - {"README"})
 
     def has_option(self, group: str, option: str) -> bool:
         return any((folder / group / f"{option}.yaml").is_file() for folder in (CONF, *self.config_dirs))
 
     def composed(self, request: Request) -> DictConfig:
         """What Hydra makes of the choices. A choice that cannot be made becomes a problem, and is left out."""
-        if (known := self._composed.get(tuple(request.choices))) is not None:
-            return deepcopy(known)
+        if (earlier := self._composed.get(tuple(request.choices))) is not None:
+            return deepcopy(earlier)
         unused: list[tuple[str | None, str]] = []
         while True:
             try:
                 config = self.loader.load_configuration(ROOT, request.choices, RunMode.RUN, from_shell=False)
                 break
             except (HydraException, OmegaConfBaseException) as error:
-                found = _unused_group(error)
-                if found is None or not keys.owners(found[1]) or not _drop(*found, request):
+                choice = _unused_group(error)
+                if choice is None or not keys.owners(choice[1]) or not _drop(*choice, request):
                     raise ConfigError(*request.problems, problem_of_hydra(error)) from error
-                unused.append(found)
+                unused.append(choice)
         task = f"task={OmegaConf.select(config, 'task.kind')}"
         for file, group in unused:
             remedy = f"remove it, or use {keys.one_of(keys.owners(group))}"
@@ -342,8 +342,8 @@ def problem_of_hydra(error: Exception) -> Problem:
 
 def _unused_group(error: Exception) -> tuple[str | None, str] | None:
     """The file, None for the command line, and the group, whose option it chooses without having it in its defaults."""
-    found = re.match(r"(?:In '([^']+)': )?Could not override '([^'@]+)", str(error))
-    return (found[1], found[2]) if found else None
+    match = re.match(r"(?:In '([^']+)': )?Could not override '([^'@]+)", str(error))
+    return (match[1], match[2]) if match else None
 
 
 def _first_line(error: BaseException) -> str:

@@ -90,9 +90,9 @@ def _origin(path: Path, option: Callable[[str, str], Section | None]) -> Origin:
     try:
         config = read_run(RunDir(folder)).config
     except RunDirError:  # weights without their run say themselves what they know
-        known = conventions_of(path)
-        name = known.get("model")
-        return Origin(model=option("model", name) if isinstance(name, str) else None, conventions=known)
+        conventions = conventions_of(path)
+        name = conventions.get("model")
+        return Origin(model=option("model", name) if isinstance(name, str) else None, conventions=conventions)
     made = config.model_dump(mode="json")
     conventions = {**_only(made["data"], (*OF_DATA, "image_size")), **_only(made["model"], OF_MODEL)}
     return Origin(made["model"], made["data"], conventions)
@@ -129,5 +129,5 @@ def _only(values: Mapping[str, Any], names: Iterable[str]) -> Section:
 
 def _text(raw: Mapping[str, Any], section: str, key: str) -> str | None:
     value = raw.get(section)
-    found = cast(Mapping[str, Any], value).get(key) if isinstance(value, Mapping) else None
-    return found if isinstance(found, str) else None
+    text = cast(Mapping[str, Any], value).get(key) if isinstance(value, Mapping) else None
+    return text if isinstance(text, str) else None

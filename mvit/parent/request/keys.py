@@ -98,8 +98,8 @@ def _leaf(path: str) -> str:
 def unknown(path: str, model: type[CommonConfig]) -> Problem:
     """The problem of a key that no task has."""
     keys = keys_of(model)
-    if found := meant(path, keys):
-        return Problem(path, None, "unknown key", f"did you mean {found}?")
+    if key := meant(path, keys):
+        return Problem(path, None, "unknown key", f"did you mean {key}?")
     section = path.rpartition(".")[0]
     siblings = [key for key in keys if key.rpartition(".")[0] == section]
     remedy = f"use one of: {', '.join(sorted(siblings))}" if siblings else "see docs/configuration.md"
@@ -121,14 +121,14 @@ def options_of_kind(section: str, kind: str) -> list[str]:
     files = sorted((CONF / section).glob("*.yaml"))
     if (CONF / section / f"{kind}.yaml") in files:
         return [kind]
-    found = [file.stem for file in files if re.search(rf"^kind: {re.escape(kind)}$", file.read_text(), re.MULTILINE)]
-    return found or [kind]
+    options = [file.stem for file in files if re.search(rf"^kind: {re.escape(kind)}$", file.read_text(), re.MULTILINE)]
+    return options or [kind]
 
 
 def nearest(word: str, words: list[str]) -> str:
     """`did you mean ...?` for the closest word, or the choice there is."""
-    found = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
-    return f"did you mean {found[0]}?" if found else f"use one of: {', '.join(sorted(words))}"
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"use one of: {', '.join(sorted(words))}"
 
 
 def one_of(words: list[str]) -> str:

@@ -67,19 +67,19 @@ def data_rules(facts: DatasetFacts) -> list[Rule]:
     """What the data must have for the recipe."""
 
     def classes(model: ModelConfig, data: Data) -> Iterator[Problem]:
-        found = len(facts.class_names)
-        if model.num_classes is not None and model.num_classes != found:
-            rule = f"is not the number of classes of {data.kind}, {found}"
-            yield Problem("model.num_classes", model.num_classes, rule, f"use {found}, or null")
+        num_classes = len(facts.class_names)
+        if model.num_classes is not None and model.num_classes != num_classes:
+            rule = f"is not the number of classes of {data.kind}, {num_classes}"
+            yield Problem("model.num_classes", model.num_classes, rule, f"use {num_classes}, or null")
 
     def batch(train: TrainConfig) -> Iterator[Problem]:
-        asked = global_batches(train)
-        for path, size in asked:
+        batches = global_batches(train)
+        for path, size in batches:
             if size > facts.num_train:
                 rule = f"is more than the {facts.num_train} training images"
                 yield Problem(path, size, rule, f"use {facts.num_train} or less")
-        together = sum(size for _, size in asked)
-        if len(asked) > 1 and max(size for _, size in asked) <= facts.num_train < together:
+        together = sum(size for _, size in batches)
+        if len(batches) > 1 and max(size for _, size in batches) <= facts.num_train < together:
             rule = f"are more than the {facts.num_train} training images together: some sizes would get no steps"
             yield Problem("train.buckets", together, rule, "use smaller batches or fewer sizes")
 
@@ -97,7 +97,7 @@ def data_rules(facts: DatasetFacts) -> list[Rule]:
             yield Problem("data", None, "has no readable validation image", "repair them")
 
     def weights(task: Task) -> Iterator[Problem]:
-        yield from same_classes(task, found=len(facts.class_names))
+        yield from same_classes(task, num_classes=len(facts.class_names))
 
     return [
         (("data",), validation),

@@ -55,12 +55,12 @@ def _normalisation(data: ImagesConfig) -> Iterator[Problem]:
 
 def _ranges(augment: AugmentConfig) -> Iterator[Problem]:
     crop, erasing = augment.crop, augment.erasing
-    asked: list[tuple[str, tuple[float, float], float]] = []
+    ranges: list[tuple[str, tuple[float, float], float]] = []
     if crop:
-        asked += [("crop.scale", crop.scale, 1.0), ("crop.ratio", crop.ratio, 100.0)]
+        ranges += [("crop.scale", crop.scale, 1.0), ("crop.ratio", crop.ratio, 100.0)]
     if erasing:
-        asked += [("erasing.scale", erasing.scale, 1.0), ("erasing.ratio", erasing.ratio, 100.0)]
-    for name, (low, high), upper in asked:
+        ranges += [("erasing.scale", erasing.scale, 1.0), ("erasing.ratio", erasing.ratio, 100.0)]
+    for name, (low, high), upper in ranges:
         if not 0 < low <= high <= upper:
             rule = f"must be a range with 0 < low <= high <= {upper:g}"
             yield Problem(f"augment.{name}", [low, high], rule, "use, for example, [0.5, 1.0]")
@@ -81,8 +81,8 @@ def _mix(augment: AugmentConfig) -> Iterator[Problem]:
 def global_batches(train: TrainConfig) -> list[tuple[str, int]]:
     """Path and size of every global batch that is trained on."""
     buckets = enumerate(train.buckets)
-    asked = [(f"train.buckets.{index}.global_batch_size", bucket.global_batch_size) for index, bucket in buckets]
-    return asked or [("train.global_batch_size", train.global_batch_size)]
+    batches = [(f"train.buckets.{index}.global_batch_size", bucket.global_batch_size) for index, bucket in buckets]
+    return batches or [("train.global_batch_size", train.global_batch_size)]
 
 
 def _mixed_alone(augment: AugmentConfig, train: TrainConfig, topology: Topology) -> Iterator[Problem]:
@@ -147,10 +147,10 @@ def _warmup(schedule: Schedule, train: TrainConfig) -> Iterator[Problem]:
 def _milestones(schedule: Schedule, train: TrainConfig) -> Iterator[Problem]:
     if schedule.kind != "step":
         return
-    found = list(schedule.milestones)
-    if found != sorted(set(found)) or not found or found[0] <= 0 or found[-1] >= train.epochs:
+    milestones = list(schedule.milestones)
+    if milestones != sorted(set(milestones)) or not milestones or milestones[0] <= 0 or milestones[-1] >= train.epochs:
         rule = f"must be increasing epochs between 0 and {train.epochs}"
-        yield Problem("schedule.milestones", found, rule, "use, for example, [30.0, 60.0] of 90")
+        yield Problem("schedule.milestones", milestones, rule, "use, for example, [30.0, 60.0] of 90")
 
 
 def _end_lr(schedule: Schedule, optimizer: Optimizer, train: TrainConfig) -> Iterator[Problem]:

@@ -47,15 +47,15 @@ def differences(config: RunConfig) -> Iterator[str]:
                 yield f"{where}.{name}={_typed(ours)}, the weights were trained with {_typed(theirs)}"
 
 
-def same_classes(task: Task, *, found: int) -> Iterator[Problem]:
+def same_classes(task: Task, *, num_classes: int) -> Iterator[Problem]:
     """Where the data has another number of classes than the weights to evaluate."""
     if not isinstance(task, EvaluateTask):
         return
     path = checkpoint_file(Path(task.checkpoint))
     shapes = (_shapes(path) if path else None) or {}
     theirs = shapes["head.bias"][0] if "head.bias" in shapes else _conventions(task).get("num_classes")
-    if theirs not in (None, found):
-        rule = f"has {theirs} classes, the data has {found}"
+    if theirs not in (None, num_classes):
+        rule = f"has {theirs} classes, the data has {num_classes}"
         yield Problem("task.checkpoint", task.checkpoint, rule, "choose the data it was trained on")
 
 

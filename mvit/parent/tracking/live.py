@@ -95,7 +95,7 @@ class Tracker:
         self._closing: Closing | None = None
         self._wake = threading.Event()
         self._problem: str | None = "was not started"
-        self._is_torn = self._told_where = self._told_problem = False
+        self._is_torn = self._announced_place = self._announced_problem = False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
 
     def start(self) -> None:
@@ -134,12 +134,12 @@ class Tracker:
 
     def news(self) -> News | None:
         """What a person should know, once: where the run is to be seen, or that the store does not answer."""
-        if self._mirror is not None and not self._told_where:
-            self._told_where = True
+        if self._mirror is not None and not self._announced_place:
+            self._announced_place = True
             where = location(self._folder, name=self._tags.get("mlflow.runName", ""))
             return News(f"mvit: MLflow: {where}", is_good=True)
-        if self._mirror is None and self._problem and not self._told_problem and self._thread.ident is not None:
-            self._told_problem = True
+        if self._mirror is None and self._problem and not self._announced_problem and self._thread.ident is not None:
+            self._announced_problem = True
             return News(f"MLflow: {self._problem}; the run goes on, and is sent once it answers", is_good=False)
         return None
 

@@ -60,10 +60,10 @@ class Closing:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a mirror has sent so far: `points` new ones, and `known` that the store had already."""
+    """What a mirror has sent so far: `points` new ones, and `duplicates` that the store had already."""
 
     points: int = 0
-    known: int = 0
+    duplicates: int = 0
     others: int = 0
     """Parameters, tags, artifacts, a status."""
 
@@ -122,42 +122,42 @@ class Mirror:
             self.client.update_run(self.run_id, status="RUNNING")
             self.status = "RUNNING"
 
-    def flush(self, *, asking: bool = False) -> None:
+    def flush(self, *, deduplicate: bool = False) -> None:
         """Send the journal's new points, then record how far it was read.
 
         After a crash in between, they are sent again, which adds nothing: MLflow keeps a (key, step, value, timestamp)
-        once. With `asking`, the store is asked beforehand which of them it has.
+        once. With `deduplicate`, the store says beforehand which of them it has.
         """
         from mlflow.entities import Metric
 
         reader = JournalReader(self.folder.journal, offset=self._offset)
         points: list[Metric] = []
-        strange = 0
+        malformed = 0
         for entry in reader.entries():
             try:
                 if "metrics" in entry:
                     at, step = int(entry["time"] * 1000), int(entry["step"])
                     points += [Metric(key, float(value), at, step) for key, value in entry["metrics"].items()]
             except (KeyError, TypeError, ValueError, AttributeError):  # nobody's journal, or bytes that flipped
-                strange += 1
-        new = self._unknown(points) if asking else points
+                malformed += 1
+        new = self._missing(points) if deduplicate else points
         for batch in _batches(new, MAX_METRICS):
             self.client.log_batch(self.run_id, metrics=batch, synchronous=True)
         if reader.offset != self.record.offset:
             sent = {"offset": reader.offset, "points": self.record.points + len(points)}
             self._write(self.record.model_copy(update=sent))
             self._offset = reader.offset
-        self.torn += reader.torn + strange
-        known = self.sent.known + len(points) - len(new)
-        self.sent = replace(self.sent, points=self.sent.points + len(new), known=known)
+        self.torn += reader.torn + malformed
+        duplicates = self.sent.duplicates + len(points) - len(new)
+        self.sent = replace(self.sent, points=self.sent.points + len(new), duplicates=duplicates)
 
-    def close(self, closing: Closing, *, asking: bool = False) -> None:
+    def close(self, closing: Closing, *, deduplicate: bool = False) -> None:
         """Send the rest. What fails does not keep the others from being sent; a second call does what is left.
 
         The status comes before the artifacts, which may take longer than anybody waits.
         """
         failures: list[Exception] = []
-        for name, act in self._last_acts(closing, asking=asking):
+        for name, act in self._last_acts(closing, deduplicate=deduplicate):
             if name not in self._closed:
                 try:
                     act()
@@ -169,8 +169,8 @@ class Mirror:
         if self.torn:
             raise TornJournal(f"{self.folder.journal.name} has lines that are torn")
 
-    def _last_acts(self, closing: Closing, *, asking: bool) -> Iterator[tuple[str, Callable[[], None]]]:
-        yield "journal", lambda: self.flush(asking=asking)
+    def _last_acts(self, closing: Closing, *, deduplicate: bool) -> Iterator[tuple[str, Callable[[], None]]]:
+        yield "journal", lambda: self.flush(deduplicate=deduplicate)
         yield "tags", lambda: self.set_tags(closing.tags)
         yield "status", lambda: self._end(closing)
         for path in closing.artifacts:
@@ -194,13 +194,13 @@ class Mirror:
         self._write(self.record.model_copy(update={"artifacts": {**self.record.artifacts, name: digest}}))
         self._count(1)
 
-    def _unknown(self, points: list[Metric]) -> list[Metric]:
-        known = {
+    def _missing(self, points: list[Metric]) -> list[Metric]:
+        present = {
             (key, point.step, point.value, point.timestamp)
             for key in {point.key for point in points}
             for point in self.client.get_metric_history(self.run_id, key)
         }
-        return [point for point in points if (point.key, point.step, point.value, point.timestamp) not in known]
+        return [point for point in points if (point.key, point.step, point.value, point.timestamp) not in present]
 
     def _write(self, record: TrackingRecord) -> None:
         if self.is_recorded:
@@ -248,18 +248,18 @@ def open_mirror(
 def find_run(client: MlflowClient, experiment_id: str, folder: Path) -> Run | None:
     """The oldest run of the experiment that carries the folder's name."""
     quote = '"' if "'" in folder.name else "'"
-    found = client.search_runs(
+    runs = client.search_runs(
         [experiment_id], f"tags.`{FOLDER_ID}` = {quote}{folder.name}{quote}", order_by=["attributes.start_time ASC"]
     )
-    return found[0] if found else None
+    return runs[0] if runs else None
 
 
 def run_tags(tags: Mapping[str, str], *, parent_run_id: str | None = None) -> dict[str, str]:
     """With what MLflow's fluent interface would have set; its client sets nothing."""
     source = {"mlflow.user": user(), "mlflow.source.name": "launch.py", "mlflow.source.type": "LOCAL"}
-    given = {key: cut(value, MAX_TAG) for key, value in tags.items() if value}
+    ours = {key: cut(value, MAX_TAG) for key, value in tags.items() if value}
     parent = {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
-    return {**source, **given, **parent}
+    return {**source, **ours, **parent}
 
 
 @contextmanager

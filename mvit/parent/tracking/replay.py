@@ -136,15 +136,15 @@ class _Store:
         closing = _closing(run, status)
         torn = ""
         try:
-            mirror.close(closing, asking=True)
+            mirror.close(closing, deduplicate=True)
         except TornJournal as error:
             torn = f"; {error}, left out"
         if mirror.is_recorded:  # else this is a copy
             record_mirrored(run.folder, mirrored=True)
-        sent, known = mirror.sent, had + mirror.sent.known
+        sent, present = mirror.sent, had + mirror.sent.duplicates
         what = f"{sent.points} points sent" if sent else "nothing new"
         place = f"run {mirror.run_id[:8]} ({closing.status})"
-        print(f"{console.shown(run.folder.path)}: {what}, {known} already there, {place}{torn}")
+        print(f"{console.shown(run.folder.path)}: {what}, {present} already there, {place}{torn}")
         return bool(sent)
 
     def _target(self, place: _Place) -> Target:
@@ -183,8 +183,7 @@ def _read(folder: RunDir, *, uri: str | None, experiment: str | None) -> _Run | 
     tracking, record = run.config.tracking, read_record(folder)
     own = tracking.experiment if isinstance(tracking, MlflowTracking) else "mvit"
     if uri is not None:
-        asked = MlflowTracking(kind="mlflow", uri=uri, experiment=own)
-        where = store_uri(asked, Path.cwd())
+        where = store_uri(MlflowTracking(kind="mlflow", uri=uri, experiment=own), Path.cwd())
     elif isinstance(tracking, MlflowTracking):
         where = uri_of(record.store) if record else store_uri(tracking, CHECKOUT)
     else:

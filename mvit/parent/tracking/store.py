@@ -57,8 +57,8 @@ def store_uri(tracking: MlflowTracking, checkout: Path) -> str:
 
 def uri_of(store: str) -> str:
     """The URI of a store as tracking.json names it: with the environment's credentials, if those are for this one."""
-    given = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return given if redacted(given) == store else store
+    environment = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return environment if redacted(environment) == store else store
 
 
 def database_of(uri: str) -> Path | None:
@@ -97,17 +97,17 @@ def ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     with _one_at_a_time(uri):
-        found = client.get_experiment_by_name(name)
-        if found is None:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
             try:
                 return client.create_experiment(name, artifact_location=artifact_root(uri, name))
             except MlflowException as error:  # on a server, someone may have been faster
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            found = client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage != "active":
+            experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage != "active":
         raise TrackingError(f"the experiment {name!r} was deleted there; restore it, or set tracking.experiment")
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def artifact_root(uri: str, experiment: str) -> str | None:
@@ -182,8 +182,8 @@ def reason(error: BaseException, uri: str) -> str:
             case TimeoutError():
                 return f"no answer from {store}"
             case _:
-                if found := _STATUS.search(str(cause)):
-                    return f"{store} answers with HTTP status {found[1]}"
+                if status := _STATUS.search(str(cause)):
+                    return f"{store} answers with HTTP status {status[1]}"
                 cause = cause.__cause__ or cause.__context__
     text = " ".join(str(error).strip().splitlines()[:1]) or type(error).__name__
     return cut(hidden(text.replace(uri, store), uri), 200)

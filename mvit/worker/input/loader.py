@@ -15,7 +15,7 @@ import numpy as np
 from mvit.config import AugmentConfig, Data
 from mvit.data.source import Source
 from mvit.worker.input import prepare
-from mvit.worker.input.prepare import Asked, Place, Recipe
+from mvit.worker.input.prepare import Place, Recipe, View
 
 AHEAD = 3
 """Batches that are being prepared while one is computed."""
@@ -113,13 +113,15 @@ class Loader:
     def _ahead(self, jobs: Iterable[Job]) -> Generator[Batch, None, None]:
         queue: deque[tuple[list[Future], np.ndarray, np.ndarray]] = deque()
         try:
-            for number, (recipe, source, indices, views, batch_size) in enumerate(jobs):
+            for number, (recipe, source, indices, view_numbers, batch_size) in enumerate(jobs):
                 offset = number % (AHEAD + 1) * self.slot_bytes
                 size = recipe.image_size
                 images = np.frombuffer(self.memory, np.uint8, batch_size * size * size * 3, offset)
                 images = images.reshape(batch_size, size, size, 3)
-                asked = [Asked(source.sample(int(i)), int(i), int(v)) for i, v in zip(indices, views, strict=True)]
-                queue.append((self._submit(recipe, asked, images, offset), images, source.labels[indices]))
+                views = [
+                    View(source.sample(int(i)), int(i), int(v)) for i, v in zip(indices, view_numbers, strict=True)
+                ]
+                queue.append((self._submit(recipe, views, images, offset), images, source.labels[indices]))
                 if len(queue) > AHEAD:
                     yield self._collect(*queue.popleft())
             while queue:
@@ -132,12 +134,12 @@ class Loader:
             left = [future for futures, *_ in queue for future in futures]
             wait(future for future in left if not future.cancel())
 
-    def _submit(self, recipe: Recipe, asked: list[Asked], images: np.ndarray, offset: int) -> list[Future]:
-        images[len(asked) :] = 0
-        chunk = max(1, min(CHUNK, len(asked) // (2 * self.workers)))
+    def _submit(self, recipe: Recipe, views: list[View], images: np.ndarray, offset: int) -> list[Future]:
+        images[len(views) :] = 0
+        chunk = max(1, min(CHUNK, len(views) // (2 * self.workers)))
         futures: list[Future] = []
-        for first in range(0, len(asked), chunk):
-            some = asked[first : first + chunk]
+        for first in range(0, len(views), chunk):
+            some = views[first : first + chunk]
             if self.shared:
                 place = Place(os.getpid(), self.descriptor, offset + first * images[0].nbytes)
                 futures.append(self.pool.submit(prepare.prepare_shared, recipe, some, place))

@@ -39,12 +39,12 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One image: its sample, the index and view that key its augmentation, and its row in the batch."""
+class View:
+    """One view of a sample, and the index and number that key its augmentation."""
 
     sample: Sample
     index: int
-    view: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -56,33 +56,33 @@ class Place:
     offset: int
 
 
-def prepare(recipe: Recipe, asked: Sequence[Asked], rows: np.ndarray) -> None:
+def prepare(recipe: Recipe, views: Sequence[View], rows: np.ndarray) -> None:
     """Fill `rows` (n, S, S, 3) uint8, one image each."""
-    for row, one in zip(rows, asked, strict=True):
-        row[...] = _image(recipe, one)
+    for row, view in zip(rows, views, strict=True):
+        row[...] = _image(recipe, view)
 
 
-def prepare_shared(recipe: Recipe, asked: Sequence[Asked], place: Place) -> None:
+def prepare_shared(recipe: Recipe, views: Sequence[View], place: Place) -> None:
     """The same into the memory of the process that asked."""
     size = recipe.image_size
     memory = _memory(place)
-    rows = np.frombuffer(memory, np.uint8, len(asked) * size * size * 3, place.offset)
-    prepare(recipe, asked, rows.reshape(len(asked), size, size, 3))
+    rows = np.frombuffer(memory, np.uint8, len(views) * size * size * 3, place.offset)
+    prepare(recipe, views, rows.reshape(len(views), size, size, 3))
 
 
-def _image(recipe: Recipe, one: Asked) -> np.ndarray:
+def _image(recipe: Recipe, view: View) -> np.ndarray:
     try:
-        with one.sample.open() as picture:
+        with view.sample.open() as picture:
             resize = {"interpolation": recipe.interpolation, "antialias": recipe.antialias}
             if recipe.epoch is None:
                 return center(picture, size=recipe.image_size, fraction=recipe.eval_crop_fraction, **resize)
             assert recipe.augment is not None
-            random = view_generator(recipe.seed, epoch=recipe.epoch, index=one.index, view=one.view)
+            random = view_generator(recipe.seed, epoch=recipe.epoch, index=view.index, view=view.number)
             return augment(picture, recipe.augment, size=recipe.image_size, mean=recipe.mean, random=random, **resize)
     except Exception as error:  # Pillow raises many kinds on files that are none
         lines = str(error).strip().splitlines()
         reason = lines[0] if lines else type(error).__name__
-        raise UnreadableImage(f"{one.sample.name} cannot be decoded: {reason}") from error
+        raise UnreadableImage(f"{view.sample.name} cannot be decoded: {reason}") from error
 
 
 _mapped: dict[tuple[int, int], mmap.mmap] = {}

@@ -435,7 +435,7 @@ class AscendTopology(Frozen):
     kind: Literal["ascend"]
     nodes: int = Field(ge=1, description="Number of machines.")
     cards_per_node: int = Field(ge=1, le=64, description="Cards per machine, one process each.")
-    bind_core: bool = Field(description="Let msrun bind each process to its own processors.")
+    bind_core: bool = Field(description="Let msrun bind each process to its own processors; not for one card.")
     jit_level: Literal["O0", "O1", "O2"] = Field(
         description="MindSpore's compilation level; O2 compiles the whole graph at once."
     )

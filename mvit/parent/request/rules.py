@@ -135,6 +135,12 @@ def _device_precision(precision: Precision, topology: Topology) -> Iterator[Prob
         yield Problem("precision", "bf16", "does not run on a CPU", "use precision=fp32 or an Ascend topology")
 
 
+def _bind_core(topology: Topology) -> Iterator[Problem]:
+    if topology.kind == "ascend" and topology.bind_core and world_size(topology) == 1:
+        rule = "has no effect with one card, which runs without msrun"
+        yield Problem("topology.bind_core", None, rule, "use topology.bind_core=false")
+
+
 def _warmup(schedule: Schedule, train: TrainConfig) -> Iterator[Problem]:
     if schedule.kind == "one_cycle" or schedule.warmup_unit == "steps":
         return
@@ -183,6 +189,7 @@ RULES: list[Rule] = [
     (("train", "model"), _frozen),
     (("loss_scale", "precision"), _loss_scale),
     (("precision", "topology"), _device_precision),
+    (("topology",), _bind_core),
     (("schedule", "train"), _warmup),
     (("schedule", "train"), _milestones),
     (("schedule", "optimizer", "train"), _end_lr),

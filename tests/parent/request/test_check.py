@@ -89,6 +89,14 @@ def test_each_problem_names_path_value_rule_and_remedy(override, line):
     assert "; " in found
 
 
+def test_processors_are_bound_only_where_there_are_several_cards():
+    for overrides in (["topology=ascend_1"], ["topology=ascend_8", "topology.cards_per_node=1"]):
+        assert problems(*overrides, "topology.bind_core=true") == [
+            "topology.bind_core: has no effect with one card, which runs without msrun; use topology.bind_core=false"
+        ]
+    assert problems("topology=ascend_8", "topology.cards_per_node=2") == []
+
+
 @pytest.mark.parametrize(
     ("overrides", "remedy"),
     [

@@ -10,14 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from mvit.files import read_json
 from mvit.parent import supervise
 from mvit.parent.command import make_command
 from mvit.parent.host import free_port, is_free, this_host
-from mvit.parent.report import confusion
 from mvit.parent.slot import Slot, bound, must_fit
 from mvit.parent.stop_request import StopRequest
-from mvit.parent.tracking.content import artifacts_of, failure_tags, picture_of
+from mvit.parent.tracking.content import artifacts_of, draw_confusion, failure_tags
 from mvit.parent.tracking.live import Tracker, tracker_of
 from mvit.rundir import checkpoints
 from mvit.rundir.ending import RETRYABLE, Failure, Outcome, record_end, record_mirrored, write_failure
@@ -135,12 +133,8 @@ def _finish_tracking(
     tracker: Tracker, run: Run, outcome: Outcome, observer: Observer, *, give_up: Callable[[], bool]
 ) -> None:
     folder, is_stopped = run.folder, outcome.status in ("KILLED", "PAUSED")
-    if folder.confusion.exists() and not is_stopped:  # loading what draws takes seconds
-        try:
-            counts = read_json(folder.confusion)["counts"]
-            confusion.draw(counts, run.plan.dataset.class_names, picture_of(folder))
-        except Exception as error:  # noqa: BLE001  a picture is no reason to lose the status of a run
-            observer.complain(f"cannot draw the confusion matrix: {type(error).__name__}: {error}")
+    if not is_stopped and (problem := draw_confusion(run)):
+        observer.complain(problem)
     problem = tracker.finish(
         outcome.status,
         artifacts=artifacts_of(folder, status=outcome.status),

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from mvit.console import mvit_command
-from mvit.files import read_mapping
+from mvit.files import read_json, read_mapping
+from mvit.parent.report import confusion
 from mvit.parent.tracking.store import MlflowStatus, database_of
 from mvit.parent.verdict import first_report
 from mvit.rundir.ending import EndStatus, Failure, read_failure
@@ -71,6 +72,19 @@ def failure_tags_of(folder: RunDir) -> dict[str, str]:
 def picture_of(folder: RunDir) -> Path:
     """The picture of the confusion matrix."""
     return folder.path / "confusion_matrix.png"
+
+
+def draw_confusion(run: Run) -> str | None:
+    """Draw the confusion matrix of the best evaluation, if there is one; returns one line where that fails."""
+    if not run.folder.confusion.exists():  # loading what draws takes seconds
+        return None
+    try:
+        counts = read_json(run.folder.confusion)["counts"]
+        confusion.draw(counts, run.plan.dataset.class_names, picture_of(run.folder))
+    except Exception as error:  # noqa: BLE001  a picture is no reason to lose the status of a run
+        lines = str(error).strip().splitlines()
+        return f"cannot draw the confusion matrix: {type(error).__name__}{f': {lines[0]}' if lines else ''}"
+    return None
 
 
 def sync_command(path: Path) -> str:

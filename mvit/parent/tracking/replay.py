@@ -13,11 +13,10 @@ from mvit import console
 from mvit.config import MlflowTracking
 from mvit.credentials import redacted
 from mvit.errors import RunDirError
-from mvit.files import read_json
 from mvit.parent.host import CHECKOUT
-from mvit.parent.report import confusion
 from mvit.parent.tracking.content import (
     artifacts_of,
+    draw_confusion,
     failure_tags_of,
     mlflow_status,
     parameters_of,
@@ -195,12 +194,8 @@ def _read(folder: RunDir, *, uri: str | None, experiment: str | None) -> _Run | 
 def _closing(run: _Run, status: EndStatus) -> Closing:
     """What goes with a run that ended so."""
     folder = run.folder
-    picture = picture_of(folder)
-    if folder.confusion.exists() and not picture.exists():
-        try:
-            confusion.draw(read_json(folder.confusion)["counts"], run.run.plan.dataset.class_names, picture)
-        except Exception as error:  # noqa: BLE001  a picture is no reason to send nothing else
-            _complain(f"no picture of the confusion matrix: {_line(error)}")
+    if not picture_of(folder).exists() and (problem := draw_confusion(run.run)):
+        _complain(problem)
     tags = {} if status == "FINISHED" else failure_tags_of(folder)
     return Closing(mlflow_status(status), tuple(artifacts_of(folder, status=status)), tags, last_sign(folder))
 

@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mvit.cli.reported import reported
-from mvit.errors import ConfigError, Problem
+from mvit.errors import ConfigError, Problem, first_line
 from mvit.parent.launch import launch
 from mvit.parent.request import command_line
 from mvit.parent.request.command_line import CommandLine
@@ -100,8 +100,7 @@ def _hydra_errors() -> Generator[None]:
     except ValueError as error:  # of its flags, as --resolve without --cfg
         if "hydra" not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts:
             raise
-        line = str(error).strip().splitlines()[0]
-        raise ConfigError(Problem("launch.py", None, line, "see python launch.py --hydra-help")) from error
+        raise ConfigError(Problem("launch.py", None, first_line(error), "see python launch.py --hydra-help")) from error
 
 
 if __name__ == "__main__":

@@ -44,6 +44,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says; its type, where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class RunDirError(Exception):
     """A run folder that cannot be made or must not be trusted; one line."""
 

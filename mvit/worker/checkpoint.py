@@ -13,6 +13,7 @@ from mindspore import nn
 from safetensors.numpy import load_file, save
 
 from mvit.config import CheckpointConfig
+from mvit.errors import first_line
 from mvit.files import file_digest, write_bytes
 from mvit.rundir.checkpoints import Checkpoint, checkpoint_file, newest_first
 from mvit.rundir.sidecar import Sidecar, sidecar_of
@@ -55,7 +56,7 @@ def load_newest(folder: Path) -> Loaded | None:
             _must_be_finite(tensors, source=checkpoint.tensors)
             return Loaded(checkpoint, tensors, checkpoint.read_sidecar(), tuple(damaged))
         except (CheckpointError, OSError, ValueError, KeyError, TypeError) as error:
-            damaged.append(str(error).splitlines()[0])
+            damaged.append(first_line(error))
     if damaged:
         raise CheckpointError(f"no checkpoint in {folder} is whole: {damaged[0]}")
     return None
@@ -103,7 +104,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     except CheckpointError:
         raise
     except Exception as error:  # safetensors raises its own type, which it does not export
-        raise CheckpointError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from mvit.config import RunConfig
 from mvit.credentials import hidden
-from mvit.errors import ConfigError, Problem
+from mvit.errors import ConfigError, Problem, first_line
 from mvit.parent.request import keys
 from mvit.parent.request.check import check
 from mvit.parent.request.command_line import CommandLine
@@ -83,7 +83,7 @@ class Request:
             try:
                 OmegaConf.update(config, one.key_or_group, one.value(), merge=True, force_add=True)
             except OmegaConfBaseException as error:
-                rule = f"cannot be set: {hidden(_first_line(error))}"
+                rule = f"cannot be set: {hidden(first_line(error))}"
                 self.problems.append(Problem(one.key_or_group, one.value(), rule, "see docs/configuration.md"))
 
     def hides(self, problem: Problem) -> bool:
@@ -108,7 +108,7 @@ class Composer:
         try:
             raw = _filled(composed, request, self)
         except InterpolationResolutionError as error:
-            problem = Problem(error.full_key or ROOT, None, "cannot be resolved", hidden(_first_line(error)))
+            problem = Problem(error.full_key or ROOT, None, "cannot be resolved", hidden(first_line(error)))
             raise ConfigError(*request.problems, problem) from error
         if request.problems:
             _, more = check(raw)
@@ -321,7 +321,7 @@ def _unparsed(text: str, error: Exception) -> Problem:
     key, equals, _ = text.partition("=")
     if not equals:
         return Problem(text, None, "has no value", f"write {key}=...")
-    line = hidden(_first_line(error))
+    line = hidden(first_line(error))
     if line.startswith("token recognition error"):  # the parser's words
         return Problem(text, None, "has a character that must be quoted twice", f"write \"{key}='value'\"")
     return Problem(text, None, "cannot be parsed", f"quote it twice: \"{key}='value'\"")
@@ -334,7 +334,7 @@ def problem_of_hydra(error: Exception) -> Problem:
         options = [name for name in error.options or [] if name != "README"]
         if group and options:
             return Problem(group, option, "is not an option", keys.nearest(option, options))
-    line = hidden(_first_line(error.__cause__ or error)).removesuffix(".")
+    line = hidden(first_line(error.__cause__ or error)).removesuffix(".")
     if (group := _unused_group(error)) and (owners := keys.owners(group[1])):
         return Problem(group[1], None, "not used by this task", f"remove it, or use {keys.one_of(owners)}")
     return Problem(ROOT, None, line, "fix the override, or the file that holds it")
@@ -344,8 +344,3 @@ def _unused_group(error: Exception) -> tuple[str | None, str] | None:
     """The file, None for the command line, and the group, whose option it chooses without having it in its defaults."""
     match = re.match(r"(?:In '([^']+)': )?Could not override '([^'@]+)", str(error))
     return (match[1], match[2]) if match else None
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

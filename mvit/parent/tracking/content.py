@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mvit.console import mvit_command
+from mvit.errors import first_line
 from mvit.files import read_json, read_mapping
 from mvit.parent.report import confusion
 from mvit.parent.tracking.store import MlflowStatus, database_of
@@ -82,8 +83,7 @@ def draw_confusion(run: Run) -> str | None:
         counts = read_json(run.folder.confusion)["counts"]
         confusion.draw(counts, run.plan.dataset.class_names, picture_of(run.folder))
     except Exception as error:  # noqa: BLE001  a picture is no reason to lose the status of a run
-        lines = str(error).strip().splitlines()
-        return f"cannot draw the confusion matrix: {type(error).__name__}{f': {lines[0]}' if lines else ''}"
+        return f"cannot draw the confusion matrix: {first_line(error)}"
     return None
 
 

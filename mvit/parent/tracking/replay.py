@@ -12,7 +12,7 @@ from pathlib import Path
 from mvit import console
 from mvit.config import MlflowTracking
 from mvit.credentials import redacted
-from mvit.errors import RunDirError
+from mvit.errors import RunDirError, first_line
 from mvit.parent.host import CHECKOUT
 from mvit.parent.tracking.content import (
     artifacts_of,
@@ -76,7 +76,7 @@ def sync(path: Path, *, uri: str | None, experiment: str | None) -> int:
         try:
             run = _read(RunDir(file.parent), uri=uri, experiment=experiment)
         except (RunDirError, OSError, ValueError, KeyError, TypeError) as error:
-            code = _complain(f"{console.shown(file.parent)}: {_line(error)}")
+            code = _complain(f"{console.shown(file.parent)}: {first_line(error)}")
         else:
             if run:
                 runs.append(run)
@@ -198,10 +198,6 @@ def _closing(run: _Run, status: EndStatus) -> Closing:
         _complain(problem)
     tags = {} if status == "FINISHED" else failure_tags_of(folder)
     return Closing(mlflow_status(status), tuple(artifacts_of(folder, status=status)), tags, last_sign(folder))
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _complain(line: str) -> int:

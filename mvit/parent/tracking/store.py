@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from mvit.config import MlflowTracking
 from mvit.credentials import hidden, redacted
+from mvit.errors import first_line
 from mvit.parent.host import CHECKOUT
 
 if TYPE_CHECKING:
@@ -185,5 +186,4 @@ def reason(error: BaseException, uri: str) -> str:
                 if status := _STATUS.search(str(cause)):
                     return f"{store} answers with HTTP status {status[1]}"
                 cause = cause.__cause__ or cause.__context__
-    text = " ".join(str(error).strip().splitlines()[:1]) or type(error).__name__
-    return cut(hidden(text.replace(uri, store), uri), 200)
+    return cut(hidden(first_line(error).replace(uri, store), uri), 200)

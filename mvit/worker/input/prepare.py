@@ -16,6 +16,7 @@ import numpy as np
 
 from mvit.config import AugmentConfig
 from mvit.data.sample import Sample
+from mvit.errors import first_line
 from mvit.worker.input.sampler import view_generator
 from mvit.worker.input.transforms import augment, center
 
@@ -80,9 +81,7 @@ def _image(recipe: Recipe, view: View) -> np.ndarray:
             random = view_generator(recipe.seed, epoch=recipe.epoch, index=view.index, view=view.number)
             return augment(picture, recipe.augment, size=recipe.image_size, mean=recipe.mean, random=random, **resize)
     except Exception as error:  # Pillow raises many kinds on files that are none
-        lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
-        raise UnreadableImage(f"{view.sample.name} cannot be decoded: {reason}") from error
+        raise UnreadableImage(f"{view.sample.name} cannot be decoded: {first_line(error)}") from error
 
 
 _mapped: dict[tuple[int, int], mmap.mmap] = {}

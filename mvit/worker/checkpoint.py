@@ -64,16 +64,16 @@ def load_newest(folder: Path) -> Loaded | None:
 
 def snapshot(cells: Sequence[nn.Cell]) -> dict[str, np.ndarray]:
     """Every parameter of the cells by name, copied from the device; synchronises."""
-    found = {parameter.name: parameter for cell in cells for parameter in cell.get_parameters()}
-    return {name: np.array(parameter.asnumpy()) for name, parameter in found.items()}
+    parameters = {parameter.name: parameter for cell in cells for parameter in cell.get_parameters()}
+    return {name: np.array(parameter.asnumpy()) for name, parameter in parameters.items()}
 
 
 def restore(cells: Sequence[nn.Cell], tensors: dict[str, np.ndarray], *, rank: int, source: Path) -> None:
     """Set every parameter of the cells, bit for bit; a worker's own running statistics are stored under its rank."""
     parameters = {p.name: p for cell in cells for p in cell.get_parameters()}
-    if strange := sorted(name for name in tensors if _OF_RANK.sub("", name) not in parameters):
+    if foreign := sorted(name for name in tensors if _OF_RANK.sub("", name) not in parameters):
         raise CheckpointError(
-            f"{source} holds {strange[0]}, which this run does not have; it belongs to another configuration"
+            f"{source} holds {foreign[0]}, which this run does not have; it belongs to another configuration"
         )
     for parameter in parameters.values():
         value = tensors.get(of_rank(rank, parameter.name), tensors.get(parameter.name))
@@ -81,8 +81,8 @@ def restore(cells: Sequence[nn.Cell], tensors: dict[str, np.ndarray], *, rank: i
             raise CheckpointError(f"{source} lacks {parameter.name}; it belongs to another configuration")
         if value.shape != parameter.shape:
             raise CheckpointError(f"{source}: {parameter.name} has shape {value.shape}, not {parameter.shape}")
-        if value.dtype != (wanted := ms.dtype_to_nptype(parameter.dtype)):
-            raise CheckpointError(f"{source}: {parameter.name} is {value.dtype}, not {np.dtype(wanted)}")
+        if value.dtype != (dtype := ms.dtype_to_nptype(parameter.dtype)):
+            raise CheckpointError(f"{source}: {parameter.name} is {value.dtype}, not {np.dtype(dtype)}")
         parameter.set_data(ms.Tensor(value))
 
 

@@ -53,9 +53,9 @@ def same_classes(task: Task, *, num_classes: int) -> Iterator[Problem]:
         return
     path = checkpoint_file(Path(task.checkpoint))
     shapes = (_shapes(path) if path else None) or {}
-    theirs = shapes["head.bias"][0] if "head.bias" in shapes else _conventions(task).get("num_classes")
-    if theirs not in (None, num_classes):
-        rule = f"has {theirs} classes, the data has {num_classes}"
+    classes = shapes["head.bias"][0] if "head.bias" in shapes else _conventions(task).get("num_classes")
+    if classes not in (None, num_classes):
+        rule = f"has {classes} classes, the data has {num_classes}"
         yield Problem("task.checkpoint", task.checkpoint, rule, "choose the data it was trained on")
 
 
@@ -71,25 +71,25 @@ def fits_network(key: str, section: Task | Init, model: ModelConfig) -> Iterator
         remedy = "name a run that has evaluated once, or a .safetensors file"
         yield Problem(where, section.checkpoint, "is not a run folder with a best checkpoint", remedy)
         return
-    theirs = _shapes(path)
-    if theirs is None:
+    shapes = _shapes(path)
+    if shapes is None:
         yield Problem(where, section.checkpoint, "cannot be read: torn, or not a .safetensors file", "name another one")
         return
-    if section.weights == "ema" and not any(name.startswith("ema.") for name in theirs):
+    if section.weights == "ema" and not any(name.startswith("ema.") for name in shapes):
         yield Problem(f"{key}.weights", "ema", f"is not in {section.checkpoint}", f"use {key}.weights=raw")
-    ours = spec.parameter_shapes(model, num_classes=theirs.get("head.bias", (1,))[0])
-    wrong = [name for name, shape in ours.items() if theirs.get(name) != shape]
+    expected = spec.parameter_shapes(model, num_classes=shapes.get("head.bias", (1,))[0])
+    wrong = [name for name, shape in expected.items() if shapes.get(name) != shape]
     if wrong:
         rule = f"is of another network than model={model.name}: {wrong[0]}"
-        rule += f" has shape {theirs[wrong[0]]}, not {ours[wrong[0]]}" if wrong[0] in theirs else " is missing"
+        rule += f" has shape {shapes[wrong[0]]}, not {expected[wrong[0]]}" if wrong[0] in shapes else " is missing"
         yield Problem(where, section.checkpoint, rule, "choose the model that it was trained with")
 
 
 def starts_from(init: WeightsInit, *, num_classes: int) -> str:
     """Where the weights come from, and whether the head is new, in words."""
     path = checkpoint_file(Path(init.checkpoint))
-    theirs = ((_shapes(path) if path else None) or {}).get("head.bias", (num_classes,))[0]
-    kept = "" if theirs == num_classes else f", new head ({theirs} classes there, {num_classes} here)"
+    classes = ((_shapes(path) if path else None) or {}).get("head.bias", (num_classes,))[0]
+    kept = "" if classes == num_classes else f", new head ({classes} classes there, {num_classes} here)"
     return f"{init.checkpoint}{kept}"
 
 

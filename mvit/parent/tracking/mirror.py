@@ -108,9 +108,9 @@ class Mirror:
         """The ones that differ, or without `replacing` those that are missing; a run keeps the name it has."""
         from mlflow.entities import RunTag
 
-        wanted = {key: cut(value, MAX_TAG) for key, value in tags.items()}
+        values = {key: cut(value, MAX_TAG) for key, value in tags.items()}
         fixed = self._tags if not replacing else {"mlflow.runName"} & self._tags.keys()
-        changed = {k: v for k, v in wanted.items() if self._tags.get(k) != v and k not in fixed}
+        changed = {k: v for k, v in values.items() if self._tags.get(k) != v and k not in fixed}
         for batch in _batches([RunTag(key, value) for key, value in changed.items()], MAX_TAGS):
             self.client.log_batch(self.run_id, tags=batch, synchronous=True)
         self._tags |= changed
@@ -230,9 +230,9 @@ def open_mirror(
         run = find_run(client, target.experiment_id, folder.path)
         is_new = run is None
         if run is None:
-            wanted = {**tags, FOLDER_ID: folder.path.name}
-            name, at = wanted.get("mlflow.runName"), int(began * 1000)
-            run = client.create_run(target.experiment_id, start_time=at, tags=wanted, run_name=name)
+            all_tags = {**tags, FOLDER_ID: folder.path.name}
+            name, at = all_tags.get("mlflow.runName"), int(began * 1000)
+            run = client.create_run(target.experiment_id, start_time=at, tags=all_tags, run_name=name)
         record = TrackingRecord(
             store=redacted(target.uri),
             experiment=target.experiment,

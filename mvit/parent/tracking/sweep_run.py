@@ -41,8 +41,8 @@ def open_sweep(folder: Path, *, tracking: MlflowTracking, uri: str, name: str, t
                 experiment_id = ensure_experiment(client, uri, tracking.experiment)
                 run = find_run(client, experiment_id, folder)
                 if run is None:
-                    wanted = run_tags({**tags, FOLDER_ID: folder.name})
-                    run = client.create_run(experiment_id, tags=wanted, run_name=name)
+                    all_tags = run_tags({**tags, FOLDER_ID: folder.name})
+                    run = client.create_run(experiment_id, tags=all_tags, run_name=name)
                 run_id = run.info.run_id
                 record = TrackingRecord(
                     store=redacted(uri), experiment=tracking.experiment, experiment_id=experiment_id, run_id=run_id

@@ -87,6 +87,14 @@ def test_a_file_that_says_nothing_is_not_refused_here(tmp_path, content):
     assert conventions_of(path) == {}
 
 
+def test_a_sidecar_that_was_edited_says_nothing(tmp_path):
+    checkpoint = Checkpoint(tmp_path, 1)
+    checkpoint.write_sidecar(sidecar(Position(step=1)))
+    assert conventions_of(checkpoint.tensors)["channel_order"] == "bgr"
+    checkpoint.sidecar.write_text(checkpoint.sidecar.read_text().replace("bgr", "rgb"))
+    assert conventions_of(checkpoint.tensors) == {}
+
+
 def test_training_may_start_from_other_classes_but_not_from_another_network(weights):
     assert problems(weights, "data=synthetic", "data.classes=3", "data.std=[1.0,1.0,1.0]", start=True) == []
     (line,) = problems(weights, "model=small", start=True)

@@ -41,6 +41,15 @@ class GraphPlan(Frozen):
     images: Annotated[tuple[int, int, int, int], Field(strict=False)] | None
 
 
+class KernelsPlan(Frozen):
+    """In which form the network computes. Both have the same parameters; results differ by rounding."""
+
+    isa: Literal["avx512", "avx2", "neon"] | None
+    """The vectors of the fused kernels, on which their results depend; None is the plain form."""
+    reason: str
+    """Why it is the plain one."""
+
+
 class LaunchPlan(Frozen):
     """One launch, derived from a `RunConfig` and facts about the host; the same for each of its attempts."""
 
@@ -50,6 +59,7 @@ class LaunchPlan(Frozen):
     threads: int | None
     """Kernel threads per process on a CPU."""
     jit_level: str | None
+    kernels: KernelsPlan
     # Fields that only training uses are empty, 0 or 1 for other tasks.
     buckets: Annotated[tuple[BucketPlan, ...], Field(strict=False)]
     accumulation: int

@@ -9,6 +9,10 @@ import mindspore as ms
 from mindspore import nn, ops
 from mindspore.common.initializer import HeNormal, TruncatedNormal
 
+BATCH_NORM_EPS = 1e-5
+BATCH_NORM_KEPT = 0.9
+"""Share of a running statistic that an update keeps; MindSpore's "momentum", 1 minus PyTorch's."""
+
 
 class ConvNorm(nn.Cell):
     """Convolution without bias, BatchNorm, optionally SiLU: (B, C, H, W) -> (B, C', ceil(H/stride), ceil(W/stride))."""
@@ -34,8 +38,7 @@ class ConvNorm(nn.Cell):
             group=groups,
             weight_init=HeNormal(mode="fan_out", nonlinearity="relu"),
         )
-        # MindSpore's momentum is the share kept: 0.9 here is 0.1 in PyTorch.
-        self.norm = nn.BatchNorm2d(out_channels, eps=1e-5, momentum=0.9)
+        self.norm = nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_KEPT)
         self.activate = activate
         self.silu = nn.SiLU()
 

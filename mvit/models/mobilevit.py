@@ -4,7 +4,7 @@ Shapes: `B` batch, `C` channels, `H` `W` pixels of a feature map, `P` pixels per
 token, `A` heads. Dropout is stateless: `key` (int32 scalar) selects the masks of one pass, see `layers.Dropout`.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import mindspore as ms
 from mindspore import nn, ops
@@ -77,6 +77,9 @@ class TransformerLayer(nn.Cell):
 class MobileViTBlock(nn.Cell):
     """Convolution, transformer over patches, fusion (section 3.1 of the paper): (B, C, H, W) -> same."""
 
+    conv_norm: ClassVar[type[ConvNorm]] = ConvNorm
+    transformer_layer: ClassVar[type[TransformerLayer]] = TransformerLayer
+
     def __init__(
         self,
         channels: int,
@@ -93,20 +96,22 @@ class MobileViTBlock(nn.Cell):
     ) -> None:
         super().__init__()
         self.patch = patch
-        self.local = ConvNorm(channels, channels, kernel_size=3)
+        self.local = self.conv_norm(channels, channels, kernel_size=3)
         if projection == "linear":
             self.to_tokens = nn.Conv2d(channels, features, 1, has_bias=False)
         else:  # MindCV's network, which computes a different function
-            self.to_tokens = ConvNorm(channels, features, kernel_size=1)
+            self.to_tokens = self.conv_norm(channels, features, kernel_size=1)
         self.layers = nn.CellList(
             [
-                TransformerLayer(features, hidden=hidden, heads=heads, dropout=dropout, eps=eps, salt=salt + 2 * index)
+                self.transformer_layer(
+                    features, hidden=hidden, heads=heads, dropout=dropout, eps=eps, salt=salt + 2 * index
+                )
                 for index in range(depth)
             ]
         )
         self.norm = LayerNorm(features, eps=eps)
-        self.from_tokens = ConvNorm(features, channels, kernel_size=1)
-        self.fuse = ConvNorm(2 * channels, channels, kernel_size=3)
+        self.from_tokens = self.conv_norm(features, channels, kernel_size=1)
+        self.fuse = self.conv_norm(2 * channels, channels, kernel_size=3)
 
     def construct(self, x, key):
         y = self.to_tokens(self.local(x))
@@ -115,7 +120,7 @@ class MobileViTBlock(nn.Cell):
         rows, columns = -(-height // p), -(-width // p)
         resized = rows * p != height or columns * p != width
         if resized:
-            y = _resize(y, rows * p, columns * p)
+            y = resize(y, rows * p, columns * p)
         # (B, D, H, W) -> (B*D*H/p, p, W/p, p) -> (B, D, N, P) -> (B*P, N, D)
         y = ops.reshape(y, (batch * features * rows, p, columns, p))
         y = ops.reshape(ops.transpose(y, (0, 2, 1, 3)), (batch, features, rows * columns, p * p))
@@ -128,11 +133,11 @@ class MobileViTBlock(nn.Cell):
         y = ops.transpose(ops.reshape(y, (batch * features * rows, columns, p, p)), (0, 2, 1, 3))
         y = ops.reshape(y, (batch, features, rows * p, columns * p))
         if resized:
-            y = _resize(y, height, width)
+            y = resize(y, height, width)
         return self.fuse(ops.concat((x, self.from_tokens(y)), 1))
 
 
-def _resize(x, height, width):
+def resize(x, height, width):
     """Bilinear, without aligned corners, as in timm and transformers."""
     return ops.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
 
@@ -143,16 +148,23 @@ class MobileViT(nn.Cell):
     Parameter names and shapes are listed, without building the network, by `spec.parameter_shapes`.
     """
 
+    channels_last: ClassVar[bool] = False
+    """Whether images come as (B, H, W, 3)."""
+    first_conv_norm: ClassVar[type[ConvNorm]] = ConvNorm
+    conv_norm: ClassVar[type[ConvNorm]] = ConvNorm
+    inverted_residual: ClassVar[type[InvertedResidual]] = InvertedResidual
+    block: ClassVar[type[MobileViTBlock]] = MobileViTBlock
+
     def __init__(self, config: ModelConfig, *, num_classes: int) -> None:
         super().__init__()
-        self.stem = ConvNorm(3, config.stem_channels, kernel_size=3, stride=2)
+        self.stem = self.first_conv_norm(3, config.stem_channels, kernel_size=3, stride=2)
         stages = []
         channels = config.stem_channels
         for index, out_channels in enumerate(config.channels):
             stage = nn.CellList()
-            for block in range(config.conv_blocks[index]):
-                stride = 2 if block == 0 and index > 0 else 1
-                stage.append(InvertedResidual(channels, out_channels, stride=stride, expansion=config.expansion))
+            for position in range(config.conv_blocks[index]):
+                stride = 2 if position == 0 and index > 0 else 1
+                stage.append(self.inverted_residual(channels, out_channels, stride=stride, expansion=config.expansion))
                 channels = out_channels
             stages.append(stage)
         self.stages = nn.CellList(stages)
@@ -160,7 +172,7 @@ class MobileViT(nn.Cell):
         salt = 0
         for index, depth in enumerate(config.depths):
             transformers.append(
-                MobileViTBlock(
+                self.block(
                     config.channels[index + 2],
                     features=config.features[index],
                     hidden=config.hidden[index],
@@ -175,16 +187,20 @@ class MobileViT(nn.Cell):
             salt += 2 * depth
         self.transformers = transformers
         self.first_transformer = len(config.channels) - len(config.depths)
-        self.final = ConvNorm(channels, channels * config.final_expansion, kernel_size=1)
+        self.final = self.conv_norm(channels, channels * config.final_expansion, kernel_size=1)
         self.dropout = Dropout(config.classifier_dropout, salt=salt)
         self.head = dense(channels * config.final_expansion, num_classes)
 
     def construct(self, images, key):
+        x = self.final(self.features(images, key))
+        x = ops.mean(x, (2, 3))  # (B, C, H, W) -> (B, C)
+        return ops.cast(self.head(self.dropout(x, key)), ms.float32)
+
+    def features(self, images, key):
         x = self.stem(images)
         for index in range(len(self.stages)):
             for block in self.stages[index]:
                 x = block(x)
             if index >= self.first_transformer:
                 x = self.transformers[index - self.first_transformer](x, key)
-        x = ops.mean(self.final(x), (2, 3))  # (B, C, H, W) -> (B, C)
-        return ops.cast(self.head(self.dropout(x, key)), ms.float32)
+        return x

@@ -93,6 +93,9 @@ def _environment(topology: CpuTopology | AscendTopology, *, host: Host, logs: Pa
         "MS_EXCEPTION_DISPLAY_LEVEL": "1",
         "MS_OM_PATH": str(logs),  # where a failed compile leaves its graph
     }
-    if topology.kind == "cpu" and topology.onednn_max_isa != "default":
-        environment["ONEDNN_MAX_CPU_ISA"] = topology.onednn_max_isa
+    if topology.kind == "cpu":
+        # Threads of the fused kernels that wait spin otherwise, against MindSpore's own and those of other workers.
+        environment["OMP_WAIT_POLICY"] = "passive"
+        if topology.onednn_max_isa != "default":
+            environment["ONEDNN_MAX_CPU_ISA"] = topology.onednn_max_isa
     return environment

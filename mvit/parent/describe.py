@@ -14,7 +14,7 @@ from mvit.config import (
 )
 from mvit.parent.report.estimate import PastRuns
 from mvit.parent.request.weight_rules import differences, starts_from
-from mvit.plan import DatasetFacts, LaunchPlan
+from mvit.plan import DatasetFacts, KernelsPlan, LaunchPlan
 
 
 def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator[tuple[str, str]]:
@@ -29,6 +29,7 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
     yield "data", _data_line(config.data, plan.dataset)
     yield "devices", f"{plan.world_size} {plan.device}{f' on {plan.nodes} nodes' if plan.nodes > 1 else ''}"
     yield "precision", _precision_line(config) + (f", jit level {plan.jit_level}" if plan.jit_level else "")
+    yield "kernels", kernels_line(plan.kernels)
     if isinstance(config, TrainRun):
         for bucket in plan.buckets:
             batches = f"{plan.world_size} x {bucket.per_device_batch_size}"
@@ -46,6 +47,11 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
         shape = "x".join(map(str, graph.images)) + ", " if graph.images else ""
         yield "graph", f"{graph.name}: {shape}compiles in {past.compile_time(graph.name)}"
     yield "time", past.run_time()
+
+
+def kernels_line(kernels: KernelsPlan) -> str:
+    """The form of the network, and why it is no faster one."""
+    return f"fused, {kernels.isa}" if kernels.isa else f"plain; {kernels.reason}"
 
 
 def _precision_line(config: RunConfig) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from mvit.data import dataset
 from mvit.data.survey import Survey
 from mvit.errors import ConfigError, DatasetError
 from mvit.files import write_json
+from mvit.models.kernels.build import Isa, KernelsUnavailable, Support, library
 from mvit.parent.host import CHECKOUT, Host
 from mvit.parent.plan import make_plan
 from mvit.parent.request.check import check
-from mvit.parent.request.launch_rules import WEIGHT_RULES, data_rules, host_rules
+from mvit.parent.request.launch_rules import WEIGHT_RULES, data_rules, host_rules, kernels_unavailable
 from mvit.parent.request.rules import judge
 from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import Run, write_run
@@ -69,7 +71,26 @@ def plan_launch(raw: Mapping[str, Any], *, host: Host, surveys: Surveys | None =
         survey = surveys.readable(config.data, training=config.task.kind == "train", cache=cache)
         if survey.facts.skipped and (problems := list(judge(data_rules(survey.facts), dict(config)))):
             raise ConfigError(*problems)
-    return Planned(config, make_plan(config, host=host, facts=survey.facts), survey)
+    plan = make_plan(config, host=host, facts=survey.facts)
+    if plan.kernels.isa and not config.dry_run:
+        host = _with_kernels(host, plan.kernels.isa, must=config.model.kernels == "fused")
+        plan = make_plan(config, host=host, facts=survey.facts)
+    return Planned(config, plan, survey)
+
+
+def _with_kernels(host: Host, isa: Isa, *, must: bool) -> Host:
+    """The host with the kernels' library built, or with the reason why it cannot be.
+
+    Raises `ConfigError` where the run `must` have them.
+    """
+    before = partial(console.say, "mvit: compiling the fused kernels for this CPU, once")
+    try:
+        library(isa, before_build=before)
+    except KernelsUnavailable as error:
+        if must:
+            raise ConfigError(kernels_unavailable(str(error))) from error
+        return replace(host, kernels=Support(None, f"several times as slow as fused: {error}"))
+    return host
 
 
 def runs_of(config: RunConfig) -> Path:

@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from mvit.models.kernels.build import Support, support
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Where launch.py, conf/ and runs/ are."""
 
@@ -22,6 +24,7 @@ class Host:
     pythonpath: str
     cpu_count: int
     ascend_cards: int
+    kernels: Support
 
 
 def this_host() -> Host:
@@ -32,6 +35,7 @@ def this_host() -> Host:
         pythonpath=os.environ.get("PYTHONPATH", ""),
         cpu_count=len(os.sched_getaffinity(0)),
         ascend_cards=sum(path.name.removeprefix("davinci").isdigit() for path in Path("/dev").glob("davinci*")),
+        kernels=support(),
     )
 
 

@@ -13,7 +13,7 @@ from mvit.config import (
 )
 from mvit.models import spec
 from mvit.parent.host import Host
-from mvit.plan import BucketPlan, DatasetFacts, GraphPlan, LaunchPlan
+from mvit.plan import BucketPlan, DatasetFacts, GraphPlan, KernelsPlan, LaunchPlan
 from mvit.schedule import scaled_lr
 
 
@@ -35,6 +35,7 @@ def make_plan(config: RunConfig, *, host: Host, facts: DatasetFacts) -> LaunchPl
         device="CPU" if topology.kind == "cpu" else "Ascend",
         threads=(topology.threads or max(1, host.cpu_count // world)) if topology.kind == "cpu" else None,
         jit_level=topology.jit_level if topology.kind == "ascend" else None,
+        kernels=_kernels(config, host),
         buckets=buckets,
         accumulation=accumulation,
         num_classes=num_classes,
@@ -73,6 +74,17 @@ def bucket_plans(train: TrainConfig, image_size: int, *, parts: int, facts: Data
             )
         )
     return tuple(planned)
+
+
+def _kernels(config: RunConfig, host: Host) -> KernelsPlan:
+    """The fused form where the configuration lets this host use it; the rules have refused what cannot be."""
+    if config.model.kernels == "plain":
+        return KernelsPlan(isa=None, reason="asked for by model.kernels")
+    if config.topology.kind != "cpu":
+        return KernelsPlan(isa=None, reason="fused kernels are for a CPU")
+    if config.precision.kind != "fp32":
+        return KernelsPlan(isa=None, reason="fused kernels are for precision=fp32")
+    return KernelsPlan(isa=host.kernels.isa, reason=host.kernels.reason)
 
 
 def _graphs(config: RunConfig, buckets: Sequence[BucketPlan]) -> tuple[GraphPlan, ...]:

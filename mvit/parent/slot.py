@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mvit.errors import ConfigError, Problem
+from mvit.models.kernels.build import this_cpu
 from mvit.plan import LaunchPlan
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
@@ -114,6 +115,10 @@ def must_fit(slot: Slot, plan: LaunchPlan) -> None:
     elif slot.cores is not None and plan.cores is not None and len(slot.cores) != plan.cores:
         rule = f"does not fit the run, which was planned for {plan.cores} cores: its numbers depend on how many"
         problems.append(Problem("--slot", cores, rule, "change the slot, or freeze with another topology.threads"))
+    if plan.kernels.isa and plan.kernels.isa not in this_cpu():
+        rule = "is what the run was planned with, and this CPU does not have: its numbers would differ"
+        remedy = "execute it where it was planned, or start a new run"
+        problems.append(Problem("kernels", plan.kernels.isa, rule, remedy))
     if problems:
         raise ConfigError(*problems)
 

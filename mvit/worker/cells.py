@@ -10,6 +10,7 @@ from mvit.config import TrainRun
 from mvit.models.spec import groups
 from mvit.worker import checkpoint, device
 from mvit.worker.evaluate import EvaluateStep
+from mvit.worker.images import Mix
 from mvit.worker.optim import make_optimizer
 from mvit.worker.session import Session
 from mvit.worker.step import RunStep
@@ -56,7 +57,7 @@ def build_cells(session: Session, config: TrainRun) -> TrainCells:
         net,
         normalise=session.normalise,
         smoothing=recipe.label_smoothing,
-        mixed=config.augment.mix is not None,
+        mix=Mix(channels_last=net.channels_last) if config.augment.mix else None,
         scale=scale,
     )
     trained = net.trainable_params()

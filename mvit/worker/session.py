@@ -4,17 +4,19 @@ from dataclasses import dataclass
 
 import mindspore as ms
 
-from mvit.config import AugmentConfig, CheckpointConfig
+from mvit.config import AugmentConfig, CheckpointConfig, RunConfig
 from mvit.data.dataset import open_splits
 from mvit.data.source import Source
-from mvit.models.mobilevit import MobileViT
+from mvit.models import mobilevit
+from mvit.models.kernels import network as fused
+from mvit.models.kernels import operators
+from mvit.models.kernels.build import library
 from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import Run, run_digest
 from mvit.rundir.journal import Journal
 from mvit.rundir.status import Stage
-from mvit.worker import checkpoint, device
+from mvit.worker import checkpoint, device, images
 from mvit.worker.heartbeat import Heartbeat
-from mvit.worker.images import Normalise
 from mvit.worker.input.loader import Loader
 
 
@@ -42,8 +44,8 @@ class Session:
     train_source: Source
     val_source: Source
     loader: Loader
-    net: MobileViT
-    normalise: Normalise
+    net: mobilevit.MobileViT
+    normalise: images.Normalise
 
     def load(self, request: CheckpointConfig) -> checkpoint.Weights:
         """Give the network the weights of a checkpoint; returns which they are. Raises `CheckpointError`."""
@@ -71,7 +73,7 @@ def open_session(
 
     heartbeat.stage(Stage.BUILD)
     ms.set_seed(seed)
-    net = MobileViT(config.model, num_classes=plan.num_classes)
+    net = _network(config, plan)
     device.cast_network(net, config.precision)
     return Session(
         run=run,
@@ -84,8 +86,18 @@ def open_session(
         val_source=val_source,
         loader=loader,
         net=net,
-        normalise=Normalise(config.data),
+        normalise=images.Normalise(config.data, channels_last=net.channels_last),
     )
+
+
+def _network(config: RunConfig, plan: LaunchPlan) -> mobilevit.MobileViT:
+    """The network in the form of the plan, with random weights."""
+    form = mobilevit.MobileViT
+    if plan.kernels.isa:
+        assert plan.threads is not None
+        operators.open_library(library(plan.kernels.isa), threads=plan.threads)
+        form = fused.MobileViT
+    return form(config.model, num_classes=plan.num_classes)
 
 
 def _largest_batch(plan: LaunchPlan) -> int:

@@ -83,13 +83,19 @@ class Gradients(nn.Cell):
     """
 
     def __init__(
-        self, net: nn.Cell, *, normalise: nn.Cell, smoothing: float, mixed: bool = False, scale: Scale | None = None
+        self,
+        net: nn.Cell,
+        *,
+        normalise: nn.Cell,
+        smoothing: float,
+        mix: Mix | None = None,
+        scale: Scale | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.net = net
         self.normalise = normalise
-        self.mix = Mix() if mixed else None
-        self.loss = SmoothedLoss(smoothing, mixed=mixed)
+        self.mix = mix
+        self.loss = SmoothedLoss(smoothing, mixed=mix is not None)
         self.parameters = ms.ParameterTuple(net.trainable_params())
         self.scale = scale.value if scale else None
         self.differentiate = ops.value_and_grad(self.forward, None, self.parameters)

@@ -17,6 +17,7 @@ from mvit.config import Data, EvaluateRun, RunConfig, TrainRun
 from mvit.data import dataset
 from mvit.data.survey import Survey
 from mvit.errors import ConfigError
+from mvit.models.kernels.build import Support
 from mvit.models.spec import groups, parameter_shapes
 from mvit.parent import execute, launch
 from mvit.parent.command import make_command
@@ -40,7 +41,9 @@ from mvit.schedule import learning_rate
 from mvit.worker.input import mix, sampler, transforms
 from tests.effects.material import noise
 
-HOST = Host(python="/usr/bin/python", path="/usr/bin", pythonpath="", cpu_count=8, ascend_cards=8)
+HOST = Host(
+    python="/usr/bin/python", path="/usr/bin", pythonpath="", cpu_count=8, ascend_cards=8, kernels=Support("avx2")
+)
 VIEWS = 12
 STAGES = {
     "train": (Stage.JOIN, Stage.DATA, Stage.BUILD, Stage.COMPILE, Stage.STEP, Stage.EVALUATE),

@@ -6,6 +6,7 @@ import pytest
 
 from mvit.data import dataset
 from mvit.errors import ConfigError
+from mvit.models.kernels.build import Support
 from mvit.parent.command import make_command
 from mvit.parent.host import CHECKOUT, Host
 from mvit.parent.plan import make_plan
@@ -23,6 +24,7 @@ HOST = Host(
     pythonpath="/cann/python",
     cpu_count=2,
     ascend_cards=0,
+    kernels=Support("avx2"),
 )
 IMAGENET = ("train=imagenet", "data=synthetic", "data.num_train=1281167", "data.num_val=50000", "data.classes=1000")
 
@@ -102,7 +104,7 @@ def test_the_environment_of_a_worker_is_exact(commanded):
         "MS_EXCEPTION_DISPLAY_LEVEL": "1",
         "MS_OM_PATH": "/runs/x/logs/attempt-1",
     }
-    assert commanded("topology=cpu_2").env == {**common, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    assert commanded("topology=cpu_2").env == {**common, "OMP_WAIT_POLICY": "passive", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     assert commanded("topology=ascend_8").env == common
 
 

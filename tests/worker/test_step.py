@@ -92,7 +92,7 @@ def make_step(
     from mindspore import nn, ops
 
     from mvit.parent.request.check import parse
-    from mvit.worker.images import Normalise
+    from mvit.worker.images import Mix, Normalise
     from mvit.worker.optim import make_optimizer
     from mvit.worker.step import RunStep
     from mvit.worker.step_graphs import Ema, Gradients, Scale, Update
@@ -129,7 +129,9 @@ def make_step(
         clip_value=clip_value,
         scale=scale,
     )
-    gradients = Gradients(net, normalise=Normalise(data), smoothing=SMOOTHING, mixed=mixed, scale=scale)
+    gradients = Gradients(
+        net, normalise=Normalise(data), smoothing=SMOOTHING, mix=Mix() if mixed else None, scale=scale
+    )
     ema = Ema(net, ema_momentum) if ema_momentum else None
     step: Any = RunStep(gradients, update, ema, accumulation=accumulation)
     return step, net

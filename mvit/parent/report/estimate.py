@@ -68,9 +68,13 @@ def past_runs(config: RunConfig, plan: LaunchPlan, runs: Path) -> PastRuns:
     for file in sorted(files, key=_modified)[-MOST_READ:]:
         with suppress(RunDirError):
             past = read_run(RunDir(file.parent))
-            if past.plan.graphs == plan.graphs and _alike(past.config, config) and (r := read_result(past.folder)):
+            if _compiles_alike(past.plan, plan) and _alike(past.config, config) and (r := read_result(past.folder)):
                 results.append(r)
     return PastRuns(trains=config.task.kind == "train", steps=plan.last_step, results=tuple(results))
+
+
+def _compiles_alike(one: LaunchPlan, other: LaunchPlan) -> bool:
+    return one.graphs == other.graphs and one.kernels.isa == other.kernels.isa
 
 
 def _modified(file: Path) -> float:

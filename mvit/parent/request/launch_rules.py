@@ -39,7 +39,16 @@ def host_rules(host: Host) -> list[Rule]:
             remedy = "see a machine's plan with dry_run=true, MVIT_NODE_RANK, MVIT_MASTER_ADDR and MVIT_MASTER_PORT"
             yield Problem("topology", None, rule, remedy)
 
-    return [(("topology",), cards)]
+    def kernels(model: ModelConfig) -> Iterator[Problem]:
+        if model.kernels == "fused" and host.kernels.isa is None:
+            yield kernels_unavailable(host.kernels.reason)
+
+    return [(("topology",), cards), (("model",), kernels)]
+
+
+def kernels_unavailable(reason: str) -> Problem:
+    """The refusal of fused kernels that this machine does not have."""
+    return Problem("model.kernels", "fused", f"cannot be had: {reason}", "use model.kernels=auto")
 
 
 def _checkpoint(key: str, section: Task | Init) -> Iterator[Problem]:

@@ -177,6 +177,14 @@ def _no_password(tracking: MlflowTracking | NoTracking) -> Iterator[Problem]:
 
 _SECRET = re.compile(r"://[^\s]*@|[?&][\w-]*(password|passwd|token|secret|key)=", re.IGNORECASE)
 
+
+def _kernels(model: ModelConfig, topology: Topology, precision: Precision) -> Iterator[Problem]:
+    if model.kernels == "fused" and (topology.kind != "cpu" or precision.kind != "fp32"):
+        wrong = f"topology is {topology.kind}" if topology.kind != "cpu" else f"precision is {precision.kind}"
+        rule = f"are for a CPU in fp32, and {wrong}"
+        yield Problem("model.kernels", "fused", rule, "use model.kernels=auto")
+
+
 RULES: list[Rule] = [
     (("model",), _shape),
     (("data",), _normalisation),
@@ -190,6 +198,7 @@ RULES: list[Rule] = [
     (("loss_scale", "precision"), _loss_scale),
     (("precision", "topology"), _device_precision),
     (("topology",), _bind_core),
+    (("model", "topology", "precision"), _kernels),
     (("schedule", "train"), _warmup),
     (("schedule", "train"), _milestones),
     (("schedule", "optimizer", "train"), _end_lr),

@@ -1,0 +1,198 @@
+"""The kernels' shared library: compiled from `native/` once for this CPU, then found in a cache.
+
+Imports nothing heavy: the launcher builds it, before workers that would race for it exist.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from mvit.files import file_digest, lock, write_bytes
+
+NATIVE = Path(__file__).parent / "native"
+
+Isa = Literal["avx512", "avx2", "neon"]
+"""What vectors a library is made of; results depend on it."""
+
+FLAGS: dict[Isa, tuple[str, ...]] = {
+    "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
+    "avx2": ("-march=x86-64-v3",),
+    "neon": ("-march=armv8-a",),
+}
+COMMON_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-fno-math-errno", "-w")
+
+# What Linux calls the extensions that x86-64-v3 and -v4 stand for (System V ABI, x86-64 supplement, table 3.1).
+AVX2_FLAGS = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"})
+AVX512_FLAGS = AVX2_FLAGS | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+
+BUILD_S = 300.0
+INSTALL = "install g++ (Debian: apt install g++)"
+
+
+class KernelsUnavailable(Exception):
+    """Why there is no library, in one line."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """The fused kernels as far as this machine has them: an instruction set, or the reason why there is none."""
+
+    isa: Isa | None
+    reason: str = ""
+
+
+def isas_of(flags: frozenset[str], machine: str) -> tuple[Isa, ...]:
+    """The instruction sets of a CPU with these flags of /proc/cpuinfo, widest first."""
+    if machine in ("aarch64", "arm64"):
+        return ("neon",)
+    if machine != "x86_64" or not flags >= AVX2_FLAGS:
+        return ()
+    return ("avx512", "avx2") if flags >= AVX512_FLAGS else ("avx2",)
+
+
+@cache
+def this_cpu() -> tuple[Isa, ...]:
+    """The instruction sets of this CPU, widest first."""
+    return isas_of(_cpu_flags(), platform.machine())
+
+
+def support() -> Support:
+    """What a launch on this machine can use; nothing is built yet."""
+    isas = this_cpu()
+    if isas:
+        return Support(isas[0])
+    return Support(None, f"several times as slow as fused: this CPU ({platform.machine()}) has neither AVX2 nor NEON")
+
+
+def library(isa: Isa, *, before_build: Callable[[], None] = lambda: None) -> Path:
+    """The library for an instruction set: the cached one, or a new one, which takes about 10 s.
+
+    Raises `KernelsUnavailable` without compiler, or where it cannot be stored. Of processes that ask at once, one
+    builds and the others wait.
+    """
+    if isa not in this_cpu():
+        raise KernelsUnavailable(f"this CPU has no {isa}")
+    compiler = _compiler()
+    refused = ""
+    for folder in _caches():
+        try:
+            if compiler is None:
+                if whole := [path for path in sorted(folder.glob(_name(isa, "*"))) if _is_whole(path)]:
+                    return whole[0]
+                continue
+            path = folder / _name(isa, _version(compiler))
+            if not _is_whole(path):
+                with lock(folder / "lock", create=True):
+                    if not _is_whole(path):
+                        before_build()
+                        _build(path, isa, compiler)
+            return path
+        except OSError as error:
+            refused = f"{folder} cannot be written: {error.strerror or error}"
+    raise KernelsUnavailable(refused or f"no C++ compiler: {INSTALL}")
+
+
+def _cpu_flags() -> frozenset[str]:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def _compiler() -> str | None:
+    """The C++ compiler: CXX, or the first usual one on PATH."""
+    for name in (os.environ.get("CXX"), "g++", "c++", "clang++"):
+        if name and (path := shutil.which(name)):
+            return path
+    return None
+
+
+def _sources() -> Iterator[Path]:
+    yield from sorted([*NATIVE.glob("*.h"), *NATIVE.glob("*.cc")])
+
+
+def _name(isa: Isa, compiler: str) -> str:
+    """The library's file: named by all that decides about its code."""
+    digest = hashlib.sha256("\0".join((*COMMON_FLAGS, *FLAGS[isa])).encode())
+    for source in _sources():
+        digest.update(f"\0{source.name}\0".encode() + source.read_bytes())
+    return f"libmvit-{isa}-{digest.hexdigest()[:12]}-{compiler}.so"
+
+
+@cache
+def _version(compiler: str) -> str:
+    """Digest of what the compiler says it is."""
+    done = subprocess.run([compiler, "--version"], capture_output=True, timeout=30, check=False)
+    return hashlib.sha256(done.stdout).hexdigest()[:8]
+
+
+def _caches() -> Iterator[Path]:
+    """Where libraries are kept: the user's cache, or else a folder of this user below the temporary one."""
+    with suppress(RuntimeError):  # no home
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        if base.is_absolute():
+            yield base / "mvit" / "kernels"
+    private = Path(tempfile.gettempdir()) / f"mvit-kernels-{os.getuid()}"
+    with suppress(OSError):
+        private.mkdir(mode=0o700, exist_ok=True)
+        facts = private.lstat()
+        # Code is loaded from there: nobody else may have made it.
+        if private.is_dir() and not private.is_symlink() and facts.st_uid == os.getuid() and not facts.st_mode & 0o022:
+            yield private
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the library is the one that was built, to the byte."""
+    with suppress(OSError):
+        return _seal(path).read_text() == file_digest(path)
+    return False
+
+
+def _seal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _build(path: Path, isa: Isa, compiler: str) -> None:
+    """Compile the sources side by side, link, and put the library in its place; the caller holds the lock."""
+    for stale in path.parent.glob(".build-*"):  # of a process that was killed
+        shutil.rmtree(stale, ignore_errors=True)
+    flags = (*COMMON_FLAGS, *FLAGS[isa])
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as folder:
+        sources = [source for source in _sources() if source.suffix == ".cc"]
+        objects = [Path(folder) / f"{source.stem}.o" for source in sources]
+        commands = [[compiler, *flags, "-c", str(s), "-o", str(o)] for s, o in zip(sources, objects, strict=True)]
+        with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:
+            list(pool.map(_run, commands))
+        linked = Path(folder) / path.name
+        _run([compiler, "-shared", "-fopenmp", *map(str, objects), "-o", str(linked)])
+        digest = file_digest(linked)
+        _seal(path).unlink(missing_ok=True)
+        linked.replace(path)
+    write_bytes(_seal(path), digest.encode())
+
+
+def _run(command: list[str]) -> None:
+    """Run the compiler; raises `KernelsUnavailable` with its first error, and `OSError` on a full disk."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise KernelsUnavailable(f"{command[0]} took more than {BUILD_S:.0f} s") from None
+    if "No space left on device" in done.stderr:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines()
+        raise KernelsUnavailable(f"{command[0]} failed: {(lines or ['no message'])[0].strip()}")

@@ -1,0 +1,47 @@
+// Stateless dropout, bit for bit the mask of `layers.Dropout`: element (row, column) is kept if the square of the
+// exclusive or of both hashes, as a signed integer, reaches a threshold.
+
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "vector.h"
+
+namespace mvit {
+
+class DropoutMask {
+ public:
+  // salts: (row salt, column salt) of the cell.
+  DropoutMask(int32_t key, const int32_t *salts, int32_t threshold, float factor, long columns)
+      : row_key_((uint32_t)key ^ (uint32_t)salts[0]), threshold_(threshold), factor_(factor), columns_(columns) {
+    for (long j = 0; j < columns; ++j) columns_[j] = hash((uint32_t)j * GOLDEN + (uint32_t)salts[1]);
+  }
+  // out = residual + the kept elements of x, divided by the share kept; columns [first, first + count) of a row.
+  INLINE void apply(long row, long first, long count, const float *x, const float *residual, float *out) const {
+    uint32_t of_row = hash((uint32_t)row * GOLDEN + row_key_);
+    const uint32_t *of_column = &columns_[first];
+    if (residual)
+      for (long j = 0; j < count; ++j) out[j] = residual[j] + kept(of_row ^ of_column[j], x[j]);
+    else
+      for (long j = 0; j < count; ++j) out[j] = kept(of_row ^ of_column[j], x[j]);
+  }
+
+ private:
+  static constexpr uint32_t GOLDEN = 0x9E3779B1u;
+  static INLINE uint32_t hash(uint32_t h) {  // lowbias32
+    h = (h ^ (h >> 16)) * 0x7FEB352Du;
+    h = (h ^ (h >> 15)) * 0x846CA68Bu;
+    return h ^ (h >> 16);
+  }
+  INLINE float kept(uint32_t mixed, float x) const {
+    return (int32_t)(mixed * mixed) >= threshold_ ? x * factor_ : 0.0f;
+  }
+
+  uint32_t row_key_;
+  int32_t threshold_;
+  float factor_;
+  std::vector<uint32_t> columns_;
+};
+
+}  // namespace mvit

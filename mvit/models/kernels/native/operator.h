@@ -1,0 +1,35 @@
+// What MindSpore calls: an extern "C" function per operator, with pointers and shapes of all inputs, then all outputs.
+
+#pragma once
+
+#include <cstdint>
+
+namespace mvit {
+
+struct Arguments {
+  void **pointers;
+  int *num_dims;
+  int64_t **shapes;
+
+  float *floats(int i) const { return (float *)pointers[i]; }
+  const int32_t *ints(int i) const { return (const int32_t *)pointers[i]; }
+  int64_t dim(int i, int axis) const { return shapes[i][axis]; }
+  int64_t last_dim(int i) const { return shapes[i][num_dims[i] - 1]; }
+  int64_t size(int i) const {
+    int64_t product = 1;
+    for (int axis = 0; axis < num_dims[i]; ++axis) product *= shapes[i][axis];
+    return product;
+  }
+  // All axes but the last one as one.
+  int64_t rows(int i) const { return size(i) / last_dim(i); }
+};
+
+}  // namespace mvit
+
+#define OPERATOR(name)                                                                                      \
+  static void name##_(const mvit::Arguments &in);                                                           \
+  extern "C" int name(int, void **pointers, int *num_dims, int64_t **shapes, const char **, void *, void *) { \
+    name##_({pointers, num_dims, shapes});                                                                  \
+    return 0;                                                                                               \
+  }                                                                                                         \
+  static void name##_(const mvit::Arguments &in)

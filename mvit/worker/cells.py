@@ -1,6 +1,7 @@
 """The cells of a training run: the step, its evaluation, and all that has state."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import mindspore as ms
 import numpy as np
@@ -10,6 +11,7 @@ from mvit.config import TrainRun
 from mvit.models.spec import groups
 from mvit.worker import checkpoint, device
 from mvit.worker.evaluate import EvaluateStep
+from mvit.worker.fused_update import FusedUpdate, fused_constants
 from mvit.worker.images import Mix
 from mvit.worker.optim import make_optimizer
 from mvit.worker.session import Session
@@ -63,13 +65,16 @@ def build_cells(session: Session, config: TrainRun) -> TrainCells:
     trained = net.trainable_params()
     rate_factors, decays = groups([p.name for p in trained], config.optimizer, model=config.model)
     optimizer = make_optimizer(trained, config.optimizer, rate_factors=rate_factors, decays=decays)
-    update = Update(
+    constants = fused_constants(config.optimizer) if plan.kernels.isa else None
+    form = partial(Update, scale=scale)
+    if constants is not None:  # in fp32, which has no loss scale
+        form = partial(FusedUpdate, kind=config.optimizer.kind, constants=constants)
+    update = form(
         optimizer,
         num_parts=plan.world_size * plan.accumulation,
         distributed=plan.world_size > 1,
         clip_norm=recipe.clip_norm,
         clip_value=recipe.clip_value,
-        scale=scale,
     )
     ema = Ema(net, recipe.ema_momentum) if recipe.ema_momentum else None
     return TrainCells(

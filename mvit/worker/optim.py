@@ -43,6 +43,7 @@ class Rates(nn.Cell):
 
     def __init__(self, rate_factors: Sequence[float], decays: Sequence[bool]) -> None:
         super().__init__(auto_prefix=False)
+        self.factors, self.decays = tuple(rate_factors), tuple(decays)
         pairs = list(zip(rate_factors, decays, strict=True))
         self.distinct = tuple(dict.fromkeys(pairs))
         self.of = tuple(self.distinct.index(pair) for pair in pairs)
@@ -77,6 +78,7 @@ class AdamW(nn.Cell):
         self.parameters = ms.ParameterTuple(parameters)
         self.moment1 = self.parameters.clone("adam_m", "zeros")
         self.moment2 = self.parameters.clone("adam_v", "zeros")
+        self.moments = (self.moment1, self.moment2)
         self.beta1 = ms.Tensor(config.beta1, ms.float32)
         self.beta2 = ms.Tensor(config.beta2, ms.float32)
         self.eps = config.eps
@@ -102,6 +104,7 @@ class Sgd(nn.Cell):
         super().__init__(auto_prefix=False)
         self.parameters = ms.ParameterTuple(parameters)
         self.velocity = self.parameters.clone("momentum", "zeros")
+        self.moments = (self.velocity,)
         self.momentum = ms.Tensor(config.momentum, ms.float32)
         self.nesterov = config.nesterov
         self.rates = rates
@@ -124,6 +127,7 @@ class Lion(nn.Cell):
         super().__init__(auto_prefix=False)
         self.parameters = ms.ParameterTuple(parameters)
         self.momentum = self.parameters.clone("momentum", "zeros")
+        self.moments = (self.momentum,)
         self.share1 = ms.Tensor(1.0 - config.beta1, ms.float32)
         self.share2 = 1.0 - config.beta2
         self.rates = rates
@@ -149,6 +153,7 @@ class Lamb(nn.Cell):
         self.parameters = ms.ParameterTuple(parameters)
         self.moment1 = self.parameters.clone("lamb_m", "zeros")
         self.moment2 = self.parameters.clone("lamb_v", "zeros")
+        self.moments = (self.moment1, self.moment2)
         self.beta1 = ms.Tensor(config.beta1, ms.float32)
         self.beta2 = ms.Tensor(config.beta2, ms.float32)
         self.share1, self.share2 = 1.0 - config.beta1, 1.0 - config.beta2

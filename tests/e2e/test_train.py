@@ -115,13 +115,11 @@ def test_evaluating_the_best_checkpoint_gives_its_accuracy_on_one_and_two_worker
 def test_two_workers_and_two_micro_batches_give_the_same_losses(launch):
     recipe = ("data.num_train=320", "model.dropout=0.1")  # 40 steps
     two = launch(*SMALL, *recipe, "topology=cpu_2")
-    accumulated = launch(*SMALL, *recipe, "topology=cpu", "train.accumulation=2")
+    # With as many threads: rounding differs otherwise, and 40 steps make a tenth of it.
+    accumulated = launch(*SMALL, *recipe, "topology=cpu", "topology.threads=1", "train.accumulation=2")
     assert (two.code, accumulated.code) == (0, 0), two.err + accumulated.err
-    difference = np.abs(np.array(two.losses()) - accumulated.losses())
-    print(f"largest difference: {difference[:10].max():.1e} over 10 steps, {difference.max():.1e} over 40")
-    assert len(difference) == 40
-    assert difference[:10].max() < 1e-4
-    assert difference.max() < 1e-2
+    assert len(two.losses()) == 40
+    assert two.losses() == accumulated.losses()
 
 
 def test_the_same_seed_gives_the_same_run(trained, launch):

@@ -3,7 +3,7 @@
 Its input is (B, H, W, 3). A cell whose BatchNorm is frozen has no operator: it computes in its plain form.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import mindspore as ms
 import numpy as np
@@ -114,7 +114,9 @@ class MobileViTBlock(mobilevit.MobileViTBlock):
     conv_norm = ConvNorm
     transformer_layer = TransformerLayer
 
-    def __init__(self, channels: int, *, eps: float, projection: str, **arguments: Any) -> None:
+    def __init__(
+        self, channels: int, *, eps: float, projection: Literal["linear", "conv_norm_silu"], **arguments: Any
+    ) -> None:
         super().__init__(channels, eps=eps, projection=projection, **arguments)
         self.is_linear = projection == "linear"
         self.projection = operators.project()

@@ -8,6 +8,7 @@ It calls operators one at a time, from one thread, with aligned pointers (watche
 """
 
 import ctypes
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,23 @@ def pool() -> Any:
 def normalise() -> Any:
     """images (B, H, W, 3) uint8, scale (3,), shift (3,), order (3,) int32 -> (B, H, W, 3); has no gradient."""
     return _operator("normalise", lambda x, *_: x, outputs=1)
+
+
+def flatten() -> Any:
+    """loss (), gradients -> (1 + their size,); has no gradient."""
+
+    def shape(*inputs):
+        return [sum(math.prod(shape) for shape in inputs)]
+
+    return _operator("flatten", shape, outputs=1)
+
+
+def update(optimizer: str) -> Any:
+    """flat, lr, decay, t, constants, factors, decays, parameters, moments -> gradient norm (1,).
+
+    Clips, and moves parameters and moments in place. `optimizer` is adamw, sgd, lion or lamb.
+    """
+    return _operator(optimizer, lambda *_: [1], outputs=1)
 
 
 def _strided(x: list[int], stride: int, channels: int) -> list[int]:

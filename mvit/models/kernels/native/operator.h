@@ -7,6 +7,7 @@
 namespace mvit {
 
 struct Arguments {
+  int count;  // of inputs and outputs
   void **pointers;
   int *num_dims;
   int64_t **shapes;
@@ -28,8 +29,9 @@ struct Arguments {
 
 #define OPERATOR(name)                                                                                      \
   static void name##_(const mvit::Arguments &in);                                                           \
-  extern "C" int name(int, void **pointers, int *num_dims, int64_t **shapes, const char **, void *, void *) { \
-    name##_({pointers, num_dims, shapes});                                                                  \
+  extern "C" int name(int count, void **pointers, int *num_dims, int64_t **shapes, const char **, void *,   \
+                      void *) {                                                                             \
+    name##_({count, pointers, num_dims, shapes});                                                                  \
     return 0;                                                                                               \
   }                                                                                                         \
   static void name##_(const mvit::Arguments &in)

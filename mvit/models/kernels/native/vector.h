@@ -109,6 +109,17 @@ INLINE Vec reciprocal(Vec x) {
 #endif
 }
 
+INLINE Vec square_root(Vec x) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_sqrt_ps(0xFFFF, (__m512)x);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_sqrt_ps((__m256)x);
+#else
+  for (int i = 0; i < LANES; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+#endif
+}
+
 INLINE Vec sigmoid(Vec x) { return reciprocal(1.0f + exponential(-x)); }
 
 }  // namespace mvit

@@ -1,0 +1,74 @@
+"""The update on the fused kernels: what `step_graphs.Update` and `optim` do, as one operator over all parameters."""
+
+import math
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from mvit.config import AdamWConfig, LambConfig, LionConfig, Optimizer, SgdConfig
+from mvit.models.kernels import operators
+
+
+def fused_constants(config: Optimizer) -> tuple[float, ...] | None:
+    """What the optimizer's operator takes behind the constants that all of them have; None if it has no operator."""
+    match config:
+        case AdamWConfig() | LambConfig():
+            return config.beta1, config.beta2, config.eps
+        case SgdConfig():
+            return config.momentum, float(config.nesterov)
+        case LionConfig():
+            return config.beta1, config.beta2
+        case _:
+            return None
+
+
+class FusedUpdate(nn.Cell):
+    """All-reduce, clip, optimizer, on the parameters and moments of an optimizer's cell.
+
+    As `step_graphs.Update` without a loss scale, which fp32 does not need: returns the step's loss sum, the gradient
+    norm, and 1 once the parameters have moved.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        *,
+        kind: str,
+        constants: tuple[float, ...],
+        num_parts: int,
+        distributed: bool,
+        clip_norm: float | None,
+        clip_value: float | None,
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        self.parameters, self.moments = optimizer.parameters, optimizer.moments
+        self.step = optimizer.rates.step
+        self.distributed = distributed
+        self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM) if distributed else ops.Identity()
+        self.flatten = operators.flatten()
+        self.update = operators.update(kind)
+        limits = (clip_norm or math.inf, clip_value or math.inf)
+        self.constants = _vector((1.0 / num_parts, *limits, *constants))
+        self.factors = _vector(optimizer.rates.factors)
+        self.decays = _vector(map(float, optimizer.rates.decays))
+
+    def construct(self, loss_sum, gradients, lr, decay):
+        flat = self.flatten(loss_sum, *gradients)
+        if self.distributed:
+            flat = self.all_reduce(flat)
+            loss_sum = ops.reshape(ops.slice(flat, (0,), (1,)), ())
+        t = self.step + 1.0
+        ops.assign(self.step, t)
+        tensors = self.parameters
+        for moment in self.moments:
+            tensors = tensors + moment
+        norm = self.update(flat, lr, decay, t, self.constants, self.factors, self.decays, *tensors)
+        norm = ops.reshape(norm, ())
+        # Whoever reads the parameters next must wait for the operator, which moved them unseen.
+        return loss_sum, norm, ops.depend(ops.ones((), ms.float32), norm)
+
+
+def _vector(values) -> ms.Tensor:
+    return ms.Tensor(np.array(list(values), np.float32))

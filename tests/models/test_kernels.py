@@ -1,0 +1,371 @@
+"""The fused kernels against the plain form: outputs, gradients, running statistics; and the library's cache."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mvit.models.kernels import build
+from tests.conftest import CHECKOUT
+
+KEY = 77
+
+
+@pytest.fixture(params=[1, 3], ids=["one-thread", "three-threads"])
+def kernels(request, mindspore):
+    from mvit.models.kernels import operators
+
+    operators.open_library(build.library(build.this_cpu()[0]), threads=request.param)
+
+
+def fill(ms, cell, seed=3):
+    """Give the parameters values by their names, so that two forms of a cell get the same."""
+    rng = np.random.default_rng(seed)
+    for parameter in sorted(cell.get_parameters(), key=lambda p: p.name):
+        shape, name = parameter.shape, parameter.name
+        value = rng.normal(size=shape)
+        if name.endswith(("gamma", "moving_variance")):
+            value = 1.0 + 0.2 * np.abs(value)
+        elif len(shape) == 1:
+            value *= 0.1
+        else:
+            value /= np.sqrt(np.prod(shape[1:]))
+        parameter.set_data(ms.Tensor(value.astype(np.float32)))
+
+
+def outcome(ms, cell, x, *rest, weights, training=True):
+    """Output, gradient of its product with `weights` for x and each parameter, and running statistics afterwards."""
+    from mindspore import nn, ops
+
+    class Differentiated(nn.Cell):
+        def __init__(self, cell):
+            super().__init__(auto_prefix=False)
+            self.cell = cell
+            self.parameters = ms.ParameterTuple(cell.trainable_params())
+            self.differentiate = ops.value_and_grad(self.forward, 0, self.parameters, has_aux=True)
+
+        def forward(self, x, weights, *rest):
+            y = self.cell(x, *rest)
+            return ops.reduce_sum(y * weights), y
+
+        def construct(self, x, weights, *rest):
+            return self.differentiate(x, weights, *rest)
+
+    fill(ms, cell)
+    cell.set_train(training)
+    x = ms.Tensor(np.ascontiguousarray(x))
+    if not training:
+        return {"y": cell(x, *rest).asnumpy()}
+    graph = Differentiated(cell)
+    graph.set_train(True)
+    (_, y), (of_x, of_parameters) = graph(x, ms.Tensor(np.ascontiguousarray(weights)), *rest)
+    values = {"y": y.asnumpy(), "dx": of_x.asnumpy()}
+    values |= {f"d {p.name}": g.asnumpy() for p, g in zip(cell.trainable_params(), of_parameters, strict=True)}
+    return values | {p.name: p.asnumpy() for p in cell.get_parameters() if "moving" in p.name}
+
+
+def maps(batch, height, width, channels, scale=1.0):
+    x = np.random.default_rng(1).normal(size=(batch, height, width, channels)) + 0.3
+    return (scale * x).astype(np.float32)
+
+
+def assert_alike(fused, plain, *, channels_last=True, rel=2e-5):
+    """Relative L2 norm of each difference; plain maps are channels-first."""
+    assert fused.keys() == plain.keys()
+    largest = max((np.linalg.norm(value) for name, value in plain.items() if name.startswith("d ")), default=0.0)
+    for name, value in plain.items():
+        if channels_last and value.ndim == 4 and name in ("y", "dx"):
+            value = value.transpose(0, 2, 3, 1)
+        assert fused[name].shape == value.shape, name
+        # Some gradients are 0 but for rounding, such as those of a bias before a BatchNorm.
+        scale = max(np.linalg.norm(value), 0.01 * largest if name.startswith("d ") else 0.0)
+        assert np.linalg.norm(fused[name] - value) <= rel * scale, name
+
+
+def both(ms, fused, plain, x, *rest, y_shape, training=True):
+    """The outcomes of two forms of a cell of feature maps; `y_shape` is the output's, channels-last."""
+    weights = np.random.default_rng(9).normal(size=y_shape).astype(np.float32)
+    plain_weights = weights.transpose(0, 3, 1, 2) if weights.ndim == 4 else weights
+    return (
+        outcome(ms, fused, x, *rest, weights=weights, training=training),
+        outcome(ms, plain, x.transpose(0, 3, 1, 2), *rest, weights=plain_weights, training=training),
+    )
+
+
+def strided(shape, stride, outputs):
+    return shape[0], -(-shape[1] // stride), -(-shape[2] // stride), outputs
+
+
+@pytest.mark.mindspore
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "shape", "outputs"),
+    [
+        (1, 1, (2, 8, 8, 16), 32),
+        (1, 1, (1, 5, 7, 33), 19),  # no vector is full at its end
+        (3, 1, (2, 8, 8, 24), 40),
+        (3, 1, (2, 1, 1, 5), 3),
+        (3, 1, (3, 33, 17, 6), 10),
+        (3, 2, (2, 9, 12, 3), 16),
+        (3, 2, (1, 64, 64, 3), 16),
+    ],
+)
+def test_conv_norm_is_the_plain_one(mindspore, kernels, kernel, stride, shape, outputs, training):
+    from mvit.models import layers
+    from mvit.models.kernels import network
+
+    arguments = {"kernel_size": kernel, "stride": stride}
+    form = network.ConvNorm if stride == 1 else network.Stem
+    fused, plain = both(
+        mindspore,
+        form(shape[-1], outputs, **arguments),
+        layers.ConvNorm(shape[-1], outputs, **arguments),
+        maps(*shape),
+        y_shape=strided(shape, stride, outputs),
+        training=training,
+    )
+    if form is network.Stem and training:
+        assert not fused.pop("dx").any()
+        plain.pop("dx")
+    assert_alike(fused, plain)
+
+
+@pytest.mark.mindspore
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize(
+    ("stride", "shape", "outputs", "expansion"),
+    [
+        (1, (2, 8, 8, 16), 16, 2),  # with residual
+        (1, (2, 6, 10, 16), 24, 4),
+        (2, (2, 8, 8, 24), 48, 2),
+        (2, (1, 7, 9, 5), 11, 3),  # odd sides
+        (2, (3, 2, 2, 16), 16, 2),
+        (1, (1, 1, 1, 8), 8, 2),
+    ],
+)
+def test_an_inverted_residual_is_the_plain_one(mindspore, kernels, stride, shape, outputs, expansion, training):
+    from mvit.models import mobilevit
+    from mvit.models.kernels import network
+
+    arguments = {"stride": stride, "expansion": expansion}
+    fused, plain = both(
+        mindspore,
+        network.InvertedResidual(shape[-1], outputs, **arguments),
+        mobilevit.InvertedResidual(shape[-1], outputs, **arguments),
+        maps(*shape),
+        y_shape=strided(shape, stride, outputs),
+        training=training,
+    )
+    if training and np.prod(shape[:3]) == 1:  # the variance of one pixel: NaN in MindSpore, kept finite here
+        for values in (fused, plain):
+            for name in [name for name in values if name.endswith("moving_variance")]:
+                del values[name]
+    # BatchNorm of very few pixels divides by differences of rounded numbers.
+    assert_alike(fused, plain, rel=2e-5 if shape[1] > 2 else 2e-3)
+
+
+@pytest.mark.mindspore
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize(
+    ("rows", "tokens", "features", "hidden", "heads"),
+    [(8, 16, 64, 128, 4), (3, 100, 24, 36, 4), (5, 1, 16, 20, 2), (2, 7, 9, 11, 3), (130, 3, 8, 8, 1)],
+)
+def test_a_transformer_layer_is_the_plain_one(
+    mindspore, kernels, rows, tokens, features, hidden, heads, training
+):  # fmt: skip
+    from mvit.models import mobilevit
+    from mvit.models.kernels import network
+
+    arguments = {"hidden": hidden, "heads": heads, "dropout": 0.2, "eps": 1e-5, "salt": 4}
+    x = maps(rows, tokens, 1, features)[:, :, 0]
+    weights = np.random.default_rng(9).normal(size=x.shape).astype(np.float32)
+    key = mindspore.Tensor(KEY, mindspore.int32)
+    forms = network.TransformerLayer(features, **arguments), mobilevit.TransformerLayer(features, **arguments)
+    fused, plain = (outcome(mindspore, form, x, key, weights=weights, training=training) for form in forms)
+    assert_alike(fused, plain, channels_last=False)
+
+
+@pytest.mark.mindspore
+@pytest.mark.parametrize("side", [64, 45], ids=["even", "odd"])
+@pytest.mark.parametrize("projection", ["linear", "conv_norm_silu"])
+@pytest.mark.parametrize(
+    "size",
+    ["xx_small", pytest.param("x_small", marks=pytest.mark.long), pytest.param("small", marks=pytest.mark.long)],
+)
+def test_the_network_is_the_plain_one(mindspore, load_model, size, projection, side):
+    from mvit.models import mobilevit
+    from mvit.models.kernels import network, operators
+
+    operators.open_library(build.library(build.this_cpu()[0]), threads=2)
+    model = load_model(size, token_projection=projection)
+    x = maps(4, side, side, 3)
+    key = mindspore.Tensor(KEY, mindspore.int32)
+    for training in (True, False):
+        forms = network.MobileViT(model, num_classes=10), mobilevit.MobileViT(model, num_classes=10)
+        assert [p.name for p in forms[0].get_parameters()] == [p.name for p in forms[1].get_parameters()]
+        fused, plain = both(mindspore, *forms, x, key, y_shape=(4, 10), training=training)
+        if training:  # the fused stem has no gradient of the images
+            del fused["dx"], plain["dx"]
+        assert_alike(fused, plain, rel=1e-4)
+
+
+@pytest.mark.mindspore
+def test_a_cell_with_a_frozen_norm_computes_in_its_plain_form(mindspore, kernels):
+    from mvit.models import layers, mobilevit
+    from mvit.models.kernels import network
+
+    residual = {"stride": 1, "expansion": 2}
+    pairs = (
+        (network.ConvNorm(8, 12, kernel_size=3), layers.ConvNorm(8, 12, kernel_size=3), 12),
+        (network.InvertedResidual(8, 8, **residual), mobilevit.InvertedResidual(8, 8, **residual), 8),
+    )
+    for fused, plain, num_channels in pairs:
+        for cell in (fused, plain):
+            (cell.depthwise if num_channels == 8 else cell).norm.use_batch_statistics = False
+        assert_alike(*both(mindspore, fused, plain, maps(2, 6, 6, 8), y_shape=(2, 6, 6, num_channels)))
+
+
+@pytest.mark.mindspore
+@pytest.mark.parametrize("scale", [1e-30, 1e-38, 1e-42])
+def test_tiny_values_are_those_of_the_plain_form(mindspore, kernels, scale):
+    from mvit.models import layers
+    from mvit.models.kernels import network
+
+    fused, plain = both(
+        mindspore,
+        network.ConvNorm(8, 12, kernel_size=1),
+        layers.ConvNorm(8, 12, kernel_size=1),
+        maps(2, 6, 6, 8, scale=scale),
+        y_shape=(2, 6, 6, 12),
+        training=False,
+    )
+    assert_alike(fused, plain)
+
+
+@pytest.mark.mindspore
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_reaches_the_output(mindspore, kernels, load_model, tiny, value):
+    from mvit.models.kernels import network
+
+    net = network.MobileViT(tiny, num_classes=10)
+    x = maps(2, 32, 32, 3)
+    x[1, 3, 4, 1] = value
+    net.set_train(False)
+    logits = net(mindspore.Tensor(x), mindspore.Tensor(KEY, mindspore.int32)).asnumpy()
+    assert np.isfinite(logits[0]).all()
+    assert not np.isfinite(logits[1]).any()
+
+
+@pytest.mark.mindspore
+def test_images_are_normalised_as_in_the_plain_form(mindspore, kernels):
+    from mvit.config import DigitsData
+    from mvit.worker.images import Normalise
+
+    data = DigitsData(
+        kind="digits", image_size=32, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), channel_order="bgr",
+        eval_crop_fraction=1.0, interpolation="bilinear", antialias=True, workers=1,
+    )  # fmt: skip
+    images = mindspore.Tensor(np.random.default_rng(0).integers(0, 256, (2, 9, 11, 3)).astype(np.uint8))
+    plain = Normalise(data)(images).asnumpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(Normalise(data, channels_last=True)(images).asnumpy(), plain, rtol=1e-6, atol=1e-6)
+
+
+def test_a_cpu_gets_the_widest_vectors_that_it_has():
+    assert build.isas_of(frozenset(build.AVX512_FLAGS | {"sse"}), "x86_64") == ("avx512", "avx2")
+    assert build.isas_of(frozenset(build.AVX512_FLAGS - {"avx512bw"}), "x86_64") == ("avx2",)
+    assert build.isas_of(frozenset(build.AVX2_FLAGS - {"fma"}), "x86_64") == ()
+    assert build.isas_of(frozenset({"asimd"}), "aarch64") == ("neon",)
+    assert build.isas_of(frozenset(), "riscv64") == ()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of the user, and no other place to put a library."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(build.tempfile, "gettempdir", lambda: "/nonexistent")
+    # One source that compiles at once stands for all of them.
+    native = tmp_path / "native"
+    native.mkdir()
+    (native / "one.cc").write_text('extern "C" int one() { return 1; }\n')
+    monkeypatch.setattr(build, "NATIVE", native)
+    return tmp_path / "cache" / "mvit" / "kernels"
+
+
+ISA: build.Isa = build.this_cpu()[0]
+
+
+def test_a_library_is_built_once_and_again_when_a_source_or_a_flag_differs(cache, monkeypatch):
+    built = []
+    first = build.library(ISA, before_build=lambda: built.append(1))
+    assert first.parent == cache
+    assert build.library(ISA, before_build=lambda: built.append(2)) == first
+    (build.NATIVE / "one.cc").write_text('extern "C" int one() { return 2; }\n')
+    second = build.library(ISA, before_build=lambda: built.append(3))
+    monkeypatch.setattr(build, "COMMON_FLAGS", (*build.COMMON_FLAGS, "-DX=1"))
+    third = build.library(ISA, before_build=lambda: built.append(4))
+    assert built == [1, 3, 4]
+    assert len({first, second, third}) == 3
+    assert sorted(path.suffix for path in cache.iterdir() if path.name != "lock") == 3 * [".sha256"] + 3 * [".so"]
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "unsealed"])
+def test_a_damaged_library_is_never_loaded_but_built_again(cache, damage):
+    path = build.library(ISA)
+    whole = path.read_bytes()
+    match damage:
+        case "torn":
+            path.write_bytes(whole[:-100])
+        case "flipped":
+            path.write_bytes(whole[:500] + bytes([whole[500] ^ 1]) + whole[501:])
+        case "unsealed":
+            path.with_name(f"{path.name}.sha256").unlink()
+    built = []
+    assert build.library(ISA, before_build=lambda: built.append(1)) == path
+    assert built == [1]
+    assert path.read_bytes() == whole
+
+
+def test_without_a_compiler_a_library_that_stands_is_used(cache, monkeypatch):
+    path = build.library(ISA)
+    monkeypatch.setattr(build, "_compiler", lambda: None)
+    assert build.library(ISA) == path
+    path.unlink()
+    with pytest.raises(build.KernelsUnavailable, match=r"no C\+\+ compiler: install g\+\+"):
+        build.library(ISA)
+
+
+def test_a_compiler_that_fails_is_told_in_one_line(cache):
+    (build.NATIVE / "one.cc").write_text("int one( {\n")
+    with pytest.raises(build.KernelsUnavailable, match=r"^.*failed: .*one.cc:1.*error.*$") as caught:
+        build.library(ISA)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cache_that_cannot_be_written_leaves_the_temporary_folder_and_then_a_line(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    with pytest.raises(build.KernelsUnavailable, match=r"/proc/nowhere/mvit/kernels cannot be written: "):
+        build.library(ISA)
+    monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert build.library(ISA).parent == tmp_path / f"mvit-kernels-{os.getuid()}"
+    build.library(ISA).parent.chmod(0o777)  # anybody could have put code there
+    with pytest.raises(build.KernelsUnavailable):
+        build.library(ISA)
+
+
+def test_of_two_first_launches_one_builds_and_the_other_waits(tmp_path):
+    program = (
+        "from mvit.models.kernels import build\n"
+        "path = build.library(build.this_cpu()[0], before_build=lambda: print('builds'))\n"
+        "print(path)"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    lines = [process.communicate(timeout=200)[0].splitlines() for process in processes]
+    assert sorted(map(len, lines)) == [1, 2]
+    assert len({Path(line[-1]) for line in lines}) == 1

@@ -37,6 +37,16 @@ def write(folder: RunDir, *, until: int = 20, after: int = 0) -> None:
             file.write(json.dumps(entry).encode() + b"\n")
 
 
+def finish(folder: RunDir, result: TrainResult | None = None) -> None:
+    """What a worker that came to the end leaves."""
+    if result:
+        write_result(folder, result)
+    else:
+        write_json(folder.result, {"metrics": {}})
+    done = {"rank": 0, "host": "here", "pid": 1, "started": 1, "stage": "done", "step": 20, "marks": 0}
+    write_json(folder.status / "0.json", {**done, "error": None, "time": 1.7e9})
+
+
 def rows(store: str, query: str) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(store.removeprefix("sqlite:///"))) as database:
         return sorted(database.execute(query).fetchall())
@@ -75,7 +85,7 @@ def test_after_a_sync_a_run_whose_server_was_down_has_the_points_of_one_whose_se
     trackers = [mirrored(up, served.uri), mirrored(midway, served.uri)]
     wait_for(lambda: points_in(up) == points_in(midway) == 20)
     write(up, after=10)
-    write_json(up.result, {"metrics": {}})
+    finish(up)
     assert trackers[0].finish("FINISHED", artifacts=artifacts_of(up, status="FINISHED"), tags={}) is None
 
     served.down()
@@ -83,7 +93,7 @@ def test_after_a_sync_a_run_whose_server_was_down_has_the_points_of_one_whose_se
     write(never)
     trackers.append(mirrored(never, served.uri))
     for folder, tracker, part in ((midway, trackers[1], "not all mirrored"), (never, trackers[2], "not mirrored")):
-        write_json(folder.result, {"metrics": {}})
+        finish(folder)
         said = tracker.finish("FINISHED", artifacts=artifacts_of(folder, status="FINISHED"), tags={})
         assert said is not None
         assert said.startswith(f"MLflow: {part} (connection refused at {served.uri}); later: python -m mvit sync ")
@@ -126,7 +136,7 @@ def test_after_a_sync_a_run_whose_server_was_down_has_the_points_of_one_whose_se
 def test_a_second_sync_changes_nothing_even_where_tracking_json_was_lost(capsys, run_folder, store, tmp_path):
     folder = run_folder("20260101-000000-aaaa")
     write(folder)
-    write_json(folder.result, {"metrics": {}})
+    finish(folder)
     write_json(folder.confusion, {"counts": [[2] * 10] * 10})
     assert main(["sync", str(folder.path), "--uri", store]) == 0
     first = dump(store)
@@ -183,7 +193,7 @@ def test_the_status_is_the_folders(end, result, status, run_folder, store):
     if end:
         record_end(folder, end, exit_code=None)
     if result:
-        write_json(folder.result, {"metrics": {}})
+        finish(folder)
     error = WorkerError(type="ValueError", message="why", where=None, stage=Stage.STEP, time=1.0)
     stage, error = (Stage.DONE, None) if status == "FINISHED" else (Stage.FAILED, error)
     said = {"rank": 0, "host": "here", "pid": 1, "started": 0, "step": 3, "marks": 0, "time": 1.0}
@@ -233,7 +243,7 @@ def test_another_store_gets_a_copy_and_the_record_of_the_first_stays(mirrored, r
     assert mirrored(folder, store).finish("FINISHED", artifacts=[], tags={}) is None
     record = folder.tracking.read_bytes()
     other = f"sqlite:///{tmp_path}/other/mlflow.db"
-    write_json(folder.result, {"metrics": {}})
+    finish(folder)
     for _ in "ab":
         assert main(["sync", str(folder.path), "--uri", other, "--experiment", "theirs"]) == 0
         assert folder.tracking.read_bytes() == record
@@ -250,7 +260,7 @@ def test_trials_are_put_below_the_run_of_their_sweep_which_is_ended(capsys, run_
     for best, folder in enumerate(trials, 90):
         write(folder, until=2)
         metrics = {"best/val_acc1": float(best)}
-        write_result(folder, TrainResult(task="train", steps=2, metrics=metrics, graphs={}, compiled=1))
+        finish(folder, TrainResult(task="train", steps=2, metrics=metrics, graphs={}, compiled=1))
     asked = {"trials": [{"overrides": [], "folder": folder.path.name} for folder in trials]}
     write_json(trials[0].path.parent / "sweep.json", asked)
     for _ in "ab":

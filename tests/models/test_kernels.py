@@ -188,13 +188,16 @@ def test_a_transformer_layer_is_the_plain_one(
     assert_alike(fused, plain, channels_last=False)
 
 
+def networks():
+    """Every size in every form, of which make test has them all and .ci/run two."""
+    for size in ("xx_small", "x_small", "small"):
+        for projection, side in (("linear", 45), ("conv_norm_silu", 64), ("linear", 64), ("conv_norm_silu", 45)):
+            quick = size == "xx_small" and (projection, side) in (("linear", 45), ("conv_norm_silu", 64))
+            yield pytest.param(size, projection, side, marks=() if quick else pytest.mark.long)
+
+
 @pytest.mark.mindspore
-@pytest.mark.parametrize("side", [64, 45], ids=["even", "odd"])
-@pytest.mark.parametrize("projection", ["linear", "conv_norm_silu"])
-@pytest.mark.parametrize(
-    "size",
-    ["xx_small", pytest.param("x_small", marks=pytest.mark.long), pytest.param("small", marks=pytest.mark.long)],
-)
+@pytest.mark.parametrize(("size", "projection", "side"), list(networks()))
 def test_the_network_is_the_plain_one(mindspore, load_model, size, projection, side):
     from mvit.models import mobilevit
     from mvit.models.kernels import network, operators

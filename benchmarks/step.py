@@ -51,6 +51,7 @@ def serve(overrides: list[str]) -> None:
     from mvit.parent.command import make_command
     from mvit.parent.freeze import freeze, plan_launch
     from mvit.parent.host import this_host
+    from mvit.parent.kernels import library_of
     from mvit.parent.request.compose import compose
     from mvit.parent.slot import Slot
 
@@ -59,7 +60,8 @@ def serve(overrides: list[str]) -> None:
     with tempfile.TemporaryDirectory() as room:
         planned = plan_launch(compose(overrides), host=this_host())
         run = freeze(planned, Path(room) / "run", made_of=({}, ""))
-        command = make_command(run, host=this_host(), slot=Slot(), port=1, attempt=1)
+        kernels = library_of(run.plan, say=lambda line: print(line, file=sys.stderr))
+        command = make_command(run, host=this_host(), slot=Slot(), port=1, attempt=1, kernels=kernels)
         if any(os.environ.get(key) != value for key, value in command.env.items()):  # read when libraries load
             os.environ.update(command.env)
             os.dup2(answers.fileno(), 1)

@@ -50,8 +50,8 @@ class ModelConfig(Frozen):
     classifier_dropout: Rate = Field(description="Dropout rate before the head.")
     layer_norm_eps: float = Field(gt=0.0, description="Epsilon of every LayerNorm (MindCV's weights need 1e-7).")
     kernels: Literal["auto", "plain", "fused"] = Field(
-        description="MindSpore's own operators, or mvit's fused ones for a CPU in fp32, several times as fast;"
-        " auto takes those where they can be had."
+        description="MindSpore's own operators (plain), or mvit's, several times as fast (fused: on a CPU, in fp32);"
+        " auto uses fused where it is available."
     )
 
 

@@ -12,6 +12,7 @@ from mvit.config import (
     CpuTopology,
     world_size,
 )
+from mvit.models.kernels.build import KERNELS_VARIABLE
 from mvit.parent.host import CHECKOUT, Host
 from mvit.parent.slot import Slot
 from mvit.rundir.frozen import Run
@@ -33,13 +34,20 @@ class Command:
     slot: Slot = field(default_factory=Slot)
 
 
-def make_command(run: Run, *, host: Host, slot: Slot, port: int, attempt: int) -> Command:
-    """The command of an attempt of a run, counted from 1; `port` is for msrun's scheduler."""
+def make_command(run: Run, *, host: Host, slot: Slot, port: int, attempt: int, kernels: Path | None = None) -> Command:
+    """The command of an attempt of a run, counted from 1; `port` is for msrun's scheduler.
+
+    `kernels` is the library that the workers load: theirs to use, not to look for.
+    """
     topology, logs = run.config.topology, run.folder.attempt_logs(attempt)
     join_s = run.config.limits.join_s
     return Command(
         argv=_argv(topology, host=host, slot=slot, port=port, folder=run.folder.path, logs=logs, join_s=join_s),
-        env={**_environment(topology, host=host, logs=logs), **slot.environment()},
+        env={
+            **_environment(topology, host=host, logs=logs),
+            **({KERNELS_VARIABLE: str(kernels)} if kernels else {}),
+            **slot.environment(),
+        },
         logs=logs,
         workers=run.plan.world_size,
         port=port if run.plan.world_size > 1 else None,

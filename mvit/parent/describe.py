@@ -50,8 +50,8 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
 
 
 def kernels_line(kernels: KernelsPlan) -> str:
-    """The form of the network, and why it is no faster one."""
-    return f"fused, {kernels.isa}" if kernels.isa else f"plain; {kernels.reason}"
+    """The form of the network, and why it is the plain one."""
+    return f"fused, {kernels.isa}" if kernels.isa else f"plain: {kernels.reason}"
 
 
 def _precision_line(config: RunConfig) -> str:

@@ -13,6 +13,7 @@ from typing import Protocol
 from mvit.parent import supervise
 from mvit.parent.command import make_command
 from mvit.parent.host import free_port, is_free, this_host
+from mvit.parent.kernels import library_of
 from mvit.parent.slot import Slot, bound, must_fit
 from mvit.parent.stop_request import StopRequest
 from mvit.parent.tracking.content import artifacts_of, draw_confusion, failure_tags
@@ -60,16 +61,17 @@ def execute(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer) -> O
     """Execute the run to its end; a run that was started before goes on from its newest checkpoint.
 
     Any number may be executed at once, each from a thread of its own. Raises `RunDirError` where another process, or
-    another thread, is at it already, and `ConfigError` where the slot does not fit.
+    another thread, is at it already, and `ConfigError` where the slot does not fit or the run's kernels are missing.
     """
     must_fit(slot, run.plan)
+    kernels = library_of(run.plan, say=observer.say)
     with owned(run.folder):
         tracker = None
         outcome = Outcome("FAILED", 1, Failure("code", None, "launcher", "the launcher itself failed"))
         try:
             if tracker := tracker_of(run):
                 tracker.start()
-            outcome = _attempts(run, slot=slot, stop=stop, observer=observer, tracker=tracker)
+            outcome = _attempts(run, slot=slot, kernels=kernels, stop=stop, observer=observer, tracker=tracker)
         finally:
             _record(run.folder, outcome, observer)
             if tracker:
@@ -78,7 +80,9 @@ def execute(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer) -> O
     return outcome
 
 
-def _attempts(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer, tracker: Tracker | None) -> Outcome:
+def _attempts(
+    run: Run, *, slot: Slot, kernels: Path | None, stop: StopRequest, observer: Observer, tracker: Tracker | None
+) -> Outcome:
     """Try, and try again what failed for a reason that may not come back."""
     folder, host, max_restarts = run.folder, this_host(), run.config.max_restarts
     slot = bound(slot, run.plan)
@@ -96,7 +100,7 @@ def _attempts(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer, tr
 
     while True:
         port = slot.port if slot.port and is_free(slot.port) else free_port()
-        command = make_command(run, host=host, slot=slot, port=port, attempt=attempt)
+        command = make_command(run, host=host, slot=slot, port=port, attempt=attempt, kernels=kernels)
         outcome = supervise.run(command, folder, limits=run.config.limits, watch=watch, stop=stop)
         failure = outcome.failure
         if stop or failure is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from mvit.data import dataset
 from mvit.data.survey import Survey
 from mvit.errors import ConfigError, DatasetError
 from mvit.files import write_json
-from mvit.models.kernels.build import Isa, KernelsUnavailable, Support, library
+from mvit.models.kernels.build import Isa, KernelsUnavailable, Support
 from mvit.parent.host import CHECKOUT, Host
+from mvit.parent.kernels import library_for
 from mvit.parent.plan import make_plan
 from mvit.parent.request.check import check
 from mvit.parent.request.launch_rules import WEIGHT_RULES, data_rules, host_rules, kernels_unavailable
@@ -36,9 +36,10 @@ class Planned:
 
 
 class Surveys:
-    """The data of one launch: looked at once, however many of its trials use it."""
+    """What one launch looks at once, however many of its trials use it: data, and the kernels' library."""
 
     def __init__(self) -> None:
+        self._kernels: dict[Isa, KernelsUnavailable | None] = {}
         self._surveys: dict[str, Survey] = {}
         self._readable: dict[tuple[str, bool], Survey] = {}
 
@@ -48,6 +49,17 @@ class Surveys:
         if key not in self._surveys:
             self._surveys[key] = dataset.survey(data)
         return self._surveys[key]
+
+    def kernels(self, isa: Isa) -> None:
+        """Build the kernels' library unless it stands; raises `KernelsUnavailable`."""
+        if isa not in self._kernels:
+            try:
+                library_for(isa, say=console.say)
+                self._kernels[isa] = None
+            except KernelsUnavailable as error:
+                self._kernels[isa] = error
+        if error := self._kernels[isa]:
+            raise error
 
     def readable(self, data: Data, *, training: bool, cache: Path) -> Survey:
         """The survey without images that cannot be decoded; raises `ConfigError` where none may be skipped."""
@@ -73,24 +85,14 @@ def plan_launch(raw: Mapping[str, Any], *, host: Host, surveys: Surveys | None =
             raise ConfigError(*problems)
     plan = make_plan(config, host=host, facts=survey.facts)
     if plan.kernels.isa and not config.dry_run:
-        host = _with_kernels(host, plan.kernels.isa, must=config.model.kernels == "fused")
-        plan = make_plan(config, host=host, facts=survey.facts)
+        try:
+            surveys.kernels(plan.kernels.isa)
+        except KernelsUnavailable as error:
+            if config.model.kernels == "fused":
+                raise ConfigError(kernels_unavailable(str(error))) from error
+            without = replace(host, kernels=Support(None, str(error)))
+            plan = make_plan(config, host=without, facts=survey.facts)
     return Planned(config, plan, survey)
-
-
-def _with_kernels(host: Host, isa: Isa, *, must: bool) -> Host:
-    """The host with the kernels' library built, or with the reason why it cannot be.
-
-    Raises `ConfigError` where the run `must` have them.
-    """
-    before = partial(console.say, "mvit: compiling the fused kernels for this CPU, once")
-    try:
-        library(isa, before_build=before)
-    except KernelsUnavailable as error:
-        if must:
-            raise ConfigError(kernels_unavailable(str(error))) from error
-        return replace(host, kernels=Support(None, f"several times as slow as fused: {error}"))
-    return host
 
 
 def runs_of(config: RunConfig) -> Path:

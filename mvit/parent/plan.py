@@ -79,12 +79,13 @@ def bucket_plans(train: TrainConfig, image_size: int, *, parts: int, facts: Data
 def _kernels(config: RunConfig, host: Host) -> KernelsPlan:
     """The fused form where the configuration lets this host use it; the rules have refused what cannot be."""
     if config.model.kernels == "plain":
-        return KernelsPlan(isa=None, reason="asked for by model.kernels")
+        return KernelsPlan(isa=None, reason="model.kernels=plain")
     if config.topology.kind != "cpu":
         return KernelsPlan(isa=None, reason="fused kernels are for a CPU")
     if config.precision.kind != "fp32":
         return KernelsPlan(isa=None, reason="fused kernels are for precision=fp32")
-    return KernelsPlan(isa=host.kernels.isa, reason=host.kernels.reason)
+    isa, reason = host.kernels.isa, host.kernels.reason
+    return KernelsPlan(isa=isa, reason=reason and f"several times slower than fused, but {reason}")
 
 
 def _graphs(config: RunConfig, buckets: Sequence[BucketPlan]) -> tuple[GraphPlan, ...]:

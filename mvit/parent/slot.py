@@ -116,8 +116,8 @@ def must_fit(slot: Slot, plan: LaunchPlan) -> None:
         rule = f"does not fit the run, which was planned for {plan.cores} cores: its numbers depend on how many"
         problems.append(Problem("--slot", cores, rule, "change the slot, or freeze with another topology.threads"))
     if plan.kernels.isa and plan.kernels.isa not in this_cpu():
-        rule = "is what the run was planned with, and this CPU does not have: its numbers would differ"
-        remedy = "execute it where it was planned, or start a new run"
+        rule = "is what the run was planned with, and this CPU lacks it"
+        remedy = "execute it on a CPU that has it, or start a new run"
         problems.append(Problem("kernels", plan.kernels.isa, rule, remedy))
     if problems:
         raise ConfigError(*problems)

@@ -11,7 +11,7 @@ from mvit.config import TrainRun
 from mvit.models.spec import groups
 from mvit.worker import checkpoint, device
 from mvit.worker.evaluate import EvaluateStep
-from mvit.worker.fused_update import FusedUpdate, fused_constants
+from mvit.worker.fused_update import FusedEma, FusedUpdate, fused_constants
 from mvit.worker.images import Mix
 from mvit.worker.optim import make_optimizer
 from mvit.worker.session import Session
@@ -76,7 +76,8 @@ def build_cells(session: Session, config: TrainRun) -> TrainCells:
         clip_norm=recipe.clip_norm,
         clip_value=recipe.clip_value,
     )
-    ema = Ema(net, recipe.ema_momentum) if recipe.ema_momentum else None
+    form_of_ema = Ema if constants is None else FusedEma
+    ema = form_of_ema(net, recipe.ema_momentum) if recipe.ema_momentum else None
     return TrainCells(
         step=RunStep(gradients, update, ema, accumulation=plan.accumulation),
         evaluate_step=EvaluateStep(net, normalise=session.normalise, num_classes=plan.num_classes),

@@ -7,11 +7,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from mvit.config import AdamWConfig, LambConfig, LionConfig, Optimizer, SgdConfig
+from mvit.config import AdamWConfig, LambConfig, LionConfig, OptimizerConfig, SgdConfig
 from mvit.models.kernels import operators
+from mvit.worker.step_graphs import Ema
 
 
-def fused_constants(config: Optimizer) -> tuple[float, ...] | None:
+def fused_constants(config: OptimizerConfig) -> tuple[float, ...] | None:
     """What the optimizer's operator takes behind the constants that all of them have; None if it has no operator."""
     match config:
         case AdamWConfig() | LambConfig():
@@ -64,10 +65,22 @@ class FusedUpdate(nn.Cell):
         tensors = self.parameters
         for moment in self.moments:
             tensors = tensors + moment
-        norm = self.update(flat, lr, decay, t, self.constants, self.factors, self.decays, *tensors)
-        norm = ops.reshape(norm, ())
-        # Whoever reads the parameters next must wait for the operator, which moved them unseen.
-        return loss_sum, norm, ops.depend(ops.ones((), ms.float32), norm)
+        done = self.update(flat, lr, decay, t, self.constants, self.factors, self.decays, *tensors)
+        # MindSpore does not see that the operator moves parameters. Who reads them next must depend on its second
+        # result: a constant that depends on the first one is a constant, to the compiler.
+        norm, applied = ops.slice(done, (0,), (1,)), ops.slice(done, (1,), (1,))
+        return loss_sum, ops.reshape(norm, ()), ops.reshape(applied, ())
+
+
+class FusedEma(Ema):
+    """`Ema` beside the fused update: reads the parameters where they are, once the update has moved them."""
+
+    def __init__(self, net: nn.Cell, momentum: float) -> None:
+        super().__init__(net, momentum)
+        self.average = operators.average()
+
+    def construct(self, applied):
+        return self.average(self.momentum * applied, *self.averages, *self.parameters)
 
 
 def _vector(values) -> ms.Tensor:

@@ -1,6 +1,8 @@
 """The session: what a worker of any task builds before it computes."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import mindspore as ms
 
@@ -10,7 +12,7 @@ from mvit.data.source import Source
 from mvit.models import mobilevit
 from mvit.models.kernels import network as fused
 from mvit.models.kernels import operators
-from mvit.models.kernels.build import library
+from mvit.models.kernels.build import KERNELS_VARIABLE
 from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import Run, run_digest
 from mvit.rundir.journal import Journal
@@ -95,7 +97,7 @@ def _network(config: RunConfig, plan: LaunchPlan) -> mobilevit.MobileViT:
     form = mobilevit.MobileViT
     if plan.kernels.isa:
         assert plan.threads is not None
-        operators.open_library(library(plan.kernels.isa), threads=plan.threads)
+        operators.open_library(Path(os.environ[KERNELS_VARIABLE]), threads=plan.threads)
         form = fused.MobileViT
     return form(config.model, num_classes=plan.num_classes)
 

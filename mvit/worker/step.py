@@ -10,13 +10,13 @@ from mvit.plan import GraphPlan
 from mvit.worker.compile import blank_batch
 from mvit.worker.input.loader import Batch
 from mvit.worker.input.mix import UNMIXED
-from mvit.worker.step_graphs import Accumulate, ApplyAccumulated, Ema, Gradients, TrainStep, Update
+from mvit.worker.step_graphs import Accumulate, ApplyAccumulated, Ema, Gradients, TrainStep
 
 
 class RunStep:
     """A single graph, or one graph per micro-batch and one for the update; each once for every shape of a batch."""
 
-    def __init__(self, gradients: Gradients, update: Update, ema: Ema | None, *, accumulation: int) -> None:
+    def __init__(self, gradients: Gradients, update: nn.Cell, ema: Ema | None, *, accumulation: int) -> None:
         self.accumulate = Accumulate(gradients) if accumulation > 1 else None
         self.apply = (
             ApplyAccumulated(self.accumulate, update, ema) if self.accumulate else TrainStep(gradients, update, ema)

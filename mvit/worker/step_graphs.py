@@ -245,13 +245,14 @@ class Ema(nn.Cell):
         self.map = ops.HyperMap()
 
     def construct(self, applied):
+        """Move the averages; returns what depends on that."""
         return self.map(ops.partial(_approach, self.momentum * applied), self.averages, self.parameters)
 
 
 class TrainStep(nn.Cell):
     """A whole step of one micro-batch, in one graph."""
 
-    def __init__(self, gradients: Gradients, update: Update, ema: Ema | None) -> None:
+    def __init__(self, gradients: Gradients, update: nn.Cell, ema: Ema | None) -> None:
         super().__init__(auto_prefix=False)
         self.gradients, self.update, self.ema = gradients, update, ema
 
@@ -259,7 +260,7 @@ class TrainStep(nn.Cell):
         loss_sum, gradients = self.gradients(images, labels, mix, key)
         loss_sum, norm, applied = self.update(loss_sum, gradients, lr, decay)
         if self.ema is not None:
-            self.ema(applied)
+            norm = ops.depend(norm, self.ema(applied))
         return loss_sum, norm
 
 
@@ -283,7 +284,7 @@ class Accumulate(nn.Cell):
 class ApplyAccumulated(nn.Cell):
     """The update from the buffers, which are then emptied."""
 
-    def __init__(self, accumulate: Accumulate, update: Update, ema: Ema | None) -> None:
+    def __init__(self, accumulate: Accumulate, update: nn.Cell, ema: Ema | None) -> None:
         super().__init__(auto_prefix=False)
         self.sums, self.loss_sum = accumulate.sums, accumulate.loss_sum
         self.update, self.ema = update, ema
@@ -293,6 +294,6 @@ class ApplyAccumulated(nn.Cell):
         # The buffers are emptied below: what is returned must be a copy.
         loss_sum, norm, applied = self.update(self.loss_sum * 1.0, self.sums, lr, decay)
         if self.ema is not None:
-            self.ema(applied)
+            norm = ops.depend(norm, self.ema(applied))
         loss_sum = ops.depend(loss_sum, self.map(_empty, self.sums))
         return ops.depend(loss_sum, ops.assign(self.loss_sum, ops.zeros_like(self.loss_sum))), norm

@@ -144,6 +144,8 @@ def test_conv_norm_is_the_plain_one(mindspore, kernels, kernel, stride, shape, o
         (2, (1, 7, 9, 5), 11, 3),  # odd sides
         (2, (3, 2, 2, 16), 16, 2),
         (1, (1, 1, 1, 8), 8, 2),
+        (2, (2, 1, 1, 16), 16, 2),  # as many pixels as before: the stride alone says that there is no residual
+        (2, (2, 1, 5, 16), 16, 2),
     ],
 )
 def test_an_inverted_residual_is_the_plain_one(mindspore, kernels, stride, shape, outputs, expansion, training):
@@ -284,11 +286,15 @@ def test_a_cpu_gets_the_widest_vectors_that_it_has():
     assert build.isas_of(frozenset(), "riscv64") == ()
 
 
+def no_temporary_folder():
+    raise FileNotFoundError(2, "No usable temporary directory found")
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache of the user, and no other place to put a library."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(build.tempfile, "gettempdir", lambda: "/nonexistent")
+    monkeypatch.setattr(build.tempfile, "gettempdir", no_temporary_folder)
     # One source that compiles at once stands for all of them.
     native = tmp_path / "native"
     native.mkdir()
@@ -314,7 +320,7 @@ def test_a_library_is_built_once_and_again_when_a_source_or_a_flag_differs(cache
     assert sorted(path.suffix for path in cache.iterdir() if path.name != "lock") == 3 * [".sha256"] + 3 * [".so"]
 
 
-@pytest.mark.parametrize("damage", ["torn", "flipped", "unsealed"])
+@pytest.mark.parametrize("damage", ["torn", "flipped", "unsealed", "seal"])
 def test_a_damaged_library_is_never_loaded_but_built_again(cache, damage):
     path = build.library(ISA)
     whole = path.read_bytes()
@@ -325,13 +331,15 @@ def test_a_damaged_library_is_never_loaded_but_built_again(cache, damage):
             path.write_bytes(whole[:500] + bytes([whole[500] ^ 1]) + whole[501:])
         case "unsealed":
             path.with_name(f"{path.name}.sha256").unlink()
+        case "seal":
+            path.with_name(f"{path.name}.sha256").write_bytes(b"\xff")
     built = []
     assert build.library(ISA, before_build=lambda: built.append(1)) == path
     assert built == [1]
     assert path.read_bytes() == whole
 
 
-def test_without_a_compiler_a_library_that_stands_is_used(cache, monkeypatch):
+def test_without_a_compiler_a_cached_library_is_used(cache, monkeypatch):
     path = build.library(ISA)
     monkeypatch.setattr(build, "_compiler", lambda: None)
     assert build.library(ISA) == path
@@ -340,7 +348,52 @@ def test_without_a_compiler_a_library_that_stands_is_used(cache, monkeypatch):
         build.library(ISA)
 
 
-def test_a_compiler_that_fails_is_told_in_one_line(cache):
+@pytest.mark.parametrize(
+    ("program", "line"),
+    [
+        (None, r"CXX=.*/cxx is not a program"),
+        ("exit 0", r".*/cxx made no library"),
+        ("exit 3", r".*/cxx failed: no message"),
+        ("[ $1 = --version ] || { echo 'cc1: fatal error: x' >&2; exit 1; }", r".*/cxx failed: cc1: fatal error: x"),
+    ],
+    ids=["missing", "idle", "silent", "failing"],
+)
+def test_a_compiler_that_is_none_is_reported_in_one_line(cache, tmp_path, monkeypatch, program, line):
+    monkeypatch.setenv("CXX", str(tmp_path / "cxx"))
+    if program:
+        (tmp_path / "cxx").write_text(f"#!/bin/sh\n{program}\n")
+        (tmp_path / "cxx").chmod(0o755)
+    with pytest.raises(build.KernelsUnavailable, match=rf"^{line}$"):
+        build.library(ISA)
+
+
+def test_a_full_disk_leaves_the_temporary_folder(cache, tmp_path, monkeypatch):
+    """g++ says so itself, here by a stand-in for the folder of the user alone."""
+    (tmp_path / "cxx").write_text(
+        "#!/bin/sh\n"
+        f"case \"$*\" in *{cache}*) echo 'fatal error: closing x: No space left on device' >&2; exit 1;; esac\n"
+        'exec g++ "$@"\n'
+    )
+    (tmp_path / "cxx").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "cxx"))
+    with pytest.raises(build.KernelsUnavailable, match=r"^no library in .*/mvit/kernels: No space left on device$"):
+        build.library(ISA)
+    monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert build.library(ISA).parent == tmp_path / f"mvit-kernels-{os.getuid()}"
+
+
+def test_a_library_that_does_not_load_is_no_library(cache, monkeypatch):
+    (build.NATIVE / "one.cc").write_text('extern "C" int missing();\nextern "C" int one() { return missing(); }\n')
+    monkeypatch.setattr(build, "COMMON_FLAGS", ("-fPIC",))
+    monkeypatch.setenv("LD_BIND_NOW", "1")
+    with pytest.raises(
+        build.KernelsUnavailable, match=r"^no library in .*: what was built cannot be loaded \(.*missing"
+    ):
+        build.library(ISA)
+    assert not list(cache.glob("*.sha256"))
+
+
+def test_a_compiler_that_fails_is_reported_in_one_line(cache):
     (build.NATIVE / "one.cc").write_text("int one( {\n")
     with pytest.raises(build.KernelsUnavailable, match=r"^.*failed: .*one.cc:1.*error.*$") as caught:
         build.library(ISA)
@@ -349,7 +402,7 @@ def test_a_compiler_that_fails_is_told_in_one_line(cache):
 
 def test_a_cache_that_cannot_be_written_leaves_the_temporary_folder_and_then_a_line(cache, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    with pytest.raises(build.KernelsUnavailable, match=r"/proc/nowhere/mvit/kernels cannot be written: "):
+    with pytest.raises(build.KernelsUnavailable, match=r"no library in /proc/nowhere/mvit/kernels: "):
         build.library(ISA)
     monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path))
     assert build.library(ISA).parent == tmp_path / f"mvit-kernels-{os.getuid()}"

@@ -1,4 +1,4 @@
-"""The kernels' shared library: compiled from `native/` once for this CPU, then found in a cache.
+"""The kernels' shared library: compiled from `native/` for this CPU, and kept in a cache.
 
 Imports nothing heavy: the launcher builds it, before workers that would race for it exist.
 """
@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,19 +28,20 @@ NATIVE = Path(__file__).parent / "native"
 Isa = Literal["avx512", "avx2", "neon"]
 """What vectors a library is made of; results depend on it."""
 
-FLAGS: dict[Isa, tuple[str, ...]] = {
-    "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
-    "avx2": ("-march=x86-64-v3",),
-    "neon": ("-march=armv8-a",),
-}
-COMMON_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-fno-math-errno", "-w")
+# Extension by extension: compilers know the levels x86-64-v3 and -v4 only since g++ 11.
+_AVX2 = ("-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mf16c", "-mlzcnt", "-mmovbe")
+_AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
+FLAGS: dict[Isa, tuple[str, ...]] = {"avx512": _AVX512, "avx2": _AVX2, "neon": ("-march=armv8-a",)}
+COMMON_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-fno-math-errno", "-pipe", "-w")
 
 # What Linux calls the extensions that x86-64-v3 and -v4 stand for (System V ABI, x86-64 supplement, table 3.1).
 AVX2_FLAGS = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"})
 AVX512_FLAGS = AVX2_FLAGS | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 BUILD_S = 300.0
-INSTALL = "install g++ (Debian: apt install g++)"
+KERNELS_VARIABLE = "MVIT_KERNELS"
+"""The environment variable by which a launcher tells its workers which library to load."""
+INSTALL = "install g++ 9 or later (Debian: apt install g++)"
 
 
 class KernelsUnavailable(Exception):
@@ -74,26 +76,27 @@ def support() -> Support:
     isas = this_cpu()
     if isas:
         return Support(isas[0])
-    return Support(None, f"several times as slow as fused: this CPU ({platform.machine()}) has neither AVX2 nor NEON")
+    return Support(None, f"this CPU ({platform.machine()}) has neither AVX2 nor NEON")
 
 
 def library(isa: Isa, *, before_build: Callable[[], None] = lambda: None) -> Path:
     """The library for an instruction set: the cached one, or a new one, which takes about 10 s.
 
-    Raises `KernelsUnavailable` without compiler, or where it cannot be stored. Of processes that ask at once, one
+    Raises `KernelsUnavailable` without a compiler, or where it cannot be stored. Of processes that ask at once, one
     builds and the others wait.
     """
     if isa not in this_cpu():
         raise KernelsUnavailable(f"this CPU has no {isa}")
     compiler = _compiler()
+    version = _version(compiler) if compiler else "*"
     refused = ""
     for folder in _caches():
         try:
             if compiler is None:
-                if whole := [path for path in sorted(folder.glob(_name(isa, "*"))) if _is_whole(path)]:
+                if whole := [path for path in sorted(folder.glob(_name(isa, version))) if _is_whole(path)]:
                     return whole[0]
                 continue
-            path = folder / _name(isa, _version(compiler))
+            path = folder / _name(isa, version)
             if not _is_whole(path):
                 with lock(folder / "lock", create=True):
                     if not _is_whole(path):
@@ -101,7 +104,7 @@ def library(isa: Isa, *, before_build: Callable[[], None] = lambda: None) -> Pat
                         _build(path, isa, compiler)
             return path
         except OSError as error:
-            refused = f"{folder} cannot be written: {error.strerror or error}"
+            refused = f"no library in {folder}: {error.strerror or error}"
     raise KernelsUnavailable(refused or f"no C++ compiler: {INSTALL}")
 
 
@@ -114,11 +117,12 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def _compiler() -> str | None:
-    """The C++ compiler: CXX, or the first usual one on PATH."""
-    for name in (os.environ.get("CXX"), "g++", "c++", "clang++"):
-        if name and (path := shutil.which(name)):
+    """The C++ compiler: CXX, or the first usual one on PATH; raises `KernelsUnavailable` where CXX is none."""
+    if wanted := os.environ.get("CXX"):
+        if path := shutil.which(wanted):
             return path
-    return None
+        raise KernelsUnavailable(f"CXX={wanted} is not a program")
+    return next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
 
 
 def _sources() -> Iterator[Path]:
@@ -136,8 +140,7 @@ def _name(isa: Isa, compiler: str) -> str:
 @cache
 def _version(compiler: str) -> str:
     """Digest of what the compiler says it is."""
-    done = subprocess.run([compiler, "--version"], capture_output=True, timeout=30, check=False)
-    return hashlib.sha256(done.stdout).hexdigest()[:8]
+    return hashlib.sha256(_run([compiler, "--version"]).encode()).hexdigest()[:8]
 
 
 def _caches() -> Iterator[Path]:
@@ -146,8 +149,8 @@ def _caches() -> Iterator[Path]:
         base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         if base.is_absolute():
             yield base / "mvit" / "kernels"
-    private = Path(tempfile.gettempdir()) / f"mvit-kernels-{os.getuid()}"
-    with suppress(OSError):
+    with suppress(OSError):  # also where there is no temporary folder that can be written
+        private = Path(tempfile.gettempdir()) / f"mvit-kernels-{os.getuid()}"
         private.mkdir(mode=0o700, exist_ok=True)
         facts = private.lstat()
         # Code is loaded from there: nobody else may have made it.
@@ -157,7 +160,7 @@ def _caches() -> Iterator[Path]:
 
 def _is_whole(path: Path) -> bool:
     """Whether the library is the one that was built, to the byte."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         return _seal(path).read_text() == file_digest(path)
     return False
 
@@ -179,20 +182,32 @@ def _build(path: Path, isa: Isa, compiler: str) -> None:
             list(pool.map(_run, commands))
         linked = Path(folder) / path.name
         _run([compiler, "-shared", "-fopenmp", *map(str, objects), "-o", str(linked)])
+        if not linked.exists():
+            raise KernelsUnavailable(f"{compiler} made no library")
         digest = file_digest(linked)
         _seal(path).unlink(missing_ok=True)
         linked.replace(path)
+    try:
+        _run([sys.executable, "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1])", str(path)])
+    except KernelsUnavailable as error:  # the folder is mounted noexec, or a library that it needs is missing
+        raise OSError(errno.ENOEXEC, f"what was built cannot be loaded ({error})") from error
     write_bytes(_seal(path), digest.encode())
 
 
-def _run(command: list[str]) -> None:
-    """Run the compiler; raises `KernelsUnavailable` with its first error, and `OSError` on a full disk."""
+def _run(command: list[str]) -> str:
+    """What a program prints; raises `KernelsUnavailable` with its first error, and `OSError` on a full disk."""
+    environment = {**os.environ, "LC_ALL": "C"}  # its errors in English
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_S, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=BUILD_S, env=environment, check=False
+        )
     except subprocess.TimeoutExpired:
         raise KernelsUnavailable(f"{command[0]} took more than {BUILD_S:.0f} s") from None
+    except OSError as error:
+        raise KernelsUnavailable(f"{command[0]} does not start: {error.strerror or error}") from error
     if "No space left on device" in done.stderr:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines()
         raise KernelsUnavailable(f"{command[0]} failed: {(lines or ['no message'])[0].strip()}")
+    return done.stdout

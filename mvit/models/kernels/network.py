@@ -63,7 +63,7 @@ class InvertedResidual(mobilevit.InvertedResidual):
         super().__init__(in_channels, out_channels, stride=stride, expansion=expansion)
         self.in_training = operators.inverted_residual(stride=stride)
         self.in_evaluation = operators.inverted_residual_eval(stride=stride)
-        self.constants = _constants(layers.BATCH_NORM_EPS, layers.BATCH_NORM_KEPT)
+        self.constants = _constants(layers.BATCH_NORM_EPS, layers.BATCH_NORM_KEPT, stride)
 
     def construct(self, x):
         if self.training and self.has_frozen_norm():

@@ -45,6 +45,7 @@ def conv_norm(*, stride: int, differentiate_input: bool = True) -> Any:
 
     Moves the running statistics. Without `differentiate_input` the gradient of x is 0: the input are images.
     """
+    assert stride == 1 or not differentiate_input, "the gradient of the input is made for stride 1 alone"
     if differentiate_input:
         gradient = _operator("conv_norm_grad", lambda x, w, g, b, y, s, dz: (w, g, b, x), outputs=4)
     else:
@@ -70,15 +71,18 @@ def conv_norm_eval(*, stride: int) -> Any:
 
 
 def inverted_residual(*, stride: int) -> Any:
-    """x, three times (weight, gamma, beta, moving_mean, moving_variance), constants -> z, and what is kept."""
+    """x, three times (weight, gamma, beta, moving_mean, moving_variance), constants -> z, and what is kept.
 
-    def gradient_shapes(x, w1, g1, b1, w2, g2, b2, w3, g3, b3, y1, y2, y3, saved, dz):
+    constants: epsilon, the share of the running statistics that is kept, stride.
+    """
+
+    def gradient_shapes(x, w1, g1, b1, w2, g2, b2, w3, g3, b3, y1, y2, y3, saved, constants, dz):
         return x, w1, g1, b1, w2, g2, b2, w3, g3, b3
 
     gradient = _operator("inverted_residual_grad", gradient_shapes, outputs=10)
 
     def bprop(x, w1, g1, b1, m1, v1, w2, g2, b2, m2, v2, w3, g3, b3, m3, v3, constants, out, dout):
-        d = gradient(x, w1, g1, b1, w2, g2, b2, w3, g3, b3, out[1], out[2], out[3], out[4], dout[0])
+        d = gradient(x, w1, g1, b1, w2, g2, b2, w3, g3, b3, out[1], out[2], out[3], out[4], constants, dout[0])
         none1, none2, none3 = ops.zeros_like(m1), ops.zeros_like(m2), ops.zeros_like(m3)
         of_expand = (d[1], d[2], d[3], none1, none1)
         of_depthwise = (d[4], d[5], d[6], none2, none2)
@@ -201,11 +205,16 @@ def flatten() -> Any:
 
 
 def update(optimizer: str) -> Any:
-    """flat, lr, decay, t, constants, factors, decays, parameters, moments -> gradient norm (1,).
+    """flat, lr, decay, t, constants, factors, decays, parameters, moments -> (2,): gradient norm, 1.
 
     Clips, and moves parameters and moments in place. `optimizer` is adamw, sgd, lion or lamb.
     """
-    return _operator(optimizer, lambda *_: [1], outputs=1)
+    return _operator(optimizer, lambda *_: [2], outputs=1)
+
+
+def average() -> Any:
+    """momentum (), averages, values -> (1,): averages += momentum * (values - averages), in place."""
+    return _operator("average", lambda *_: [1], outputs=1)
 
 
 def _strided(x: list[int], stride: int, channels: int) -> list[int]:

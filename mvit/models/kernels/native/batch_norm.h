@@ -13,12 +13,11 @@
 #include <cmath>
 #include <vector>
 
+#include "matmul.h"
 #include "parallel.h"
 #include "vector.h"
 
 namespace mvit {
-
-constexpr int CHUNK = 96;  // rows that pass through the caches together; a multiple of every tile's height
 
 // Mean and squared deviations of each channel, merged from chunks by the rule of Chan, Golub and LeVeque (1979): sums
 // of squares alone would cancel where the mean is large.

@@ -64,7 +64,7 @@ struct Strips {
   explicit Strips(const Geometry &g) : g(g) {
     constexpr long budget = 1 << 16;  // floats
     long row = (g.width + 2) * std::max(g.inputs, g.outputs) * g.stride;
-    height = std::clamp<long>(budget / row, 4, g.out_height);
+    height = std::min(g.out_height, std::max<long>(4, budget / row));
     per_image = (g.out_height + height - 1) / height;
   }
   long count() const { return g.batch * per_image; }

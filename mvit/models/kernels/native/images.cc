@@ -3,6 +3,7 @@
 #include "dropout.h"
 #include "operator.h"
 #include "parallel.h"
+#include "vector.h"
 
 namespace mvit {
 

@@ -23,10 +23,11 @@ struct Block {
   int inputs, hidden, outputs, stride;
   bool residual;
 
-  Block(const Arguments &in, int x, int w1, int z)
+  // constants: eps, kept, stride
+  Block(const Arguments &in, int x, int w1, int constants, int z)
       : batch(in.dim(x, 0)), height(in.dim(x, 1)), width(in.dim(x, 2)), out_height(in.dim(z, 1)),
         out_width(in.dim(z, 2)), inputs(in.dim(x, 3)), hidden(in.dim(w1, 0)), outputs(in.dim(z, 3)),
-        stride(height == out_height && width == out_width ? 1 : 2), residual(stride == 1 && inputs == outputs) {}
+        stride((int)in.floats(constants)[2]), residual(stride == 1 && inputs == outputs) {}
   long rows() const { return batch * height * width; }
   long out_rows() const { return batch * out_height * out_width; }
 };
@@ -124,8 +125,8 @@ INLINE void add_taps(const float *dy, const float *above, const float *at, const
   });
 }
 
-// The gradient of a depthwise convolution of stride 2: rows `even` and `odd` of dx (2 h and 2 h + 1; `odd` is null
-// below the image) from rows h and h + 1 of dy. Each pixel is reached by the taps of its parity: (1, 1) for even
+// The gradient of a depthwise convolution of stride 2: rows 2 h and, if the image has it, 2 h + 1 of dx from rows h and
+// h + 1 of dy. Each pixel is reached by the taps of its parity: (1, 1) for even
 // pixels of even rows, four corners for odd pixels of odd rows.
 template <class Finish>
 INLINE void depthwise_row_transposed(const float *dy, const float *dy_below, long width, int channels,
@@ -186,7 +187,7 @@ BatchNorm norm_at(const Arguments &in, int conv, int channels) {
 
 // -> z y1 y2 y3 saved(mean and rstd of each norm). The running statistics move in place.
 OPERATOR(mvit_inverted_residual) {
-  Block b(in, X, EXPAND, 17);
+  Block b(in, X, EXPAND, CONSTANTS, 17);
   const float *x = in.floats(X), eps = in.floats(CONSTANTS)[0], kept = in.floats(CONSTANTS)[1];
   float *z = in.floats(17), *y1 = in.floats(18), *y2 = in.floats(19), *y3 = in.floats(20), *saved = in.floats(21);
   int hidden = b.hidden, outputs = b.outputs;
@@ -252,14 +253,14 @@ OPERATOR(mvit_inverted_residual) {
   });
 }
 
-// x, three times (w gamma beta), y1 y2 y3 saved dz -> dx, three times (dw dgamma dbeta)
+// x, three times (w gamma beta), y1 y2 y3 saved constants dz -> dx, three times (dw dgamma dbeta)
 OPERATOR(mvit_inverted_residual_grad) {
-  Block b(in, 0, 1, 14);
+  Block b(in, 0, 1, 14, 15);
   int hidden = b.hidden, outputs = b.outputs;
   const float *x = in.floats(0), *y1 = in.floats(10), *y2 = in.floats(11), *y3 = in.floats(12);
   const float *saved1 = in.floats(13), *saved2 = saved1 + 2 * hidden, *saved3 = saved2 + 2 * hidden;
-  const float *dz = in.floats(14);
-  float *dx = in.floats(15);
+  const float *dz = in.floats(15);
+  float *dx = in.floats(16);
   BatchNorm norm1(hidden, in.floats(2), in.floats(3)), norm2(hidden, in.floats(5), in.floats(6));
   BatchNorm norm3(outputs, in.floats(8), in.floats(9));
   norm1.of_saved(saved1);
@@ -281,7 +282,7 @@ OPERATOR(mvit_inverted_residual_grad) {
       });
     }
   });
-  gradient3.finish((double)b.out_rows(), norm3, saved3, in.floats(23), in.floats(24));
+  gradient3.finish((double)b.out_rows(), norm3, saved3, in.floats(24), in.floats(25));
 
   // A: projection
   float *du2 = scratch.get(20, b.out_rows() * hidden);
@@ -309,8 +310,8 @@ OPERATOR(mvit_inverted_residual_grad) {
       });
     }
   });
-  std::copy_n(dw3.total(), (long)outputs * hidden, in.floats(22));
-  gradient2.finish((double)b.out_rows(), norm2, saved2, in.floats(20), in.floats(21));
+  std::copy_n(dw3.total(), (long)outputs * hidden, in.floats(23));
+  gradient2.finish((double)b.out_rows(), norm2, saved2, in.floats(21), in.floats(22));
 
   // B: depthwise
   float *du1 = scratch.get(21, b.rows() * hidden);
@@ -362,8 +363,8 @@ OPERATOR(mvit_inverted_residual_grad) {
   });
   const float *dw2 = dtaps.total();
   for (int c = 0; c < hidden; ++c)
-    for (int tap = 0; tap < 9; ++tap) in.floats(19)[c * 9 + tap] = dw2[tap * hidden + c];
-  gradient1.finish((double)b.rows(), norm1, saved1, in.floats(17), in.floats(18));
+    for (int tap = 0; tap < 9; ++tap) in.floats(20)[c * 9 + tap] = dw2[tap * hidden + c];
+  gradient1.finish((double)b.rows(), norm1, saved1, in.floats(18), in.floats(19));
 
   // C: expansion
   Packed w1 = as_is(in.floats(1), hidden, b.inputs);
@@ -382,12 +383,12 @@ OPERATOR(mvit_inverted_residual_grad) {
         });
     }
   });
-  std::copy_n(dw1.total(), (long)hidden * b.inputs, in.floats(16));
+  std::copy_n(dw1.total(), (long)hidden * b.inputs, in.floats(17));
 }
 
 // -> z, with the running statistics folded into the weights; the hidden maps never leave the cache.
 OPERATOR(mvit_inverted_residual_eval) {
-  Block b(in, X, EXPAND, 17);
+  Block b(in, X, EXPAND, CONSTANTS, 17);
   const float *x = in.floats(X), eps = in.floats(CONSTANTS)[0];
   float *z = in.floats(17);
   int hidden = b.hidden, outputs = b.outputs;

@@ -7,11 +7,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "vector.h"
 
 namespace mvit {
+
+constexpr int CHUNK = 96;  // rows that pass through the caches together; a multiple of every tile's height
 
 // Columns are cut into panels of 1 to WIDEST vectors, as equal as possible: the next one's width.
 INLINE int panel_vectors(int left) {

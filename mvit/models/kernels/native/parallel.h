@@ -40,6 +40,8 @@ class Scratch {
   float *get(int slot, size_t floats) {
     auto &memory = slots_[slot];
     if (memory.size < floats) {
+      memory.owner.reset();  // first, so that the old and the new one never stand side by side
+      memory.size = 0;
       memory.owner.reset(new float[floats + 16]);
       memory.size = floats;
     }

@@ -5,8 +5,6 @@
 #include "operator.h"
 #include "parallel.h"
 
-#include "batch_norm.h"
-
 namespace mvit {
 namespace {
 

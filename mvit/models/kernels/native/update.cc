@@ -45,8 +45,13 @@ class Update {
     norm = constants[PART] * gradient_norm();
     factor_ = constants[PART];
     clip_value_ = constants[CLIP_VALUE];
-    float ratio = constants[CLIP_NORM] / (norm + 1e-6f);
-    if (!(ratio >= 1.0f)) factor_ *= ratio;  // a NaN goes on to every weight, where it is noticed
+    float limit = constants[CLIP_NORM];  // infinite without clipping
+    if (std::isfinite(limit) && !(norm + 1e-6f <= limit)) factor_ *= limit / (norm + 1e-6f);
+  }
+  // The output: the norm, and 1 now that the parameters have moved.
+  void report() const {
+    in_.floats(in_.count - 1)[0] = norm;
+    in_.floats(in_.count - 1)[1] = 1.0f;
   }
   Tensor tensor(int i, int moments) const {
     float *moment[2] = {};
@@ -87,7 +92,7 @@ class Update {
     return (float)std::sqrt(total);
   }
 
-  const Arguments &in_;
+  const Arguments in_;
   std::vector<long> offsets_;
   float factor_, clip_value_;
 };
@@ -105,7 +110,25 @@ OPERATOR(mvit_flatten) {
   for (int i = 0; i + 1 < in.count; ++i) out = std::copy_n(in.floats(i), in.size(i), out);
 }
 
-// OWN: beta1, beta2, epsilon -> norm
+// momentum (), n averages, n values -> 1. The averages move in place: average += momentum (value - average). An operator
+// of its own, because it must read what the update left, whose writing MindSpore does not see.
+OPERATOR(mvit_average) {
+  float momentum = in.floats(0)[0];
+  int count = (in.count - 2) / 2;
+  parallel(count, [&](int, Range range) {
+    for (int index = (int)range.begin; index < range.end; ++index) {
+      float *average = in.floats(1 + index);
+      const float *value = in.floats(1 + count + index);
+      for_range(0, in.size(1 + index), [&](long i, int lanes) {
+        Vec old = load(average + i, lanes);
+        store(average + i, old + momentum * (load(value + i, lanes) - old), lanes);
+      });
+    }
+  });
+  *in.floats(in.count - 1) = 1.0f;
+}
+
+// OWN: beta1, beta2, epsilon -> norm, 1
 OPERATOR(mvit_adamw) {
   Update update(in);
   float beta1 = update.own[0], beta2 = update.own[1], eps = update.own[2];
@@ -123,10 +146,10 @@ OPERATOR(mvit_adamw) {
       store(of.weight + i, load(of.weight + i, lanes) * keep - of.rate * step, lanes);
     });
   });
-  *in.floats(in.count - 1) = update.norm;
+  update.report();
 }
 
-// OWN: momentum, whether Nesterov's -> norm
+// OWN: momentum, whether Nesterov's -> norm, 1
 OPERATOR(mvit_sgd) {
   Update update(in);
   float momentum = update.own[0];
@@ -140,10 +163,10 @@ OPERATOR(mvit_sgd) {
       store(of.weight + i, w - of.rate * (nesterov ? g + momentum * u : u), lanes);
     });
   });
-  *in.floats(in.count - 1) = update.norm;
+  update.report();
 }
 
-// OWN: beta1, beta2 -> norm
+// OWN: beta1, beta2 -> norm, 1
 OPERATOR(mvit_lion) {
   Update update(in);
   float beta1 = update.own[0], beta2 = update.own[1];
@@ -157,10 +180,10 @@ OPERATOR(mvit_lion) {
       store(of.weight + i, w - of.rate * (sign + decay * w), lanes);
     });
   });
-  *in.floats(in.count - 1) = update.norm;
+  update.report();
 }
 
-// OWN: beta1, beta2, epsilon -> norm. A thread takes whole parameters: their norms decide about the rate.
+// OWN: beta1, beta2, epsilon -> norm, 1. A thread takes whole parameters: their norms decide about the rate.
 OPERATOR(mvit_lamb) {
   Update update(in);
   float beta1 = update.own[0], beta2 = update.own[1], eps = update.own[2];
@@ -189,7 +212,7 @@ OPERATOR(mvit_lamb) {
       });
     }
   });
-  *in.floats(in.count - 1) = update.norm;
+  update.report();
 }
 
 }  // namespace mvit

@@ -226,6 +226,7 @@ def test_a_cell_with_a_frozen_norm_computes_in_its_plain_form(mindspore, kernels
     pairs = (
         (network.ConvNorm(8, 12, kernel_size=3), layers.ConvNorm(8, 12, kernel_size=3), 12),
         (network.InvertedResidual(8, 8, **residual), mobilevit.InvertedResidual(8, 8, **residual), 8),
+        (network.Stem(8, 4, kernel_size=3), layers.ConvNorm(8, 4, kernel_size=3), 4),
     )
     for fused, plain, num_channels in pairs:
         for cell in (fused, plain):

@@ -89,7 +89,8 @@ def test_a_gradient_that_is_not_finite_reaches_the_weights(mindspore, kernels, k
     gradients[0][2][11, 3] = value
     after, norms = run(mindspore, CONFIGS[kind], fused=True, gradients=gradients, clip_norm=clip_norm, clip_value=None)
     assert not np.isfinite(norms[0])
-    assert not np.isfinite(after["fc.weight"]).all()
+    reached = [value for name, value in after.items() if name.endswith("fc.weight")]  # Lion's weights move by a sign
+    assert not all(np.isfinite(value).all() for value in reached)
     if clip_norm is None:
         assert np.isfinite(after["one"]).all()
 

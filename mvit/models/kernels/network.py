@@ -48,7 +48,8 @@ class ConvNorm(layers.ConvNorm):
         if not self.training:
             return self.in_evaluation(*inputs)
         if norm.use_batch_statistics is False:
-            return _channels_last(super().construct(_channels_first(x)))
+            # Not super().construct: in graph mode, super() in a subclass is this class again.
+            return _channels_last(self.silu(norm(self.conv(_channels_first(x)))))
         return self.in_training(*inputs)[0]
 
 

@@ -37,9 +37,8 @@ light: env
 chaos: env ## Attack runs in every way there is (an hour); ARGS="-k kill" selects
 	@MVIT_KILLS=20 $(RUN) -m pytest tests/chaos tests/e2e/test_exact_resume.py -m mindspore $(ARGS)
 
-bench: env ## Measure the data pipeline and the step (five minutes); ARGS="--rounds 9"
+bench: env ## Measure the data pipeline (three minutes); ARGS="--rounds 9 --markdown"
 	@$(RUN) benchmarks/data.py $(ARGS)
-	@$(RUN) benchmarks/step.py $(ARGS)
 
 ui: env ## Serve the MLflow dashboard
 	@$(RUN) -m mvit ui $(ARGS)

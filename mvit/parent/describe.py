@@ -29,7 +29,7 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
     yield "data", _data_line(config.data, plan.dataset)
     yield "devices", f"{plan.world_size} {plan.device}{f' on {plan.nodes} nodes' if plan.nodes > 1 else ''}"
     yield "precision", _precision_line(config) + (f", jit level {plan.jit_level}" if plan.jit_level else "")
-    yield "kernels", kernels_line(plan.kernels)
+    yield "kernels", _kernels_line(plan.kernels)
     if isinstance(config, TrainRun):
         for bucket in plan.buckets:
             batches = f"{plan.world_size} x {bucket.per_device_batch_size}"
@@ -49,9 +49,9 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
     yield "time", past.run_time()
 
 
-def kernels_line(kernels: KernelsPlan) -> str:
+def _kernels_line(kernels: KernelsPlan) -> str:
     """The form of the network, and why it is the plain one."""
-    return f"fused, {kernels.isa}" if kernels.isa else f"plain: {kernels.reason}"
+    return f"fused, {kernels.isa}" if kernels.isa else f"plain ({kernels.reason})"
 
 
 def _precision_line(config: RunConfig) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from mvit.data import dataset
 from mvit.data.survey import Survey
 from mvit.errors import ConfigError, DatasetError
 from mvit.files import write_json
-from mvit.models.kernels.build import Isa, KernelsUnavailable, Support
+from mvit.models.kernels.build import Isa, KernelsUnavailable
 from mvit.parent.host import CHECKOUT, Host
 from mvit.parent.kernels import library_for
-from mvit.parent.plan import make_plan
+from mvit.parent.plan import make_plan, without_kernels
 from mvit.parent.request.check import check
 from mvit.parent.request.launch_rules import WEIGHT_RULES, data_rules, host_rules, kernels_unavailable
 from mvit.parent.request.rules import judge
@@ -90,8 +90,7 @@ def plan_launch(raw: Mapping[str, Any], *, host: Host, surveys: Surveys | None =
         except KernelsUnavailable as error:
             if config.model.kernels == "fused":
                 raise ConfigError(kernels_unavailable(str(error))) from error
-            without = replace(host, kernels=Support(None, str(error)))
-            plan = make_plan(config, host=without, facts=survey.facts)
+            plan = plan.model_copy(update={"kernels": without_kernels(str(error))})
     return Planned(config, plan, survey)
 
 

@@ -84,8 +84,12 @@ def _kernels(config: RunConfig, host: Host) -> KernelsPlan:
         return KernelsPlan(isa=None, reason="fused kernels are for a CPU")
     if config.precision.kind != "fp32":
         return KernelsPlan(isa=None, reason="fused kernels are for precision=fp32")
-    isa, reason = host.kernels.isa, host.kernels.reason
-    return KernelsPlan(isa=isa, reason=reason and f"several times slower than fused, but {reason}")
+    return KernelsPlan(isa=host.kernels.isa, reason="") if host.kernels.isa else without_kernels(host.kernels.reason)
+
+
+def without_kernels(reason: str) -> KernelsPlan:
+    """The plain form, for want of the fused one."""
+    return KernelsPlan(isa=None, reason=f"several times slower than fused; {reason}")
 
 
 def _graphs(config: RunConfig, buckets: Sequence[BucketPlan]) -> tuple[GraphPlan, ...]:

@@ -76,7 +76,7 @@ def build_cells(session: Session, config: TrainRun) -> TrainCells:
         clip_norm=recipe.clip_norm,
         clip_value=recipe.clip_value,
     )
-    form_of_ema = Ema if constants is None else FusedEma
+    form_of_ema = FusedEma if plan.kernels.isa else Ema
     ema = form_of_ema(net, recipe.ema_momentum) if recipe.ema_momentum else None
     return TrainCells(
         step=RunStep(gradients, update, ema, accumulation=plan.accumulation),

@@ -29,7 +29,7 @@ class FusedUpdate(nn.Cell):
     """All-reduce, clip, optimizer, on the parameters and moments of an optimizer's cell.
 
     As `step_graphs.Update` without a loss scale, which fp32 does not need: returns the step's loss sum, the gradient
-    norm, and 1 once the parameters have moved.
+    norm, and 1. MindSpore does not see the parameters move: in the same graph, what reads them depends on the norm.
     """
 
     def __init__(
@@ -47,7 +47,8 @@ class FusedUpdate(nn.Cell):
         self.parameters, self.moments = optimizer.parameters, optimizer.moments
         self.step = optimizer.rates.step
         self.distributed = distributed
-        self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM) if distributed else ops.Identity()
+        if distributed:
+            self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM)
         self.flatten = operators.flatten()
         self.update = operators.update(kind)
         limits = (clip_norm or math.inf, clip_value or math.inf)
@@ -65,22 +66,19 @@ class FusedUpdate(nn.Cell):
         tensors = self.parameters
         for moment in self.moments:
             tensors = tensors + moment
-        done = self.update(flat, lr, decay, t, self.constants, self.factors, self.decays, *tensors)
-        # MindSpore does not see that the operator moves parameters. Who reads them next must depend on its second
-        # result: a constant that depends on the first one is a constant, to the compiler.
-        norm, applied = ops.slice(done, (0,), (1,)), ops.slice(done, (1,), (1,))
-        return loss_sum, ops.reshape(norm, ()), ops.reshape(applied, ())
+        norm = self.update(flat, lr, decay, t, self.constants, self.factors, self.decays, *tensors)
+        return loss_sum, ops.reshape(norm, ()), ops.ones((), ms.float32)
 
 
 class FusedEma(Ema):
-    """`Ema` beside the fused update: reads the parameters where they are, once the update has moved them."""
+    """`Ema` on the fused kernels: after all that moves weights and running statistics unseen."""
 
     def __init__(self, net: nn.Cell, momentum: float) -> None:
         super().__init__(net, momentum)
         self.average = operators.average()
 
-    def construct(self, applied):
-        return self.average(self.momentum * applied, *self.averages, *self.parameters)
+    def construct(self, applied, norm):
+        return self.average(self.momentum * applied, norm, *self.averages, *self.parameters)
 
 
 def _vector(values) -> ms.Tensor:

@@ -244,8 +244,8 @@ class Ema(nn.Cell):
         self.momentum = momentum
         self.map = ops.HyperMap()
 
-    def construct(self, applied):
-        """Move the averages; returns what depends on that."""
+    def construct(self, applied, norm):
+        """Move the averages after the update whose results these are; returns what depends on that."""
         return self.map(ops.partial(_approach, self.momentum * applied), self.averages, self.parameters)
 
 
@@ -260,7 +260,7 @@ class TrainStep(nn.Cell):
         loss_sum, gradients = self.gradients(images, labels, mix, key)
         loss_sum, norm, applied = self.update(loss_sum, gradients, lr, decay)
         if self.ema is not None:
-            norm = ops.depend(norm, self.ema(applied))
+            norm = ops.depend(norm, self.ema(applied, norm))
         return loss_sum, norm
 
 
@@ -294,6 +294,6 @@ class ApplyAccumulated(nn.Cell):
         # The buffers are emptied below: what is returned must be a copy.
         loss_sum, norm, applied = self.update(self.loss_sum * 1.0, self.sums, lr, decay)
         if self.ema is not None:
-            norm = ops.depend(norm, self.ema(applied))
+            norm = ops.depend(norm, self.ema(applied, norm))
         loss_sum = ops.depend(loss_sum, self.map(_empty, self.sums))
         return ops.depend(loss_sum, ops.assign(self.loss_sum, ops.zeros_like(self.loss_sum))), norm

@@ -1,5 +1,6 @@
 """The fused update against the plain one: the same weights, moments and norms, step after step."""
 
+from functools import partial
 from itertools import repeat
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_a_gradient_that_is_not_finite_reaches_the_weights(mindspore, kernels, k
         assert np.isfinite(after["one"]).all()
 
 
-def tiny_step(config, *, accumulation):
+def tiny_step(config, *, accumulation, fused):
     """A fused network's step on the same batch again and again, and its moving average."""
     from mvit.models.kernels.network import MobileViT
     from mvit.worker.fused_update import FusedEma, FusedUpdate, fused_constants
@@ -104,22 +105,16 @@ def tiny_step(config, *, accumulation):
     from mvit.worker.input.mix import UNMIXED
     from mvit.worker.optim import make_optimizer
     from mvit.worker.step import RunStep
-    from mvit.worker.step_graphs import Gradients
+    from mvit.worker.step_graphs import Gradients, Update
 
     net = MobileViT(config.model, num_classes=5)
     trained = net.trainable_params()
     same = {"rate_factors": [1.0] * len(trained), "decays": [True] * len(trained)}
     constants = fused_constants(config.optimizer)
     assert constants is not None
-    update = FusedUpdate(
-        make_optimizer(trained, config.optimizer, **same),
-        kind=config.optimizer.kind,
-        constants=constants,
-        num_parts=accumulation,
-        distributed=False,
-        clip_norm=None,
-        clip_value=None,
-    )
+    form = partial(FusedUpdate, kind=config.optimizer.kind, constants=constants) if fused else Update
+    optimizer = make_optimizer(trained, config.optimizer, **same)
+    update = form(optimizer, num_parts=accumulation, distributed=False, clip_norm=None, clip_value=None)
     ema = FusedEma(net, 0.5)
     gradients = Gradients(net, normalise=Normalise(config.data, channels_last=True), smoothing=0.0)
     step = RunStep(gradients, update, ema, accumulation=accumulation)
@@ -130,12 +125,13 @@ def tiny_step(config, *, accumulation):
     return lambda: step(repeat(batch), draws, lr=0.01, decay=0.1)[0].asnumpy(), ema
 
 
+@pytest.mark.parametrize("fused", [True, False], ids=["fused-update", "plain-update"])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_moving_average_is_of_the_weights_and_statistics_after_the_update(
-    mindspore, kernels, configured, accumulation
+    mindspore, kernels, configured, accumulation, fused
 ):
     """MindSpore sees neither the update nor BatchNorm move parameters: only the order of a step makes this true."""
-    step, ema = tiny_step(configured(*TINY, "data=synthetic"), accumulation=accumulation)
+    step, ema = tiny_step(configured(*TINY, "data=synthetic"), accumulation=accumulation, fused=fused)
     for _ in range(3):
         old = [average.asnumpy().copy() for average in ema.averages]
         step()

@@ -205,15 +205,18 @@ def flatten() -> Any:
 
 
 def update(optimizer: str) -> Any:
-    """flat, lr, decay, t, constants, factors, decays, parameters, moments -> (2,): gradient norm, 1.
+    """flat, lr, decay, t, constants, factors, decays, parameters, moments -> (1,): gradient norm.
 
     Clips, and moves parameters and moments in place. `optimizer` is adamw, sgd, lion or lamb.
     """
-    return _operator(optimizer, lambda *_: [2], outputs=1)
+    return _operator(optimizer, lambda *_: [1], outputs=1)
 
 
 def average() -> Any:
-    """momentum (), averages, values -> (1,): averages += momentum * (values - averages), in place."""
+    """momentum (), norm (), averages, values -> (1,): averages += momentum * (values - averages), in place.
+
+    The norm is that of the update after which it comes.
+    """
     return _operator("average", lambda *_: [1], outputs=1)
 
 

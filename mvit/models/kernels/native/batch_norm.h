@@ -13,7 +13,6 @@
 #include <cmath>
 #include <vector>
 
-#include "matmul.h"
 #include "parallel.h"
 #include "vector.h"
 
@@ -134,7 +133,19 @@ class BatchNormGradient {
   explicit BatchNormGradient(int channels)
       : channels(channels), c0(channels), c1(channels), sums_(num_threads, std::vector<double>(2 * channels)) {}
 
-  // Adds to one part the sums over some rows of lanes c, c + 1, ...: of du, and of du (y - mean).
+  // Adds to one part the sums over some rows.
+  void add(int part, long rows, const float *y, const float *du, const float *mean) {
+    for_lanes(channels, [&](int c, int lanes) {
+      Vec s1{}, s2{}, center = load(mean + c, lanes);
+      for (long i = c; i < rows * channels; i += channels) {
+        Vec d = load(du + i, lanes);
+        s1 += d;
+        s2 += d * (load(y + i, lanes) - center);
+      }
+      add(part, c, lanes, s1, s2);
+    });
+  }
+  // Adds the sums over some rows of lanes c, c + 1, ...: of du, and of du (y - mean).
   INLINE void add(int part, int c, int lanes, Vec du, Vec du_y) {
     double *s1 = sums_[part].data() + c, *s2 = s1 + channels;
     for (int i = 0; i < lanes; ++i) {
@@ -172,5 +183,29 @@ struct Silu {
   }
 };
 INLINE Vec silu(Vec u) { return u * sigmoid(u); }
+
+// out = silu(a y + shift) for some rows; with slope, its derivative as well.
+INLINE void activate(const BatchNorm &norm, long rows, const float *y, float *out, float *slope) {
+  int channels = norm.channels;
+  for_lanes(channels, [&](int c, int lanes) {
+    Vec a = load(&norm.a[c], lanes), shift = load(&norm.shift[c], lanes);
+    for (long i = c; i < rows * channels; i += channels) {
+      Silu s(a * load(y + i, lanes) + shift);
+      store(out + i, s.value, lanes);
+      if (slope) store(slope + i, s.slope, lanes);
+    }
+  });
+}
+
+// dy = a du + c1 y + c0 for some rows.
+INLINE void norm_gradient(const BatchNorm &norm, const BatchNormGradient &gradient, long rows, const float *y,
+                          const float *du, float *dy) {
+  int channels = norm.channels;
+  for_lanes(channels, [&](int c, int lanes) {
+    Vec a = load(&norm.a[c], lanes), c0 = load(&gradient.c0[c], lanes), c1 = load(&gradient.c1[c], lanes);
+    for (long i = c; i < rows * channels; i += channels)
+      store(dy + i, a * load(du + i, lanes) + c1 * load(y + i, lanes) + c0, lanes);
+  });
+}
 
 }  // namespace mvit

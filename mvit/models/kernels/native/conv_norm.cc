@@ -92,12 +92,11 @@ template <class Done>
 void convolve(const Geometry &g, const float *x, const Packed &weights, const float *bias, float *y, Done done) {
   if (g.kernel == 1) {
     parallel(g.rows(), [&](int part, Range range) {
-      for (long r = range.begin; r < range.end; r += CHUNK) {
-        long rows = std::min<long>(CHUNK, range.end - r);
+      for_chunks(range, [&](long r, long rows) {
         multiply(rows, {x + r * g.inputs, g.inputs, g.inputs}, weights.data(), g.outputs, bias, y + r * g.outputs,
                  g.outputs);
         done(part, r, rows);
-      }
+      });
     });
     return;
   }
@@ -115,7 +114,7 @@ void convolve(const Geometry &g, const float *x, const Packed &weights, const fl
                  weights.data(), g.outputs, bias, y + row * g.outputs, g.outputs);
       }
       long begin = (strip.image * g.out_height + strip.first) * g.out_width, end = begin + strip.rows * g.out_width;
-      for (long r = begin; r < end; r += CHUNK) done(part, r, std::min<long>(CHUNK, end - r));
+      for_chunks({begin, end}, [&](long r, long rows) { done(part, r, rows); });
     }
   });
 }
@@ -138,13 +137,9 @@ void forward(const Arguments &in) {
            [&](int part, long begin, long rows) { moments[part].add(rows, y + begin * g.outputs); });
   norm.of_batch(moments, in.floats(6)[0], in.floats(6)[1], in.floats(9), in.floats(4), in.floats(5));
   parallel(g.rows(), [&](int, Range range) {
-    for (long begin = range.begin; begin < range.end; begin += CHUNK) {
-      long end = std::min(range.end, begin + CHUNK);
-      for_lanes(g.outputs, [&](int c, int lanes) {
-        for (long r = begin; r < end; ++r)
-          store(z + r * g.outputs + c, silu(norm.apply(load(y + r * g.outputs + c, lanes), c, lanes)), lanes);
-      });
-    }
+    for_chunks(range, [&](long r, long rows) {
+      activate(norm, rows, y + r * g.outputs, z + r * g.outputs, nullptr);
+    });
   });
 }
 
@@ -159,11 +154,10 @@ void backward(const Arguments &in, bool with_dx) {
   BatchNormGradient gradient(outputs);
 
   parallel(g.rows(), [&](int part, Range range) {
-    for (long begin = range.begin; begin < range.end; begin += CHUNK) {
-      long end = std::min(range.end, begin + CHUNK);
+    for_chunks(range, [&](long begin, long rows) {
       for_lanes(outputs, [&](int c, int lanes) {
         Vec s1{}, s2{}, mean = load(saved + c, lanes);
-        for (long r = begin; r < end; ++r) {
+        for (long r = begin; r < begin + rows; ++r) {
           Vec at = load(y + r * outputs + c, lanes);
           Vec du = load(dz + r * outputs + c, lanes) * Silu(norm.apply(at, c, lanes)).slope;
           s1 += du;
@@ -171,7 +165,7 @@ void backward(const Arguments &in, bool with_dx) {
         }
         gradient.add(part, c, lanes, s1, s2);
       });
-    }
+    });
   });
   gradient.finish((double)g.rows(), norm, saved, in.floats(8), in.floats(9));
 
@@ -191,13 +185,12 @@ void backward(const Arguments &in, bool with_dx) {
   if (g.kernel == 1) {
     parallel(g.rows(), [&](int part, Range range) {
       float *dy = scratch.get(1, CHUNK * outputs);
-      for (long r = range.begin; r < range.end; r += CHUNK) {
-        long rows = std::min<long>(CHUNK, range.end - r);
+      for_chunks(range, [&](long r, long rows) {
         make_dy(r, rows, dy);
         add_outer(rows, dy, outputs, x + r * g.inputs, g.inputs, g.inputs, dw.of(part));
         if (with_dx)
           multiply(rows, {dy, outputs, outputs}, weights.data(), g.inputs, nullptr, dx + r * g.inputs, g.inputs);
-      }
+      });
     });
   } else {
     Strips strips(g);

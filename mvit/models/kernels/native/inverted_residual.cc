@@ -32,14 +32,6 @@ struct Block {
   long out_rows() const { return batch * out_height * out_width; }
 };
 
-// A 1x1 convolution's weights (outputs, inputs) as (inputs, outputs), each output scaled.
-Packed transposed(const float *w, int outputs, int inputs, const float *scale = nullptr) {
-  return Packed(inputs, outputs, [&](int i, int o) { return w[(long)o * inputs + i] * (scale ? scale[o] : 1.0f); });
-}
-Packed as_is(const float *w, int outputs, int inputs) {
-  return Packed(outputs, inputs, [&](int o, int i) { return w[(long)o * inputs + i]; });
-}
-
 // Depthwise weights (channels, 9) as (9, channels), each channel scaled.
 std::vector<float> taps_of(const float *w, int channels, const float *scale = nullptr) {
   std::vector<float> taps(9 * channels);
@@ -152,30 +144,6 @@ INLINE void depthwise_row_transposed(const float *dy, const float *dy_below, lon
   });
 }
 
-// out = silu(a y + shift) for some rows; with slope, its derivative as well.
-INLINE void activate(const BatchNorm &norm, long rows, const float *y, float *out, float *slope) {
-  int channels = norm.channels;
-  for_lanes(channels, [&](int c, int lanes) {
-    Vec a = load(&norm.a[c], lanes), shift = load(&norm.shift[c], lanes);
-    for (long i = c; i < rows * channels; i += channels) {
-      Silu s(a * load(y + i, lanes) + shift);
-      store(out + i, s.value, lanes);
-      if (slope) store(slope + i, s.slope, lanes);
-    }
-  });
-}
-
-// dy = a du + c1 y + c0 for some rows.
-INLINE void norm_gradient(const BatchNorm &norm, const BatchNormGradient &gradient, long rows, const float *y,
-                          const float *du, float *dy) {
-  int channels = norm.channels;
-  for_lanes(channels, [&](int c, int lanes) {
-    Vec a = load(&norm.a[c], lanes), c0 = load(&gradient.c0[c], lanes), c1 = load(&gradient.c1[c], lanes);
-    for (long i = c; i < rows * channels; i += channels)
-      store(dy + i, a * load(du + i, lanes) + c1 * load(y + i, lanes) + c0, lanes);
-  });
-}
-
 // x, three times (w gamma beta moving_mean moving_variance), constants(eps, kept)
 enum { X = 0, EXPAND = 1, DEPTHWISE = 6, PROJECT = 11, CONSTANTS = 16 };
 
@@ -198,11 +166,10 @@ OPERATOR(mvit_inverted_residual) {
   Packed w1 = transposed(in.floats(EXPAND), hidden, b.inputs);
   std::vector<Moments> moments1(num_threads, Moments(hidden));
   parallel(b.rows(), [&](int part, Range range) {
-    for (long r = range.begin; r < range.end; r += CHUNK) {
-      long rows = std::min<long>(CHUNK, range.end - r);
+    for_chunks(range, [&](long r, long rows) {
       multiply(rows, {x + r * b.inputs, b.inputs, b.inputs}, w1.data(), hidden, nullptr, y1 + r * hidden, hidden);
       moments1[part].add(rows, y1 + r * hidden);
-    }
+    });
   });
   BatchNorm norm1 = norm_at(in, EXPAND, hidden);
   of_batch(norm1, moments1, EXPAND, saved);
@@ -233,22 +200,24 @@ OPERATOR(mvit_inverted_residual) {
   std::vector<Moments> moments3(num_threads, Moments(outputs));
   parallel(b.out_rows(), [&](int part, Range range) {
     float *active = scratch.get(0, CHUNK * hidden);
-    for (long r = range.begin; r < range.end; r += CHUNK) {
-      long rows = std::min<long>(CHUNK, range.end - r);
+    for_chunks(range, [&](long r, long rows) {
       activate(norm2, rows, y2 + r * hidden, active, nullptr);
       multiply(rows, {active, hidden, hidden}, w3.data(), outputs, nullptr, y3 + r * outputs, outputs);
       moments3[part].add(rows, y3 + r * outputs);
-    }
+    });
   });
   BatchNorm norm3 = norm_at(in, PROJECT, outputs);
   of_batch(norm3, moments3, PROJECT, saved + 4 * hidden);
 
   parallel(b.out_rows(), [&](int, Range range) {
-    for_lanes(outputs, [&](int c, int lanes) {
-      for (long i = range.begin * outputs + c; i < range.end * outputs; i += outputs) {
-        Vec u = norm3.apply(load(y3 + i, lanes), c, lanes);
-        store(z + i, b.residual ? u + load(x + i, lanes) : u, lanes);
-      }
+    for_chunks(range, [&](long r, long rows) {
+      for_lanes(outputs, [&](int c, int lanes) {
+        Vec a = load(&norm3.a[c], lanes), shift = load(&norm3.shift[c], lanes);
+        for (long i = r * outputs + c; i < (r + rows) * outputs; i += outputs) {
+          Vec u = a * load(y3 + i, lanes) + shift;
+          store(z + i, b.residual ? u + load(x + i, lanes) : u, lanes);
+        }
+      });
     });
   });
 }
@@ -269,18 +238,9 @@ OPERATOR(mvit_inverted_residual_grad) {
   BatchNormGradient gradient1(hidden), gradient2(hidden), gradient3(outputs);
 
   parallel(b.out_rows(), [&](int part, Range range) {
-    for (long begin = range.begin; begin < range.end; begin += CHUNK) {
-      long end = std::min(range.end, begin + CHUNK);
-      for_lanes(outputs, [&](int c, int lanes) {
-        Vec s1{}, s2{}, mean = load(saved3 + c, lanes);
-        for (long i = begin * outputs + c; i < end * outputs; i += outputs) {
-          Vec du = load(dz + i, lanes);
-          s1 += du;
-          s2 += du * (load(y3 + i, lanes) - mean);
-        }
-        gradient3.add(part, c, lanes, s1, s2);
-      });
-    }
+    for_chunks(range, [&](long r, long rows) {
+      gradient3.add(part, rows, y3 + r * outputs, dz + r * outputs, saved3);
+    });
   });
   gradient3.finish((double)b.out_rows(), norm3, saved3, in.floats(24), in.floats(25));
 
@@ -291,24 +251,16 @@ OPERATOR(mvit_inverted_residual_grad) {
   parallel(b.out_rows(), [&](int part, Range range) {
     float *dy3 = scratch.get(0, CHUNK * outputs);
     float *active = scratch.get(1, CHUNK * hidden), *slope = scratch.get(2, CHUNK * hidden);
-    for (long r = range.begin; r < range.end; r += CHUNK) {
-      long rows = std::min<long>(CHUNK, range.end - r);
+    for_chunks(range, [&](long r, long rows) {
       norm_gradient(norm3, gradient3, rows, y3 + r * outputs, dz + r * outputs, dy3);
       activate(norm2, rows, y2 + r * hidden, active, slope);
       add_outer(rows, dy3, outputs, active, hidden, hidden, dw3.of(part));
       float *du = du2 + r * hidden;
       multiply(rows, {dy3, outputs, outputs}, w3.data(), hidden, nullptr, du, hidden);
-      for_lanes(hidden, [&](int c, int lanes) {
-        Vec s1{}, s2{}, mean = load(saved2 + c, lanes);
-        for (long i = c; i < rows * hidden; i += hidden) {
-          Vec d = load(du + i, lanes) * load(slope + i, lanes);
-          store(du + i, d, lanes);
-          s1 += d;
-          s2 += d * (load(y2 + r * hidden + i, lanes) - mean);
-        }
-        gradient2.add(part, c, lanes, s1, s2);
-      });
-    }
+      for_lanes((int)rows * hidden,
+                [&](int i, int lanes) { store(du + i, load(du + i, lanes) * load(slope + i, lanes), lanes); });
+      gradient2.add(part, rows, y2 + r * hidden, du, saved2);
+    });
   });
   std::copy_n(dw3.total(), (long)outputs * hidden, in.floats(23));
   gradient2.finish((double)b.out_rows(), norm2, saved2, in.floats(21), in.floats(22));
@@ -348,17 +300,7 @@ OPERATOR(mvit_inverted_residual_grad) {
                       [&](int c, int lanes, long i, Vec d) { finish(c, lanes, 0, i, d); });
       else
         depthwise_row_transposed(dy2.row(h), dy2.row(h + 1), b.width, hidden, taps.data(), num_rows == 2, finish);
-      for (long row = 0; row < num_rows; ++row)
-        for_lanes(hidden, [&](int c, int lanes) {
-          Vec s1{}, s2{}, mean = load(saved1 + c, lanes);
-          long begin = first + row * b.width * hidden;
-          for (long i = begin + c; i < begin + b.width * hidden; i += hidden) {
-            Vec d = load(du1 + i, lanes);
-            s1 += d;
-            s2 += d * (load(y1 + i, lanes) - mean);
-          }
-          gradient1.add(part, c, lanes, s1, s2);
-        });
+      gradient1.add(part, num_rows * b.width, y1 + first, du1 + first, saved1);
     }
   });
   const float *dw2 = dtaps.total();
@@ -371,8 +313,7 @@ OPERATOR(mvit_inverted_residual_grad) {
   Partials dw1((size_t)hidden * b.inputs);
   parallel(b.rows(), [&](int part, Range range) {
     float *dy1 = scratch.get(0, CHUNK * hidden);
-    for (long r = range.begin; r < range.end; r += CHUNK) {
-      long rows = std::min<long>(CHUNK, range.end - r);
+    for_chunks(range, [&](long r, long rows) {
       norm_gradient(norm1, gradient1, rows, y1 + r * hidden, du1 + r * hidden, dy1);
       add_outer(rows, dy1, hidden, x + r * b.inputs, b.inputs, b.inputs, dw1.of(part));
       float *out = dx + r * b.inputs;
@@ -381,7 +322,7 @@ OPERATOR(mvit_inverted_residual_grad) {
         for_lanes((int)rows * b.inputs, [&](int i, int lanes) {
           store(out + i, load(out + i, lanes) + load(dz + r * b.inputs + i, lanes), lanes);
         });
-    }
+    });
   });
   std::copy_n(dw1.total(), (long)hidden * b.inputs, in.floats(17));
 }

@@ -14,8 +14,6 @@
 
 namespace mvit {
 
-constexpr int CHUNK = 96;  // rows that pass through the caches together; a multiple of every tile's height
-
 // Columns are cut into panels of 1 to WIDEST vectors, as equal as possible: the next one's width.
 INLINE int panel_vectors(int left) {
   if (left <= WIDEST) return left;
@@ -58,6 +56,14 @@ struct Packed {
   }
   const float *data() const { return panels.data(); }
 };
+
+// The weights (outputs, inputs) of a 1x1 convolution or a dense layer: for x W^T, with each output scaled, and for dy W.
+inline Packed transposed(const float *w, int outputs, int inputs, const float *scale = nullptr) {
+  return Packed(inputs, outputs, [&](int i, int o) { return w[(long)o * inputs + i] * (scale ? scale[o] : 1.0f); });
+}
+inline Packed as_is(const float *w, int outputs, int inputs) {
+  return Packed(outputs, inputs, [&](int o, int i) { return w[(long)o * inputs + i]; });
+}
 
 // Rows of A: each is `pieces` runs of `length` floats, `piece_stride` apart. One run makes a matrix, three make the
 // 3x3 windows of a padded image.

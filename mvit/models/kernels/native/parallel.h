@@ -34,6 +34,15 @@ template <class Body> void parallel(long count, Body body) {
   for (int part = 0; part < parts; ++part) body(part, part_of(count, part, parts));
 }
 
+// Rows that pass through the caches together; a multiple of the height of every tile of a matrix product.
+constexpr int CHUNK = 96;
+
+// Calls body(begin, rows) for the chunks of a range of rows.
+template <class Body> void for_chunks(Range range, Body body) {
+  for (long begin = range.begin; begin < range.end; begin += CHUNK)
+    body(begin, std::min<long>(CHUNK, range.end - begin));
+}
+
 // Memory of one thread, aligned to cache lines, that grows to what was needed most. A slot holds one thing at a time.
 class Scratch {
  public:

@@ -43,11 +43,11 @@ OPERATOR(mvit_project) {
   int inputs = in.dim(1, 1), outputs = in.dim(1, 0);
   const float *x = in.floats(0), *w = in.floats(1);
   float *y = in.floats(2);
-  Packed weights(inputs, outputs, [&](int i, int o) { return w[(long)o * inputs + i]; });
+  Packed weights = transposed(w, outputs, inputs);
   parallel(in.rows(0), [&](int, Range range) {
-    for (long r = range.begin; r < range.end; r += CHUNK)
-      multiply(std::min<long>(CHUNK, range.end - r), {x + r * inputs, inputs, inputs}, weights.data(), outputs, nullptr,
-               y + r * outputs, outputs);
+    for_chunks(range, [&](long r, long rows) {
+      multiply(rows, {x + r * inputs, inputs, inputs}, weights.data(), outputs, nullptr, y + r * outputs, outputs);
+    });
   });
 }
 
@@ -56,14 +56,13 @@ OPERATOR(mvit_project_grad) {
   int inputs = in.dim(1, 1), outputs = in.dim(1, 0);
   const float *x = in.floats(0), *w = in.floats(1), *dy = in.floats(2);
   float *dx = in.floats(3);
-  Packed weights(outputs, inputs, [&](int o, int i) { return w[(long)o * inputs + i]; });
+  Packed weights = as_is(w, outputs, inputs);
   Partials dw((size_t)outputs * inputs);
   parallel(in.rows(0), [&](int part, Range range) {
-    for (long r = range.begin; r < range.end; r += CHUNK) {
-      long rows = std::min<long>(CHUNK, range.end - r);
+    for_chunks(range, [&](long r, long rows) {
       add_outer(rows, dy + r * outputs, outputs, x + r * inputs, inputs, inputs, dw.of(part));
       multiply(rows, {dy + r * outputs, outputs, outputs}, weights.data(), inputs, nullptr, dx + r * inputs, inputs);
-    }
+    });
   });
   std::copy_n(dw.total(), (long)outputs * inputs, in.floats(4));
 }

@@ -23,14 +23,15 @@ enum {
 };
 
 struct Layer {
+  bool training;  // with dropout
   long sequences;
   int tokens, features, hidden;
   LayerNorm norm1, norm2;
   Attention attention;
   DropoutMask dropout1, dropout2;
 
-  explicit Layer(const Arguments &in)
-      : sequences(in.dim(X, 0)), tokens(in.dim(X, 1)), features(in.dim(X, 2)), hidden(in.dim(FC1, 0)),
+  Layer(const Arguments &in, bool training)
+      : training(training), sequences(in.dim(X, 0)), tokens(in.dim(X, 1)), features(in.dim(X, 2)), hidden(in.dim(FC1, 0)),
         norm1{features, in.floats(GAMMA1), in.floats(BETA1), in.floats(CONSTANTS)[0]},
         norm2{features, in.floats(GAMMA2), in.floats(BETA2), in.floats(CONSTANTS)[0]},
         attention{tokens, features, in.ints(SALTS)[5]}, dropout1(mask(in, 0)), dropout2(mask(in, 2)) {}
@@ -48,7 +49,8 @@ struct Layer {
  private:
   DropoutMask mask(const Arguments &in, int salt) const {
     const int32_t *salts = in.ints(SALTS);
-    return DropoutMask(in.ints(KEY)[0], salts + salt, salts[4], in.floats(CONSTANTS)[1], (long)tokens * features);
+    long columns = training ? (long)tokens * features : 0;
+    return DropoutMask(in.ints(KEY)[0], salts + salt, salts[4], in.floats(CONSTANTS)[1], columns);
   }
 };
 
@@ -98,7 +100,7 @@ struct DenseGradient {
 };
 
 void forward(const Arguments &in, bool training) {
-  Layer layer(in);
+  Layer layer(in, training);
   int features = layer.features, hidden = layer.hidden;
   Dense to_qkv(in, {QUERY, KEYS, VALUE}, features, features), out(in, {OUT}, features, features);
   Dense fc1(in, {FC1}, features, hidden), fc2(in, {FC2}, hidden, features);
@@ -117,15 +119,13 @@ void forward(const Arguments &in, bool training) {
         return training ? in.floats(NUM_INPUTS + output) + first * columns : scratch.get(slot, rows * columns);
       };
       float *qkv = kept(5, 1, 3 * features, group_rows, begin), *o = kept(6, 2, features, group_rows, begin);
-      for (long r = begin; r < end; r += CHUNK) {
-        long rows = std::min<long>(CHUNK, end - r);
+      for_chunks({begin, end}, [&](long r, long rows) {
         layer.norm1.forward(rows, x + r * features, norm, mean, rstd);
         to_qkv(rows, norm, qkv + (r - begin) * 3 * features);
-      }
+      });
       for (long i = 0; i < sequences; ++i)
         layer.attention.forward(qkv + i * layer.tokens * 3 * features, o + i * layer.tokens * features);
-      for (long r = begin; r < end; r += CHUNK) {
-        long rows = std::min<long>(CHUNK, end - r);
+      for_chunks({begin, end}, [&](long r, long rows) {
         float *x2 = kept(7, 3, features, CHUNK, r), *u = kept(18, 4, hidden, CHUNK, r);
         auto add = [&](const DropoutMask &mask, const float *residual, float *to) {
           if (training)
@@ -142,7 +142,7 @@ void forward(const Arguments &in, bool training) {
         for_lanes((int)rows * hidden, [&](int i, int lanes) { store(active + i, silu(load(u + i, lanes)), lanes); });
         fc2(rows, active, branch);
         add(layer.dropout2, x2, y + r * features);
-      }
+      });
     }
   });
 }
@@ -157,7 +157,7 @@ OPERATOR(mvit_transformer_layer_eval) { forward(in, false); }
 
 // the inputs, qkv o x2 u dy -> dx, the gradient of each input from GAMMA1 on
 OPERATOR(mvit_transformer_layer_grad) {
-  Layer layer(in);
+  Layer layer(in, true);
   int features = layer.features, hidden = layer.hidden;
   const float *x = in.floats(X), *qkv = in.floats(NUM_INPUTS), *o = in.floats(NUM_INPUTS + 1);
   const float *x2 = in.floats(NUM_INPUTS + 2), *u = in.floats(NUM_INPUTS + 3), *dy = in.floats(NUM_INPUTS + 4);
@@ -178,8 +178,7 @@ OPERATOR(mvit_transformer_layer_grad) {
     for (long s = range.begin; s < range.end; s += layer.group()) {
       long sequences = std::min(layer.group(), range.end - s);
       long begin = s * layer.tokens, end = (s + sequences) * layer.tokens;
-      for (long r = begin; r < end; r += CHUNK) {
-        long rows = std::min<long>(CHUNK, end - r);
+      for_chunks({begin, end}, [&](long r, long rows) {
         float *dx2_here = dx2 + (r - begin) * features;
         layer.norm2.forward(rows, x2 + r * features, norm, mean, rstd);
         for_lanes((int)rows * hidden, [&](int i, int lanes) {
@@ -196,19 +195,18 @@ OPERATOR(mvit_transformer_layer_grad) {
                              dgamma2 + features);
         layer.drop(layer.dropout1, r, rows, dx2_here, nullptr, branch);
         out(part, rows, o + r * features, branch, d_o + (r - begin) * features);
-      }
+      });
       for (long i = 0; i < sequences; ++i) {
         long first = i * layer.tokens;
         layer.attention.backward(qkv + (begin + first) * 3 * features, o + (begin + first) * features,
                                  d_o + first * features, dqkv + first * 3 * features);
       }
-      for (long r = begin; r < end; r += CHUNK) {
-        long rows = std::min<long>(CHUNK, end - r);
+      for_chunks({begin, end}, [&](long r, long rows) {
         layer.norm1.forward(rows, x + r * features, norm, mean, rstd);
         to_qkv(part, rows, norm, dqkv + (r - begin) * 3 * features, dnorm);
         layer.norm1.backward(rows, x + r * features, mean, rstd, dnorm, dx2 + (r - begin) * features,
                              dx + r * features, dgamma1, dgamma1 + features);
-      }
+      });
     }
   });
 

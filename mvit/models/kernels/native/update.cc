@@ -48,11 +48,6 @@ class Update {
     float limit = constants[CLIP_NORM];  // infinite without clipping
     if (std::isfinite(limit) && !(norm + 1e-6f <= limit)) factor_ *= limit / (norm + 1e-6f);
   }
-  // The output: the norm, and 1 now that the parameters have moved.
-  void report() const {
-    in_.floats(in_.count - 1)[0] = norm;
-    in_.floats(in_.count - 1)[1] = 1.0f;
-  }
   Tensor tensor(int i, int moments) const {
     float *moment[2] = {};
     for (int j = 0; j < moments; ++j) moment[j] = in_.floats(PARAMETERS + (1 + j) * count + i);
@@ -92,7 +87,7 @@ class Update {
     return (float)std::sqrt(total);
   }
 
-  const Arguments in_;
+  const Arguments &in_;
   std::vector<long> offsets_;
   float factor_, clip_value_;
 };
@@ -110,16 +105,17 @@ OPERATOR(mvit_flatten) {
   for (int i = 0; i + 1 < in.count; ++i) out = std::copy_n(in.floats(i), in.size(i), out);
 }
 
-// momentum (), n averages, n values -> 1. The averages move in place: average += momentum (value - average). An operator
-// of its own, because it must read what the update left, whose writing MindSpore does not see.
+// momentum (), norm (), n averages, n values -> 1. The averages move in place: average += momentum (value - average). An
+// operator of its own, because MindSpore does not see the writing of what it reads; the norm, which the update returns,
+// makes it come after.
 OPERATOR(mvit_average) {
   float momentum = in.floats(0)[0];
-  int count = (in.count - 2) / 2;
+  int count = (in.count - 3) / 2;
   parallel(count, [&](int, Range range) {
     for (int index = (int)range.begin; index < range.end; ++index) {
-      float *average = in.floats(1 + index);
-      const float *value = in.floats(1 + count + index);
-      for_range(0, in.size(1 + index), [&](long i, int lanes) {
+      float *average = in.floats(2 + index);
+      const float *value = in.floats(2 + count + index);
+      for_range(0, in.size(2 + index), [&](long i, int lanes) {
         Vec old = load(average + i, lanes);
         store(average + i, old + momentum * (load(value + i, lanes) - old), lanes);
       });
@@ -128,7 +124,7 @@ OPERATOR(mvit_average) {
   *in.floats(in.count - 1) = 1.0f;
 }
 
-// OWN: beta1, beta2, epsilon -> norm, 1
+// OWN: beta1, beta2, epsilon -> norm
 OPERATOR(mvit_adamw) {
   Update update(in);
   float beta1 = update.own[0], beta2 = update.own[1], eps = update.own[2];
@@ -146,10 +142,10 @@ OPERATOR(mvit_adamw) {
       store(of.weight + i, load(of.weight + i, lanes) * keep - of.rate * step, lanes);
     });
   });
-  update.report();
+  *in.floats(in.count - 1) = update.norm;
 }
 
-// OWN: momentum, whether Nesterov's -> norm, 1
+// OWN: momentum, whether Nesterov's -> norm
 OPERATOR(mvit_sgd) {
   Update update(in);
   float momentum = update.own[0];
@@ -163,10 +159,10 @@ OPERATOR(mvit_sgd) {
       store(of.weight + i, w - of.rate * (nesterov ? g + momentum * u : u), lanes);
     });
   });
-  update.report();
+  *in.floats(in.count - 1) = update.norm;
 }
 
-// OWN: beta1, beta2 -> norm, 1
+// OWN: beta1, beta2 -> norm
 OPERATOR(mvit_lion) {
   Update update(in);
   float beta1 = update.own[0], beta2 = update.own[1];
@@ -180,10 +176,10 @@ OPERATOR(mvit_lion) {
       store(of.weight + i, w - of.rate * (sign + decay * w), lanes);
     });
   });
-  update.report();
+  *in.floats(in.count - 1) = update.norm;
 }
 
-// OWN: beta1, beta2, epsilon -> norm, 1. A thread takes whole parameters: their norms decide about the rate.
+// OWN: beta1, beta2, epsilon -> norm. A thread takes whole parameters: their norms decide about the rate.
 OPERATOR(mvit_lamb) {
   Update update(in);
   float beta1 = update.own[0], beta2 = update.own[1], eps = update.own[2];
@@ -212,7 +208,7 @@ OPERATOR(mvit_lamb) {
       });
     }
   });
-  update.report();
+  *in.floats(in.count - 1) = update.norm;
 }
 
 }  // namespace mvit

@@ -48,7 +48,7 @@ def host_rules(host: Host) -> list[Rule]:
 
 def kernels_unavailable(reason: str) -> Problem:
     """The refusal of fused kernels that this machine does not have."""
-    return Problem("model.kernels", "fused", f"are not available: {reason}", "use model.kernels=auto")
+    return Problem("model.kernels", "fused", f"is not available: {reason}", "use model.kernels=auto")
 
 
 def _checkpoint(key: str, section: Task | Init) -> Iterator[Problem]:

@@ -181,7 +181,7 @@ _SECRET = re.compile(r"://[^\s]*@|[?&][\w-]*(password|passwd|token|secret|key)="
 def _kernels(model: ModelConfig, topology: Topology, precision: Precision) -> Iterator[Problem]:
     if model.kernels == "fused" and (topology.kind != "cpu" or precision.kind != "fp32"):
         wrong = f"topology is {topology.kind}" if topology.kind != "cpu" else f"precision is {precision.kind}"
-        rule = f"are for a CPU in fp32, and {wrong}"
+        rule = f"is for a CPU in fp32, and {wrong}"
         yield Problem("model.kernels", "fused", rule, "use model.kernels=auto")
 
 

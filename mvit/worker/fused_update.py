@@ -44,7 +44,10 @@ class FusedUpdate(nn.Cell):
         clip_value: float | None,
     ) -> None:
         super().__init__(auto_prefix=False)
-        self.parameters, self.moments = optimizer.parameters, optimizer.moments
+        # One flat tuple: what a cell holds in nested ones, a graph from the compile cache does not find again.
+        self.tensors = ms.ParameterTuple(
+            [tensor for part in (optimizer.parameters, *optimizer.moments) for tensor in part]
+        )
         self.step = optimizer.rates.step
         self.distributed = distributed
         if distributed:
@@ -63,10 +66,7 @@ class FusedUpdate(nn.Cell):
             loss_sum = ops.reshape(ops.slice(flat, (0,), (1,)), ())
         t = self.step + 1.0
         ops.assign(self.step, t)
-        tensors = self.parameters
-        for moment in self.moments:
-            tensors = tensors + moment
-        norm = self.update(flat, lr, decay, t, self.constants, self.factors, self.decays, *tensors)
+        norm = self.update(flat, lr, decay, t, self.constants, self.factors, self.decays, *self.tensors)
         return loss_sum, ops.reshape(norm, ()), ops.ones((), ms.float32)
 
 

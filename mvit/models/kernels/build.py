@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from mvit.caches import cache_folders
 from mvit.files import file_digest, lock, write_bytes
 
 NATIVE = Path(__file__).parent / "native"
@@ -90,7 +91,7 @@ def library(isa: Isa, *, before_build: Callable[[], None] = lambda: None) -> Pat
     compiler = _compiler()
     version = _version(compiler) if compiler else "*"
     refused = ""
-    for folder in _caches():
+    for folder in cache_folders("kernels"):
         try:
             if compiler is None:
                 if whole := [path for path in sorted(folder.glob(_name(isa, version))) if _is_whole(path)]:
@@ -141,21 +142,6 @@ def _name(isa: Isa, compiler: str) -> str:
 def _version(compiler: str) -> str:
     """Digest of what the compiler says it is."""
     return hashlib.sha256(_run([compiler, "--version"]).encode()).hexdigest()[:8]
-
-
-def _caches() -> Iterator[Path]:
-    """Where libraries are kept: the user's cache, or else a folder of this user below the temporary one."""
-    with suppress(RuntimeError):  # no home
-        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        if base.is_absolute():
-            yield base / "mvit" / "kernels"
-    with suppress(OSError):  # also where there is no temporary folder that can be written
-        private = Path(tempfile.gettempdir()) / f"mvit-kernels-{os.getuid()}"
-        private.mkdir(mode=0o700, exist_ok=True)
-        facts = private.lstat()
-        # Code is loaded from there: nobody else may have made it.
-        if private.is_dir() and not private.is_symlink() and facts.st_uid == os.getuid() and not facts.st_mode & 0o022:
-            yield private
 
 
 def _is_whole(path: Path) -> bool:

@@ -431,6 +431,9 @@ class CpuTopology(Frozen):
     onednn_max_isa: Literal["AVX2", "default"] = Field(
         description="Instruction set that oneDNN may use; AVX2 avoids its slow reference loops for convolutions."
     )
+    compile_cache: bool = Field(
+        description="Keep compiled graphs, and load those that an equal run compiled; see `python -m mvit cache`."
+    )
 
 
 class AscendTopology(Frozen):

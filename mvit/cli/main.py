@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mvit.cli import docs, pack, resume, run, sync, synthetic, ui, weights
+from mvit.cli import cache, docs, pack, resume, run, sync, synthetic, ui, weights
 
-COMMANDS = (run, resume, sync, ui, weights, pack, synthetic, docs)
+COMMANDS = (run, resume, sync, ui, cache, weights, pack, synthetic, docs)
 EPILOG = """\
 To start: `python launch.py` trains on handwritten digits in about two minutes,
 `python -m mvit ui` shows the runs. `python launch.py --help` lists what a run

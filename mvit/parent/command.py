@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mvit.compile_cache.store import STORE_VARIABLE
 from mvit.config import (
     AscendTopology,
     CpuTopology,
@@ -34,17 +35,28 @@ class Command:
     slot: Slot = field(default_factory=Slot)
 
 
-def make_command(run: Run, *, host: Host, slot: Slot, port: int, attempt: int, kernels: Path | None = None) -> Command:
+def make_command(
+    run: Run,
+    *,
+    host: Host,
+    slot: Slot,
+    port: int,
+    attempt: int,
+    kernels: Path | None = None,
+    graphs: Path | None = None,
+) -> Command:
     """The command of an attempt of a run, counted from 1; `port` is for msrun's scheduler.
 
-    `kernels` is the library that the workers load: theirs to use, not to look for.
+    `kernels` is the library that the workers load, and `graphs` the store of compiled ones: theirs to use, not to look
+    for.
     """
     topology, logs = run.config.topology, run.folder.attempt_logs(attempt)
     join_s = run.config.limits.join_s
     return Command(
         argv=_argv(topology, host=host, slot=slot, port=port, folder=run.folder.path, logs=logs, join_s=join_s),
         env={
-            **_environment(topology, host=host, logs=logs),
+            **worker_environment(topology, host=host, logs=logs),
+            **({STORE_VARIABLE: str(graphs)} if graphs else {}),
             **({KERNELS_VARIABLE: str(kernels)} if kernels else {}),
             **slot.environment(),
         },
@@ -68,7 +80,7 @@ def _argv(
     """The command line of this node.
 
     World size 1 needs no msrun. msrun looks up the word `python` on PATH, whose first entry is this interpreter's
-    folder (see `_environment`).
+    folder (see `worker_environment`).
     """
     world = world_size(topology)
     if world == 1:
@@ -92,7 +104,8 @@ def _argv(
     )
 
 
-def _environment(topology: CpuTopology | AscendTopology, *, host: Host, logs: Path) -> dict[str, str]:
+def worker_environment(topology: CpuTopology | AscendTopology, *, host: Host, logs: Path) -> dict[str, str]:
+    """What every worker of the topology gets on this host."""
     environment = {
         "PATH": os.pathsep.join((str(Path(host.python).parent), host.path)),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(CHECKOUT), host.pythonpath))),  # holds CANN's own

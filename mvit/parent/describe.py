@@ -43,9 +43,10 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
         )
         yield "peak rate", f"{plan.peak_lr:g}"
     yield "evaluation", f"{plan.eval_steps} steps x {config.eval_batch_size} per device"
+    verb = "is in the compile cache, loads" if past.cached else "compiles"
     for graph in plan.graphs:
         shape = "x".join(map(str, graph.images)) + ", " if graph.images else ""
-        yield "graph", f"{graph.name}: {shape}compiles in {past.compile_time(graph.name)}"
+        yield "graph", f"{graph.name}: {shape}{verb} in {past.compile_time(graph.name)}"
     yield "time", past.run_time()
 
 

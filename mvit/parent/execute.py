@@ -12,6 +12,7 @@ from typing import Protocol
 
 from mvit.parent import supervise
 from mvit.parent.command import make_command
+from mvit.parent.graphs import store_of
 from mvit.parent.host import free_port, is_free, this_host
 from mvit.parent.kernels import library_of
 from mvit.parent.slot import Slot, bound, must_fit
@@ -89,6 +90,7 @@ def _attempts(
     if run.plan.cores is not None and host.cpu_count < run.plan.cores:
         cores = f"{host.cpu_count} cores here, {run.plan.cores} in the plan"
         observer.complain(f"{cores}: the result will not be bit-identical")
+    graphs = store_of(run.config.topology)
     ports = restarts = 0
     attempt = 1 + max((_number(path) for path in folder.logs.glob("attempt-*")), default=0)
 
@@ -100,7 +102,7 @@ def _attempts(
 
     while True:
         port = slot.port if slot.port and is_free(slot.port) else free_port()
-        command = make_command(run, host=host, slot=slot, port=port, attempt=attempt, kernels=kernels)
+        command = make_command(run, host=host, slot=slot, port=port, attempt=attempt, kernels=kernels, graphs=graphs)
         outcome = supervise.run(command, folder, limits=run.config.limits, watch=watch, stop=stop)
         failure = outcome.failure
         if stop or failure is None:

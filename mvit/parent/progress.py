@@ -108,13 +108,16 @@ class ProgressView:
         self.latest.update(metrics)
         match entry.get("event"):
             case "compiled":
-                say(f"  compiled {entry['graph']} in {entry['seconds']:.1f} s")
+                verb = "loaded" if entry["cached"] else "compiled"
+                say(f"  {verb} {entry['graph']} in {entry['seconds']:.1f} s")
             case "resumed":
                 say(f"  resumed after step {entry['step']}")
                 for line in entry["damaged"]:
                     say(f"  skipped: {line}")
             case "checkpoint_failed":
                 complain([f"the checkpoint of step {entry['step']} was not written: {entry['reason']}"])
+            case "compile_cache_failed":
+                complain([f"the compile cache {entry['reason']}"])
             case "not_written":
                 complain([f"{entry['file']} was not written: {entry['reason']}"])
             case "initialised":

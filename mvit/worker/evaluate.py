@@ -24,14 +24,14 @@ from mvit.worker.session import Session, open_session
 
 def evaluate(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     """Evaluate the checkpoint that the task names. Rank 0 writes journal, confusion.json and result.json."""
-    config, plan = run.config, run.plan
+    config = run.config
     assert isinstance(config.task, EvaluateTask)
     session = open_session(run, rank=rank, heartbeat=heartbeat)
     weights = session.load(config.task)
-    step = EvaluateStep(session.net, normalise=session.normalise, num_classes=plan.num_classes)
+    step = EvaluateStep(session.net, normalise=session.normalise, num_classes=run.plan.num_classes)
 
     heartbeat.stage(Stage.COMPILE)
-    compiled = dict(compile_graphs(plan.graphs, evaluate=step))
+    compiled = compile_graphs(session, evaluate=step)
 
     heartbeat.stage(Stage.EVALUATE)
     evaluation = evaluate_network(session, step)
@@ -39,7 +39,7 @@ def evaluate(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     if rank > 0:
         return
     must_be_finite(evaluation.metrics(), step=0)
-    metrics = {**evaluation.metrics(), "perf/compile_eval_s": compiled["evaluate"]}
+    metrics = {**evaluation.metrics(), **compiled.metrics()}
     metrics["perf/peak_rss_mb"] = device.peak_rss_mb()
     session.journal.metrics(metrics, step=0, epoch=0)
     write_confusion(session, evaluation)
@@ -47,7 +47,7 @@ def evaluate(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     result = EvaluateResult(
         task="evaluate",
         metrics=metrics,
-        graphs=compiled,
+        graphs=compiled.seconds,
         correct1=evaluation.correct1,
         correct5=evaluation.correct5,
         count=evaluation.count,

@@ -27,6 +27,7 @@ class RunStep:
 
     def planned(self, graph: GraphPlan) -> tuple[nn.Cell, tuple[ms.Tensor, ...]]:
         """The cell of a planned graph, and inputs of its shapes."""
+        self.cells[0].set_train(True)
         rates = (ms.Tensor(0.0, ms.float32), ms.Tensor(0.0, ms.float32))
         if graph.images is None:
             return self.apply, rates

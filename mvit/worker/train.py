@@ -47,10 +47,8 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
 
     # --- compile
     heartbeat.stage(Stage.COMPILE)
-    compiled = _compile(session, cells)
-    compile_eval_s = compiled["evaluate"]
-    times = {"perf/compile_s": sum(compiled.values()) - compile_eval_s, "perf/compile_eval_s": compile_eval_s}
-    journal.metrics(times, step=0, epoch=0)
+    compiled = compile_graphs(session, train=cells.step, evaluate=cells.evaluate_step)
+    journal.metrics(compiled.metrics(), step=0, epoch=0)
 
     # --- train
     heartbeat.stage(Stage.STEP)
@@ -127,10 +125,10 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     loader.close()
     journal.close()
     if rank == 0:
-        metrics = {**at.final, **times, "perf/first_step_s": at.first_step_s, "train/loss": window.last}
+        metrics = {**at.final, **compiled.metrics(), "perf/first_step_s": at.first_step_s, "train/loss": window.last}
         write_result(
             run.folder,
-            TrainResult(task="train", steps=at.step, metrics=metrics, graphs=compiled, compiled=num_compiled),
+            TrainResult(task="train", steps=at.step, metrics=metrics, graphs=compiled.seconds, compiled=num_compiled),
         )
 
 
@@ -147,15 +145,6 @@ def _restore(session: Session, cells: TrainCells, newest: checkpoint.Loaded) -> 
     checkpoint.restore(cells.stateful, newest.tensors, rank=session.rank, source=source)
     session.journal.event("resumed", step=newest.sidecar.progress.step, damaged=list(newest.damaged))
     return newest.sidecar.progress
-
-
-def _compile(session: Session, cells: TrainCells) -> dict[str, float]:
-    """Compile every graph of the plan; seconds by the graph's name."""
-    compiled: dict[str, float] = {}
-    for name, seconds in compile_graphs(session.run.plan.graphs, train=cells.step, evaluate=cells.evaluate_step):
-        compiled[name] = seconds
-        session.journal.event("compiled", graph=name, seconds=seconds)
-    return compiled
 
 
 def _open_writer(session: Session, recipe: TrainConfig) -> Writer:

@@ -22,6 +22,7 @@ from mvit.models.spec import groups, parameter_shapes
 from mvit.parent import execute, launch
 from mvit.parent.command import make_command
 from mvit.parent.freeze import Surveys
+from mvit.parent.graphs import store_of
 from mvit.parent.host import CHECKOUT, Host
 from mvit.parent.plan import make_plan
 from mvit.parent.report.row import result_row
@@ -84,7 +85,8 @@ def _plan(subject: Subject) -> str:
 
 
 def _command(subject: Subject) -> object:
-    command = make_command(subject.run, host=HOST, slot=Slot(), port=20000, attempt=1)
+    graphs = store_of(subject.run.config.topology)
+    command = make_command(subject.run, host=HOST, slot=Slot(), port=20000, attempt=1, graphs=graphs)
     return command.argv, command.env
 
 

@@ -40,10 +40,10 @@ def planned(configured):
 
 @pytest.fixture
 def commanded(configured):
-    def make(*overrides, host=HOST, slot=SLOT):
+    def make(*overrides, host=HOST, slot=SLOT, graphs=None):
         config = configured(*overrides)
         run = Run(RunDir(FOLDER), config, make_plan(config, host=host, facts=dataset.survey(config.data).facts))
-        return make_command(run, host=host, slot=slot, port=23456, attempt=1)
+        return make_command(run, host=host, slot=slot, port=23456, attempt=1, graphs=graphs)
 
     return make
 
@@ -104,6 +104,7 @@ def test_the_environment_of_a_worker_is_exact(commanded):
         "MS_EXCEPTION_DISPLAY_LEVEL": "1",
         "MS_OM_PATH": "/runs/x/logs/attempt-1",
     }
+    assert commanded("topology=cpu_2", graphs=Path("/cache/graphs")).env["MVIT_GRAPHS"] == "/cache/graphs"
     assert commanded("topology=cpu_2").env == {**common, "OMP_WAIT_POLICY": "passive", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     assert commanded("topology=ascend_8").env == common
 

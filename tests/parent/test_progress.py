@@ -190,7 +190,7 @@ def test_without_a_terminal_there_are_plain_lines(monkeypatch, run, journal):
 def test_events_and_evaluations_are_lines_of_their_own(monkeypatch, run, journal, capsys):
     screen = Screen(monkeypatch, is_terminal=False)
     view = ProgressView(run, past=None)
-    journal.event("compiled", graph="train", seconds=9.04)
+    journal.event("compiled", graph="train", seconds=9.04, cached=False)
     journal.event("resumed", step=40, damaged=["step-00000044 is damaged"])
     journal.event("checkpoint_failed", step=41, reason="No space left on device")
     journal.metrics({"train/loss": 0.25}, step=44, epoch=1)

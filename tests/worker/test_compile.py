@@ -1,7 +1,11 @@
-"""Graphs are compiled for what runs: no step compiles another one."""
+"""Graphs are compiled for what runs: no step compiles another one, and a check leaves everything as it was."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
+from mvit.compile_cache.store import STORE_VARIABLE
 from mvit.plan import GraphPlan
 from tests.worker.test_step import BATCH, SIDE, make_batches, make_step, run_step
 
@@ -15,27 +19,73 @@ def graphs(accumulation):
     return [GraphPlan(name="accumulate", images=images), GraphPlan(name="update", images=None)]
 
 
+class Events(list):
+    def event(self, event, **fields):
+        self.append((event, fields))
+
+
+@pytest.fixture
+def session(monkeypatch):
+    monkeypatch.delenv(STORE_VARIABLE, raising=False)
+
+    def make(planned):
+        return SimpleNamespace(run=SimpleNamespace(plan=SimpleNamespace(graphs=planned)), journal=Events())
+
+    return make
+
+
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_step_runs_the_graphs_that_were_compiled_for_it(mindspore, accumulation):
+def test_a_step_runs_the_graphs_that_were_compiled_for_it(mindspore, session, accumulation):
     from mvit.worker.compile import compile_graphs
     from mvit.worker.evaluate import EvaluateStep
 
     step, net = make_step(mindspore, accumulation=accumulation)
     evaluate = EvaluateStep(net, normalise=step.cells[0].gradients.normalise, num_classes=5)
     planned = [*graphs(accumulation), GraphPlan(name="evaluate", images=(BATCH, SIDE, SIDE, 3))]
-    seconds = dict(compile_graphs(planned, train=step, evaluate=evaluate))
-    assert list(seconds) == [graph.name for graph in planned]
-    assert all(value > 0 for value in seconds.values())
+    made = session(planned)
+    compiled = compile_graphs(made, train=step, evaluate=evaluate)
+    assert [fields["graph"] for _, fields in made.journal] == list(compiled.seconds) == [g.name for g in planned]
+    assert all(value > 0 for value in compiled.seconds.values())
+    assert compiled.metrics()["perf/compile_cached"] == 0.0
     assert step.compiled() == accumulation
     run_step(step, make_batches(2), accumulation=accumulation)
     assert step.compiled() == accumulation
 
 
-def test_a_graph_that_the_task_does_not_run_is_a_defect_of_the_plan(mindspore):
+def test_a_graph_that_the_task_does_not_run_is_a_defect_of_the_plan(mindspore, session):
     from mvit.worker.compile import compile_graphs
     from mvit.worker.evaluate import EvaluateStep
 
     step, net = make_step(mindspore)
     evaluate = EvaluateStep(net, normalise=step.cells[0].gradients.normalise, num_classes=5)
     with pytest.raises(AssertionError, match="does not run: train"):
-        dict(compile_graphs(graphs(1), evaluate=evaluate))
+        compile_graphs(session(graphs(1)), evaluate=evaluate)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_check_tells_graphs_apart_and_leaves_everything_as_it_was(mindspore, accumulation):
+    from mvit.worker.compile import Graphs
+    from mvit.worker.evaluate import EvaluateStep
+
+    def check(**options):
+        step, net = make_step(mindspore, accumulation=accumulation, **options)
+        evaluate = EvaluateStep(net, normalise=step.cells[0].gradients.normalise, num_classes=5)
+        made = Graphs(
+            [*graphs(accumulation), GraphPlan(name="evaluate", images=(BATCH, SIDE, SIDE, 3))], evaluate, step
+        )
+        parameters = {p.name: p for cell in step.cells for p in cell.get_parameters()}
+        before = {name: p.asnumpy().copy() for name, p in parameters.items()}
+        made.compile(lambda *_: None)
+        first, second = made.check(), made.check()
+        made.forget()
+        made.compile(lambda *_: None)
+        assert first == second == made.check()
+        assert step.compiled() == accumulation
+        assert len(before) > 4
+        for name, parameter in parameters.items():
+            np.testing.assert_array_equal(parameter.asnumpy(), before[name], err_msg=name)
+        return first
+
+    assert check() == check()
+    assert check() != check(clip_norm=0.01)
+    assert check() != check(ema_momentum=0.1)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from mvit.config import RunConfig, TrainRun
 from mvit.errors import RunDirError
+from mvit.parent.command import worker_environment
+from mvit.parent.graphs import are_stored
+from mvit.parent.host import this_host
 from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import read_run
 from mvit.rundir.paths import RunDir
@@ -26,13 +29,15 @@ class PastRuns:
     trains: bool
     steps: int
     results: tuple[Result, ...]
+    cached: bool = False
+    """Whether the graphs of the plan are in the compile cache: they are then loaded, as in those runs that did."""
 
     def run_time(self) -> str:
         """Time of the whole run, in words."""
         if not self.trains:
             return "not estimated for this task"
         seconds = [
-            self.steps * past.metrics["perf/step_ms"] / 1e3 + sum(past.graphs.values())
+            self.steps * past.metrics["perf/step_ms"] / 1e3 + (self.compile_all_s(past.graphs) or 0.0)
             for past in self.results
             if "perf/step_ms" in past.metrics
         ]
@@ -42,7 +47,7 @@ class PastRuns:
 
     def compile_s(self, graph: str) -> float | None:
         """Median seconds that the graph took to compile; None if no past run compiled it."""
-        seconds = [past.graphs[graph] for past in self.results if graph in past.graphs]
+        seconds = self._compiled_in(graph)
         return statistics.median(seconds) if seconds else None
 
     def compile_all_s(self, graphs: Iterable[str]) -> float | None:
@@ -53,8 +58,17 @@ class PastRuns:
 
     def compile_time(self, graph: str) -> str:
         """Time of one graph's compilation, in words."""
-        seconds = [past.graphs[graph] for past in self.results if graph in past.graphs]
-        return f"about {statistics.median(seconds):.0f} s ({_from(seconds)})" if seconds else "an unknown time"
+        seconds = self._compiled_in(graph)
+        return f"about {_rounded(statistics.median(seconds))} s ({_from(seconds)})" if seconds else "an unknown time"
+
+    def _compiled_in(self, graph: str) -> list[float]:
+        """Seconds that the graph took in past runs which compiled it, or loaded it, as this one will."""
+        alike = [past for past in self.results if bool(past.metrics.get("perf/compile_cached")) == self.cached]
+        return [past.graphs[graph] for past in alike if graph in past.graphs]
+
+
+def _rounded(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds < 2 else f"{seconds:.0f}"
 
 
 def _from(seconds: list[float]) -> str:
@@ -70,7 +84,9 @@ def past_runs(config: RunConfig, plan: LaunchPlan, runs: Path) -> PastRuns:
             past = read_run(RunDir(file.parent))
             if _compiles_alike(past.plan, plan) and _alike(past.config, config) and (r := read_result(past.folder)):
                 results.append(r)
-    return PastRuns(trains=config.task.kind == "train", steps=plan.last_step, results=tuple(results))
+    environment = worker_environment(config.topology, host=this_host(), logs=runs)
+    cached = are_stored(config, plan, environment=environment)
+    return PastRuns(trains=config.task.kind == "train", steps=plan.last_step, results=tuple(results), cached=cached)
 
 
 def _compiles_alike(one: LaunchPlan, other: LaunchPlan) -> bool:

@@ -23,6 +23,7 @@ def result_row(run: Run, result: Result) -> dict[str, str]:
     batches = [bucket.per_device_batch_size for bucket in plan.buckets] if trains else [config.eval_batch_size]
     global_batches = [bucket.global_batch_size for bucket in plan.buckets] if trains else [batches[0] * plan.world_size]
     sizes = [bucket.image_size for bucket in plan.buckets] if trains else [config.data.image_size]
+    cached = " (cached)" if metrics.get("perf/compile_cached") else ""
     better = metrics.get("val/ema_acc1", -1.0) > metrics.get("val/acc1", -1.0)
     accuracy = "val/ema_acc" if better else "val/acc"
     ema = better or (isinstance(result, EvaluateResult) and result.weights == "ema")
@@ -34,7 +35,7 @@ def result_row(run: Run, result: Result) -> dict[str, str]:
         "batch size": "/".join(map(str, batches)),
         "resolution": "/".join(f"{size}x{size}" for size in sizes),
         "jit level": plan.jit_level or "-",
-        "graph compile": number("perf/compile_s" if "perf/compile_s" in metrics else "perf/compile_eval_s", "{:.1f}s"),
+        "graph compile": number("perf/compile_s" if trains else "perf/compile_eval_s", "{:.1f}s" + cached),
         "ms/step": number("perf/step_ms", "{:.2f}"),
         "img/s": number("perf/images_per_s", "{:.2f}"),
         "acc@top1": number(f"{accuracy}1", "{:.2f}"),

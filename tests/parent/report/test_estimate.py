@@ -15,17 +15,23 @@ from mvit.rundir.paths import create_run_dir
 from mvit.rundir.result import TrainResult, write_result
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_stored(monkeypatch):
+    monkeypatch.setattr(estimate, "are_stored", lambda *_, **__: False)
+
+
 @pytest.fixture
 def finish(configured, tmp_path):
     """Makes a finished run whose graphs took so many seconds, so many hours ago."""
 
-    def make(place, *overrides, seconds, hours=0):
+    def make(place, *overrides, seconds, hours=0, cached=None):
         config = configured(*overrides)
         plan = make_plan(config, host=this_host(), facts=dataset.survey(config.data).facts)
         run = Run(create_run_dir(tmp_path / "runs" / place), config, plan)
         write_run(run)
         graphs = {"train": 3.0 * seconds, "evaluate": seconds}
-        write_result(run.folder, TrainResult(task="train", steps=1, metrics={}, graphs=graphs, compiled=1))
+        metrics = {} if cached is None else {"perf/compile_cached": float(cached)}
+        write_result(run.folder, TrainResult(task="train", steps=1, metrics=metrics, graphs=graphs, compiled=1))
         then = time.time() - 3600 * hours
         os.utime(run.folder.result, (then, then))
         return run
@@ -50,6 +56,16 @@ def test_the_newest_are_read_whatever_their_name(finish, tmp_path, monkeypatch):
     finish("b/20260101-000000-bbbb", seconds=1.0, hours=2)
     run = finish("a/20260101-000001-cccc", seconds=1.0)
     assert past_runs(run.config, run.plan, tmp_path / "runs").compile_s("evaluate") == 1.0
+
+
+def test_loading_is_estimated_from_runs_that_loaded(finish, tmp_path, monkeypatch):
+    run = finish("a/20260101-000000-aaaa", seconds=2.0, cached=False)
+    finish("a/20260101-000001-bbbb", seconds=0.25, cached=True)
+    assert past_runs(run.config, run.plan, tmp_path / "runs").compile_time("train") == "about 6 s (from 1 past run)"
+    monkeypatch.setattr(estimate, "are_stored", lambda *_, **__: True)
+    past = past_runs(run.config, run.plan, tmp_path / "runs")
+    assert past.cached
+    assert past.compile_time("evaluate") == "about 0.2 s (from 1 past run)"
 
 
 def test_without_a_past_run_nothing_is_estimated(finish, tmp_path):

@@ -37,8 +37,9 @@ light: env
 chaos: env ## Attack runs in every way there is (an hour); ARGS="-k kill" selects
 	@MVIT_KILLS=20 $(RUN) -m pytest tests/chaos tests/e2e/test_exact_resume.py -m mindspore $(ARGS)
 
-bench: env ## Measure the data pipeline (three minutes); ARGS="--rounds 9 --markdown"
+bench: env ## Measure data pipeline and step (ten minutes); PEERS=PYTHON, one that has timm, adds it
 	@$(RUN) benchmarks/data.py $(ARGS)
+	@$(RUN) benchmarks/step.py $(if $(PEERS),--peers $(PEERS))
 
 ui: env ## Serve the MLflow dashboard
 	@$(RUN) -m mvit ui $(ARGS)

@@ -1,0 +1,94 @@
+"""A subject of the step benchmark: mvit, with the session, cells and graphs of a real run.
+
+python benchmarks/subjects/of_mvit.py fused|plain '{"model": "xx_small", "image_size": 256, "batch": 16, "threads": 2}'
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from serving import answers, serve  # pyright: ignore[reportMissingImports]
+
+from mvit.config import TrainRun
+from mvit.models.kernels.build import KERNELS_VARIABLE
+from mvit.parent.command import worker_environment
+from mvit.parent.freeze import freeze, plan_launch
+from mvit.parent.host import this_host
+from mvit.parent.kernels import library_of
+from mvit.parent.request.compose import compose
+from mvit.rundir.frozen import Run
+
+PREPARED = "MVIT_SUBJECT"
+"""Tells the process that it has the environment of a worker."""
+
+
+def main() -> None:
+    stream = answers()
+    form, case = sys.argv[1], json.loads(sys.argv[2])
+    overrides = [
+        f"model={case['model']}", f"model.kernels={form}", f"data.image_size={case['image_size']}",
+        f"train.global_batch_size={case['batch']}", f"train.eval_batch_size={case['batch']}",
+        f"topology.threads={case['threads']}", "topology.compile_cache=false", "tracking=none",
+        "data=synthetic", "data.classes=1000", "data.num_train=64", "data.num_val=64", "data.workers=1",
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as room:
+        planned = plan_launch(compose(overrides), host=this_host())
+        run = freeze(planned, Path(room) / "run", made_of=({}, ""))
+        environment = worker_environment(run.config.topology, host=this_host(), logs=Path(tempfile.gettempdir()))
+        if library := library_of(run.plan, say=lambda _: None):
+            environment[KERNELS_VARIABLE] = str(library)
+        if PREPARED not in os.environ:  # libraries read the environment when they are loaded
+            os.environ.update({**environment, PREPARED: "1"})
+            os.dup2(stream.fileno(), 1)
+            os.execv(sys.executable, [sys.executable, *sys.argv])
+        measure(run, stream, batch=case["batch"])
+
+
+def measure(run: Run, stream: Any, *, batch: int) -> None:
+    import mindspore as ms
+    import numpy as np
+
+    from mvit.worker import device
+    from mvit.worker.cells import build_cells
+    from mvit.worker.compile import compile_graphs
+    from mvit.worker.heartbeat import Heartbeat
+    from mvit.worker.input.loader import Batch
+    from mvit.worker.input.mix import UNMIXED
+    from mvit.worker.session import open_session
+
+    config, plan = run.config, run.plan
+    assert isinstance(config, TrainRun)
+    device.open_device(plan.device, threads=plan.threads, jit_level=plan.jit_level)
+    heartbeat = Heartbeat(run.folder.status / "0.json", rank=0)
+    session = open_session(run, rank=0, heartbeat=heartbeat, augment=config.augment, seed=config.seed)
+    cells = build_cells(session, config)
+    compiled = compile_graphs(session, train=cells.step, evaluate=cells.evaluate_step)
+    random, side = np.random.default_rng(0), config.data.image_size
+    images = random.integers(0, 256, (batch, side, side, 3), np.uint8)
+    labels = random.integers(0, plan.num_classes, batch).astype(np.int32)
+    loaded = Batch(images, labels, np.ones(batch, np.float32))
+    held_out = tuple(map(ms.Tensor, (images, labels, loaded.mask)))
+
+    def train() -> None:
+        loss, _ = cells.step(repeat(loaded), [(UNMIXED, 1)], lr=1e-4, decay=0.01)
+        loss.asnumpy()  # synchronises
+
+    def evaluate() -> None:
+        cells.evaluate_step.set_train(False)
+        cells.evaluate_step(*held_out)[0].asnumpy()
+
+    facts = {
+        "compile_s": compiled.metrics()["perf/compile_s"],
+        "what": f"mindspore {ms.__version__}, {plan.kernels.isa or 'its own operators'}",
+    }
+    serve(stream, facts, {"train": train, "evaluate": evaluate})
+
+
+if __name__ == "__main__":
+    main()

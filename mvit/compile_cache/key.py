@@ -79,7 +79,7 @@ def graph_key(
     """
     return json_digest(
         {
-            "sources": sources_digest(PACKAGE),
+            "sources": sources_digest(),
             "libraries": {name: _library_digest(name) for name in LIBRARIES},
             "python": platform.python_version(),
             "cpu": _cpu(),
@@ -107,7 +107,7 @@ def shaping(section: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
     return kept
 
 
-def sources_digest(package: Path) -> str:
+def sources_digest(package: Path = PACKAGE) -> str:
     """Digest of the sources that a worker can import, by name and content."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
@@ -131,3 +131,7 @@ def _cpu() -> list[str]:
     facts += ("Features",)
     first, _, _ = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")
     return [line for line in first.splitlines() if line.partition(":")[0].strip() in facts]
+
+
+STARTED_FROM = sources_digest()
+"""Digest of the sources as they were when this process began to load them."""

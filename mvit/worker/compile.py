@@ -1,6 +1,7 @@
 """Compilation of the planned graphs, each before the first step that runs it, or their loading from the cache."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,7 @@ from typing import Protocol
 import mindspore as ms
 import numpy as np
 
-from mvit.compile_cache.key import graph_key
+from mvit.compile_cache.key import STARTED_FROM, graph_key, sources_digest
 from mvit.compile_cache.store import STORE_VARIABLE, Entry, Store
 from mvit.files import lock
 from mvit.models.kernels.build import KERNELS_VARIABLE
@@ -124,9 +125,10 @@ class _Attempt:
     """What was found under the key; its files are in the workspace."""
 
     def keep(self, session: Session, *, seconds: dict[str, float], check: str) -> None:
-        """Make an entry of what was compiled, unless a source was edited meanwhile."""
+        """Make an entry of what was compiled, if MindSpore wrote all of it."""
+        num_written = sum(1 for _ in self.work.rglob("*.mindir"))
         try:
-            if _key(session) == self.key:
+            if num_written == len(seconds) and sources_digest() == STARTED_FROM:
                 self.store.put(self.key, self.work, title=_title(session.run), seconds=seconds, check=check)
         except OSError as error:
             _complain(session, f"keeps nothing: {error.strerror or error}")
@@ -135,6 +137,9 @@ class _Attempt:
 def _attempt(stack: ExitStack, store: Store, session: Session) -> _Attempt | None:
     """Look the graphs up; waits while another process compiles the same ones. The stack ends the attempt."""
     try:
+        if sources_digest() != STARTED_FROM:  # what is loaded is neither the one nor the other
+            _complain(session, "is not used: sources were edited since the start of this process")
+            return None
         key = _key(session)
         work = stack.enter_context(store.workspace())
         if session.run.plan.world_size == 1:  # workers that wait for those of another run might wait for each other
@@ -162,8 +167,17 @@ def _compile(graphs: Graphs, attempt: _Attempt | None, session: Session) -> Comp
     if attempt is None:
         return Compiled(graphs.compile(_reporter(session)), cached=False)
     before = _files(attempt.work)
-    with _mindspore_cache(attempt.work):
-        seconds = graphs.compile(_reporter(session, loads=attempt.entry is not None))
+    try:
+        with _mindspore_cache(attempt.work):
+            seconds = graphs.compile(_reporter(session, loads=attempt.entry is not None))
+    except RuntimeError:
+        if attempt.entry is None:
+            raise
+        _complain(session, "held graphs that cannot be loaded: compiled anew")
+        attempt.store.discard(attempt.key)
+        shutil.rmtree(attempt.work, ignore_errors=True)
+        graphs.forget()
+        return Compiled(graphs.compile(_reporter(session)), cached=False)
     return Compiled(seconds, cached=attempt.entry is not None and _files(attempt.work) == before)
 
 

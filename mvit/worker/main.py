@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import mvit.compile_cache.key  # noqa: F401  digests the sources now, before they are loaded
 from mvit.config import EvaluateRun, TrainRun
 from mvit.errors import RunDirError
 from mvit.process import die_with_parent, launcher_is_gone

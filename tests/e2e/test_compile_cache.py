@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,23 @@ def test_a_graph_of_something_else_is_found_out_and_compiled_anew(cached):
     assert was_cached(cached())
 
 
+def test_a_graph_that_mindspore_cannot_read_is_compiled_anew(cached):
+    """As if another version had written it, under a digest that is right."""
+    right = cached()
+    (stored,) = cached.store.entries()
+    path = cached.store.root / stored.key / "entry.json"
+    entry = json.loads(path.read_text())
+    for name in entry["files"]:
+        if name.endswith(".mindir"):
+            file = path.parent / name
+            file.write_bytes(file.read_bytes()[: -file.stat().st_size // 3])
+            entry["files"][name] = file_digest(file)
+    write_json(path, sealed(entry))
+    again = cached()
+    assert not was_cached(again)
+    assert state(again) == state(right)
+
+
 def put_in_place_of(root: Path, other: str, key: str) -> None:
     """The graphs of another key, with the check of this one."""
     check = read_sealed(root / key / "entry.json")["check"]
@@ -84,6 +102,13 @@ def put_in_place_of(root: Path, other: str, key: str) -> None:
     shutil.copytree(root / other, root / key)
     path = root / key / "entry.json"
     write_json(path, sealed({**json.loads(path.read_text()), "check": check}))
+
+
+def test_of_two_first_runs_at_once_one_compiles_and_the_other_waits_for_it(cached):
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda _: cached(), range(2)))
+    assert sorted(map(was_cached, runs)) == [False, True]
+    assert state(runs[0]) == state(runs[1])
 
 
 def test_a_cache_that_cannot_be_written_costs_a_line(cached):

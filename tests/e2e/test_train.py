@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mvit.models import spec
+from mvit.models.kernels.build import support
 from mvit.parent.report.confusion import draw
 from tests.conftest import TINY
 from tests.data.test_dataset import make_folder
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.mindspore
 METRICS = {
     *("train/loss", "train/lr", "train/grad_norm", "val/loss", "val/acc1", "val/acc5"),
     *("best/val_acc1", "best/epoch", "perf/images_per_s", "perf/step_ms", "perf/data_wait_pct"),
-    *("perf/compile_s", "perf/compile_eval_s", "perf/first_step_s", "perf/peak_rss_mb"),
+    *("perf/compile_s", "perf/compile_eval_s", "perf/compile_cached", "perf/first_step_s", "perf/peak_rss_mb"),
 }
 SMALL = (*TINY, "data=synthetic", "data.image_size=32", "data.num_train=160", "data.num_val=50", "data.classes=7")
 SMALL = (*SMALL, "train.epochs=1", "train.global_batch_size=8", "train.eval_batch_size=8", "train.log_every_steps=1")
@@ -168,3 +169,12 @@ def test_a_sweep_leaves_four_finished_children_under_one_parent(launch):
         (expansion, lr) for expansion in ("2", "4") for lr in ("0.001", "0.002")
     }
     assert len(list(done.runs.glob("*/*/*/result.json"))) == 4
+
+
+def test_twenty_steps_equal_those_of_the_plain_form(launch):
+    if support().isa is None:
+        pytest.skip(support().reason)
+    recipe = ("train.max_steps=20", "train.log_every_steps=1", "tracking=none")
+    fused, plain = (launch(*recipe, f"model.kernels={form}") for form in ("fused", "plain"))
+    assert len(fused.losses()) == 20
+    np.testing.assert_allclose(fused.losses(), plain.losses(), rtol=0, atol=1e-4)

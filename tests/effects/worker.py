@@ -39,6 +39,8 @@ class Head(nn.Cell):
 class StandIn(nn.Cell):
     """MobileViT's stem and a head: images (B, 3, H, W) -> logits (B, classes) float32."""
 
+    channels_last = False
+
     def __init__(self, config: Any, *, num_classes: int) -> None:
         super().__init__()
         self.stem = ConvNorm(3, config.stem_channels, kernel_size=3, stride=2)

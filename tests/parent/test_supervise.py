@@ -274,8 +274,9 @@ children = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600
 for rank, child in enumerate(children):
     status(rank, child.pid)
 print(f"[ERROR] Worker process {children[1].pid} exit with exception. Error code: -9.", flush=True)
-for child in children:
+for child in reversed(children):  # a look in between sees the one that went first
     child.kill()
+for child in children:
     child.wait()
 time.sleep(600)
 """

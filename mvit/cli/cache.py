@@ -23,11 +23,11 @@ def act(arguments: argparse.Namespace) -> int:
     from mvit.compile_cache.store import LIMIT_BYTES, Store, store_folders
 
     stores = [Store(folder) for folder in store_folders() if folder.is_dir()]
-    stores = [store for store in stores if store.entries()]
     if arguments.action == "clear":
         removed = sum(store.clear() for store in stores)
         console.say(f"mvit: removed {_mib(removed)} of compiled graphs")
         return 0
+    stores = [store for store in stores if store.entries()]
     if not stores:
         console.say("mvit: no compiled graphs are kept")
     for store in stores:

@@ -34,6 +34,7 @@ SPARE_BYTES = 64 << 20
 LEFT_BEHIND_S = 24 * 3600.0
 """Age at which the work of another machine's process is taken for left behind."""
 ENTRY = "entry.json"
+KEY_LENGTH = 64
 
 
 class Entry(Frozen):
@@ -132,7 +133,7 @@ class Store:
         )
         write_json(work / ENTRY, sealed(entry.model_dump(mode="json")))
         self.discard(key)
-        with suppress(FileExistsError, OSError):  # another process was first
+        with suppress(OSError):  # another process was first
             work.rename(self.root / key)
         self.trim()
 
@@ -145,7 +146,10 @@ class Store:
             shutil.rmtree(away, ignore_errors=True)
 
     def trim(self, limit_bytes: int = LIMIT_BYTES) -> None:
-        """Remove the entries used least recently until the rest fits."""
+        """Remove the entries used least recently until the rest fits, and those that cannot be read."""
+        for path in self._folders():
+            if self.entry(path.name) is None:
+                self.discard(path.name)
         total = 0
         for stored in self.entries():
             total += stored.entry.bytes
@@ -155,10 +159,15 @@ class Store:
     def clear(self) -> int:
         """Remove every entry; returns the bytes that they took. Processes that compile go on."""
         entries = self.entries()
-        for path in self.root.glob("[0-9a-f]*"):
+        for path in self._folders():
             self.discard(path.name)
+        shutil.rmtree(self.root / "locks", ignore_errors=True)
         self._sweep()
         return sum(stored.entry.bytes for stored in entries)
+
+    def _folders(self) -> Iterator[Path]:
+        """Those of all entries, of another version too."""
+        return (path for path in self.root.glob("[0-9a-f]*") if len(path.name) == KEY_LENGTH)
 
     def _sweep(self) -> None:
         """Remove what killed processes left."""

@@ -114,6 +114,14 @@ def test_clear_removes_all(store):
     assert not leftovers(store)
 
 
+def test_entries_of_another_version_do_not_stay(store):
+    for remove in (store.clear, store.trim):
+        put(store)
+        (store.root / KEY / "entry.json").write_text("{}")
+        remove()
+        assert not (store.root / KEY).exists()
+
+
 def test_what_a_killed_process_left_is_removed(store):
     program = "import os, signal; from mvit.compile_cache.store import Store; from pathlib import Path\n"
     program += f"with Store(Path({str(store.root)!r})).workspace() as w:\n    (w / 'x').write_text('1')\n"
@@ -149,7 +157,7 @@ def test_many_at_once_see_whole_entries(store):
                 entry, found = fetch(store)
                 if entry is not None and found != FILES:
                     problems.append(found)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  a thread's failure is the test's
             problems.append(error)
 
     threads = [threading.Thread(target=use) for _ in range(4)]

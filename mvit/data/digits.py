@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from mvit.config import DigitsData
 from mvit.data.sample import Array
@@ -31,21 +32,31 @@ class Digits:
         """Hold out every fifth digit, sorted by class and shuffled within each class: 360, in proportion."""
         import numpy as np
 
-        # Loading scikit-learn takes a second; it carries no types.
-        from sklearn.datasets import load_digits  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
-
-        digits = cast(Any, load_digits)()
-        stored: NDArray[np.float64] = digits.images  # (1797, 8, 8), 0 to 16
-        target: NDArray[np.int64] = digits.target
+        table = read_table()
+        pixels, target = table[:, :64].reshape(-1, 8, 8), table[:, 64]
         order = np.random.Generator(np.random.Philox(key=0)).permutation(len(target))
         order = order[np.argsort(target[order], kind="stable")]
         held_out = np.arange(len(order)) % 5 == 0
         assert held_out.sum() == NUM_VAL
-        grey = (stored * (255.0 / 16.0)).round().astype(np.uint8)
+        grey = (pixels * (255.0 / 16.0)).round().astype(np.uint8)
         images = np.stack([_enlarge(image, self.data.image_size) for image in grey])
         labels = target.astype(np.int32)
         train, val = order[~held_out], order[held_out]
         return Enlarged(images[train], labels[train]), Enlarged(images[val], labels[val])
+
+
+def read_table() -> NDArray[np.uint8]:
+    """The table that scikit-learn carries: (1797, 65), 8x8 pixels of 0 to 16 and the digit.
+
+    Importing scikit-learn to load it takes seconds.
+    """
+    import numpy as np
+
+    package = find_spec("sklearn")
+    assert package, "scikit-learn is not installed"
+    assert package.origin
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    return np.loadtxt(path, delimiter=",", dtype=np.uint8)
 
 
 class Enlarged:

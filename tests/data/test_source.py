@@ -40,6 +40,15 @@ def test_digits_are_split_in_proportion_and_without_overlap():
     assert pixels(train, 0).shape == (64, 64, 3)
 
 
+def test_digits_are_those_that_scikit_learn_loads():
+    from sklearn.datasets import load_digits  # seconds, which is why digits.py reads the table itself
+
+    loaded = load_digits()
+    stored = digits.read_table()
+    assert np.array_equal(stored[:, :64], loaded.data)
+    assert np.array_equal(stored[:, 64], loaded.target)
+
+
 def test_the_configured_mean_and_std_of_digits_are_those_of_the_data():
     config, train, _ = sources()
     images = np.stack([pixels(train, i) for i in range(len(train.labels))]) / 255

@@ -1,5 +1,6 @@
 """Compilation of the planned graphs, each before the first step that runs it, or their loading from the cache."""
 
+import gc
 import os
 import shutil
 import time
@@ -18,6 +19,7 @@ from mvit.files import lock
 from mvit.models.kernels.build import KERNELS_VARIABLE
 from mvit.plan import GraphPlan
 from mvit.rundir.frozen import Run
+from mvit.worker.compile_phases import recorded_phases
 from mvit.worker.graph_check import Runnable, check_graphs
 from mvit.worker.heartbeat import Heartbeat
 from mvit.worker.session import Session
@@ -34,20 +36,46 @@ class Compilable(Protocol):
         ...
 
 
+PHASES = ("type_inference", "optimize", "task_emit")
+"""The phases that take nearly all of a compilation: reading the network, rewriting its graph, making the kernels."""
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """How long one graph took."""
+
+    seconds: float
+    phases: dict[str, float]
+    """Seconds by MindSpore's names, as far as it told them."""
+
+
 @dataclass(frozen=True)
 class Compiled:
     """How the planned graphs came to be."""
 
-    seconds: dict[str, float]
-    """How long each graph took, by its name."""
+    graphs: dict[str, Compilation]
+    """By the name of the graph."""
     cached: bool
     """Whether they were loaded from the cache."""
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        return {name: graph.seconds for name, graph in self.graphs.items()}
+
     def metrics(self) -> dict[str, float]:
-        """Seconds for the training graphs and the evaluation's, and 1 where they came from the cache."""
-        metrics = {"perf/compile_eval_s": self.seconds["evaluate"], "perf/compile_cached": float(self.cached)}
-        if len(self.seconds) > 1:
-            metrics["perf/compile_s"] = sum(self.seconds.values()) - self.seconds["evaluate"]
+        """Seconds for the training graphs and the evaluation's, and 1 where they came from the cache.
+
+        Phases are those of the training graphs, or of the evaluation's where nothing is trained.
+        """
+        evaluate = self.graphs["evaluate"]
+        training = [graph for name, graph in self.graphs.items() if name != "evaluate"]
+        metrics = {"perf/compile_eval_s": evaluate.seconds, "perf/compile_cached": float(self.cached)}
+        if training:
+            metrics["perf/compile_s"] = sum(graph.seconds for graph in training)
+        for phase in PHASES:
+            seconds = [graph.phases[phase] for graph in training or [evaluate] if phase in graph.phases]
+            if seconds:
+                metrics[f"perf/compile_{phase}_s"] = sum(seconds)
         return metrics
 
 
@@ -64,16 +92,18 @@ class Graphs:
         assert owner is not None, f"the plan has a graph that this task does not run: {graph.name}"
         return owner.planned(graph)
 
-    def compile(self, compiled: Callable[[str, float], None]) -> dict[str, float]:
-        """Compile each graph in turn, without running it; seconds by name, each of which is reported at once."""
-        seconds: dict[str, float] = {}
+    def compile(self, report: Callable[[str, Compilation], None]) -> dict[str, Compilation]:
+        """Compile each graph in turn, without running it; each is reported at once."""
+        compiled: dict[str, Compilation] = {}
+        gc.freeze()  # MindSpore collects garbage at each graph, and what is loaded by now is none
         for graph in self.planned:
             cell, inputs = self.runnable(graph)
             began = time.perf_counter()
-            cell.compile(*inputs)
-            seconds[graph.name] = time.perf_counter() - began
-            compiled(graph.name, seconds[graph.name])
-        return seconds
+            with recorded_phases() as phases:
+                cell.compile(*inputs)
+            compiled[graph.name] = Compilation(time.perf_counter() - began, phases)
+            report(graph.name, compiled[graph.name])
+        return compiled
 
     def forget(self) -> None:
         """Have every graph compiled anew."""
@@ -169,7 +199,7 @@ def _compile(graphs: Graphs, attempt: _Attempt | None, session: Session) -> Comp
     before = _files(attempt.work)
     try:
         with _mindspore_cache(attempt.work):
-            seconds = graphs.compile(_reporter(session, loads=attempt.entry is not None))
+            made = graphs.compile(_reporter(session, loads=attempt.entry is not None))
     except RuntimeError:
         if attempt.entry is None:
             raise
@@ -178,7 +208,7 @@ def _compile(graphs: Graphs, attempt: _Attempt | None, session: Session) -> Comp
         shutil.rmtree(attempt.work, ignore_errors=True)
         graphs.forget()
         return Compiled(graphs.compile(_reporter(session)), cached=False)
-    return Compiled(seconds, cached=attempt.entry is not None and _files(attempt.work) == before)
+    return Compiled(made, cached=attempt.entry is not None and _files(attempt.work) == before)
 
 
 @contextmanager
@@ -219,8 +249,12 @@ def _title(run: Run) -> str:
     return f"{run.config.model.name} {run.plan.kernels.isa or 'plain'}: {shapes}"
 
 
-def _reporter(session: Session, *, loads: bool = False) -> Callable[[str, float], None]:
-    return lambda name, seconds: session.journal.event("compiled", graph=name, seconds=seconds, cached=loads)
+def _reporter(session: Session, *, loads: bool = False) -> Callable[[str, Compilation], None]:
+    def report(name: str, graph: Compilation) -> None:
+        phases = {phase: round(seconds, 3) for phase, seconds in graph.phases.items() if seconds >= 0.01}
+        session.journal.event("compiled", graph=name, seconds=graph.seconds, cached=loads, phases=phases)
+
+    return report
 
 
 def _complain(session: Session, what: str) -> None:

@@ -1,5 +1,7 @@
 """Graphs are compiled for what runs: no step compiles another one, and a check leaves everything as it was."""
 
+import os
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -89,3 +91,67 @@ def test_a_check_tells_graphs_apart_and_leaves_everything_as_it_was(mindspore, a
     assert check() == check()
     assert check() != check(clip_norm=0.01)
     assert check() != check(ema_momentum=0.1)
+
+
+def test_phases_are_those_that_mindspore_tells_meanwhile(mindspore, stderr_file):
+    from mvit.worker.compile_phases import recorded_phases
+
+    line = "[V1] PIPELINE [profile.h:287] DisplayVlog] [MsProfile] [{}] {} costs {} msec.\n"
+    os.write(2, line.format("compile_action", "optimize", 9e9).encode())
+    with recorded_phases() as phases:
+        for kind, name, cost in (
+            ("compile_action", "optimize", "1500"),
+            ("compile_irpass", "opt_a", "1400"),  # a part of optimize
+            ("compile_action", "task_emit", "2e-05"),
+            ("compile_action", "optimize", "250.5"),
+        ):
+            os.write(2, line.format(kind, name, cost).encode())
+        assert phases == {}
+    os.write(2, line.format("compile_action", "validate", 1).encode())
+    assert phases == {"optimize": 1.7505, "task_emit": 2e-8}
+
+
+def test_mindspore_is_verbose_for_the_compilation_alone(mindspore, stderr_file):
+    from mvit.worker.compile_phases import recorded_phases
+
+    class Double(mindspore.nn.Cell):
+        def construct(self, x):
+            return 2 * x
+
+    cell, x = Double(), mindspore.Tensor(np.ones(3, np.float32))
+    with recorded_phases() as phases:
+        cell.compile(x)
+    assert {"type_inference", "optimize", "task_emit"} <= set(phases)
+    logged = stderr_file.read_bytes()
+    cell(x)
+    Double().compile(x)
+    assert stderr_file.read_bytes() == logged
+
+
+def test_without_a_log_file_there_are_no_phases(mindspore):
+    from mvit.worker.compile_phases import recorded_phases
+
+    read, write = os.pipe()
+    with replaced_stderr(write), recorded_phases() as phases:
+        os.write(2, b"[compile_action] optimize costs 1 msec.")
+    assert phases == {}
+    for end in (read, write):
+        os.close(end)
+
+
+@contextmanager
+def replaced_stderr(descriptor):
+    before = os.dup(2)
+    os.dup2(descriptor, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+@pytest.fixture
+def stderr_file(tmp_path):
+    path = tmp_path / "worker.log"
+    with path.open("ab") as file, replaced_stderr(file.fileno()):
+        yield path

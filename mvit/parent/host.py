@@ -22,6 +22,7 @@ class Host:
     python: str
     path: str
     pythonpath: str
+    glibc_tunables: str
     cpu_count: int
     ascend_cards: int
     kernels: Support
@@ -33,6 +34,7 @@ def this_host() -> Host:
         python=sys.executable,
         path=os.environ.get("PATH", os.defpath),
         pythonpath=os.environ.get("PYTHONPATH", ""),
+        glibc_tunables=os.environ.get("GLIBC_TUNABLES", ""),
         cpu_count=len(os.sched_getaffinity(0)),
         ascend_cards=sum(path.name.removeprefix("davinci").isdigit() for path in Path("/dev").glob("davinci*")),
         kernels=support(),

@@ -43,7 +43,13 @@ from mvit.worker.input import mix, sampler, transforms
 from tests.effects.material import noise
 
 HOST = Host(
-    python="/usr/bin/python", path="/usr/bin", pythonpath="", cpu_count=8, ascend_cards=8, kernels=Support("avx2")
+    python="/usr/bin/python",
+    path="/usr/bin",
+    pythonpath="",
+    glibc_tunables="",
+    cpu_count=8,
+    ascend_cards=8,
+    kernels=Support("avx2"),
 )
 VIEWS = 12
 STAGES = {

@@ -22,6 +22,7 @@ HOST = Host(
     python="/env/bin/python",
     path="/usr/bin",
     pythonpath="/cann/python",
+    glibc_tunables="glibc.malloc.arena_max=2",
     cpu_count=2,
     ascend_cards=0,
     kernels=Support("avx2"),
@@ -101,6 +102,7 @@ def test_the_environment_of_a_worker_is_exact(commanded):
         "PYTHONPATH": f"{CHECKOUT}:/cann/python",
         "PYTHONUNBUFFERED": "1",
         "GLOG_v": "3",
+        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=60000:glibc.malloc.arena_max=2",
         "MS_EXCEPTION_DISPLAY_LEVEL": "1",
         "MS_OM_PATH": "/runs/x/logs/attempt-1",
     }

@@ -215,6 +215,7 @@ def test_the_network_is_the_plain_one(mindspore, load_model, size, projection, s
 def test_a_cell_with_a_frozen_norm_computes_in_its_plain_form(mindspore, kernels):
     from mvit.models import layers, mobilevit
     from mvit.models.kernels import network
+    from mvit.worker.device import freeze
 
     residual = {"stride": 1, "expansion": 2}
     pairs = (
@@ -224,7 +225,7 @@ def test_a_cell_with_a_frozen_norm_computes_in_its_plain_form(mindspore, kernels
     )
     for fused, plain, num_channels in pairs:
         for cell in (fused, plain):
-            (cell.depthwise if num_channels == 8 else cell).norm.use_batch_statistics = False
+            freeze(cell, ["depthwise.norm.*" if num_channels == 8 else "norm.*"])
         assert_alike(*both(mindspore, fused, plain, maps(2, 6, 6, 8), y_shape=(2, 6, 6, num_channels)))
 
 

@@ -121,7 +121,9 @@ def test_the_memory_of_a_rank_ends(scene):
     scene.end()
     scene.holds("FAILED", code=1, kind="oom")
     error = read_json(scene.folder.error)
-    assert (error["rank"], error["where"].partition(":")[0]) == (1, "mvit/worker/compile.py")
+    # Where depends on what needs memory first: the compilation itself, or reading what is in the compile cache.
+    assert (error["rank"], error["stage"]) == (1, "compile")
+    assert error["where"].startswith("mvit/")
 
 
 @pytest.fixture

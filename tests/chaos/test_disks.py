@@ -168,3 +168,13 @@ def test_a_store_that_can_only_be_read_does_not_touch_the_run(scene, store_disk)
     assert scene.sync().returncode == 0
     scene.holds("FINISHED", code=0, at_least=80)
     scene.points_hold()
+
+
+def test_a_first_run_without_room_for_kernels_and_graphs_trains_in_the_plain_form(scene, disk):
+    disk.fill(but_kb=64)
+    scene.runs = scene.path / "runs"
+    cache = str(disk.path)
+    scene.launch("train.max_steps=20", XDG_CACHE_HOME=cache, TMPDIR=cache).end()
+    scene.holds("FINISHED", code=0, at_least=20)
+    assert scene.out.count("several times slower than fused; ") == 1
+    assert "No space left on device" in scene.out

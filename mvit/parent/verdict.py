@@ -31,7 +31,9 @@ _BY_TYPE: dict[str, Kind] = {
     "ValidationError": "config",
     "MemoryError": "oom",
 }
-_MEMORY = re.compile(r"out of memory|cannot allocate memory|bad_alloc|memory not enough|allocat\w* \w* ?memory", re.I)
+_MEMORY = re.compile(
+    r"out of memory|cannot allocate memory|bad_alloc|MemoryError|memory not enough|allocat\w* \w* ?memory", re.I
+)
 _DISK = re.compile(rf"\[Errno ({errno.ENOSPC}|{errno.EROFS}|{errno.EDQUOT})\]")
 _PORT = re.compile(r"address already in use|failed to (init|create) the tcp server|\bbind\b.*\b(fail|error)", re.I)
 _COMM = re.compile(
@@ -62,6 +64,13 @@ def failure_kind(error: str, message: str, *, stage: str, log: Path | None = Non
 def _head(log: Path, limit: int = 20_000) -> str:
     with suppress(OSError), log.open("rb") as file:
         return file.read(limit).decode("utf-8", "replace")
+    return ""
+
+
+def _tail(log: Path, limit: int = 2_000) -> str:
+    with suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - limit))
+        return file.read().decode("utf-8", "replace")
     return ""
 
 
@@ -179,13 +188,21 @@ def _signal_name(number: int) -> str:
 
 
 def with_hindsight(failure: Failure, command: Command, folder: RunDir, *, kernel_kills_before: int) -> Failure:
-    """The failure with what only the system knows: the kernel killed it, the disk is full; and with its log."""
+    """The failure with what only the system knows: memory ran out, the disk is full; and with its log."""
     if failure.kind in ("killed", "data") and kernel_kills() > kernel_kills_before:
         failure = replace(failure, kind="oom", message=f"{failure.message}: killed by the kernel's OOM killer")
+    if failure.kind in ("killed", "code") and failure.where is None and (line := _no_memory(command, failure.rank)):
+        failure = replace(failure, kind="oom", message=f"{failure.message}: {line}")
     # On a full disk no worker can report why it ended.
     if failure.kind in ("killed", "code") and failure.where is None and (trouble := disk_trouble(folder.path)):
         failure = Failure("disk", None, failure.stage, f"{folder.path}: {trouble}; {failure.message}")
     return failure if failure.log else replace(failure, log=log_of(command, failure.rank))
+
+
+def _no_memory(command: Command, rank: int | None) -> str | None:
+    """The last words of a process that had not even the memory to report that there was none."""
+    lines = _tail(log_of(command, rank)).splitlines()[-3:]
+    return next((line.strip()[:200] for line in lines if _MEMORY.search(line)), None)
 
 
 def log_of(command: Command, rank: int | None) -> Path:

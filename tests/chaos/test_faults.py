@@ -116,14 +116,14 @@ def test_a_rank_that_is_stopped_for_a_while_goes_on(scene):
 
 
 def test_the_memory_of_a_rank_ends(scene):
-    scene.launch().until_stage("compile")
+    scene.launch("topology.compile_cache=false").until_stage("compile")  # graphs that are loaded are there at once
     resource.prlimit(scene.pid("rank 1"), resource.RLIMIT_AS, (1 << 20, 1 << 20))
     scene.end()
     scene.holds("FAILED", code=1, kind="oom")
     error = read_json(scene.folder.error)
-    # Where depends on what needs memory first: the compilation itself, or reading what is in the compile cache.
     assert (error["rank"], error["stage"]) == (1, "compile")
-    assert error["where"].startswith("mvit/")
+    # glibc ends a process that has not even the memory to start a thread.
+    assert error["where"] is None or error["where"].startswith("mvit/worker/compile")
 
 
 @pytest.fixture

@@ -368,6 +368,14 @@ def test_a_kill_is_of_the_class_killed(program_of):
     assert isinstance(kernel_kills(), int)
 
 
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGKILL])
+def test_who_has_not_even_the_memory_to_report_it_is_read_from_the_log(program_of, number):
+    words = "cannot allocate memory for thread-local data: ABORT"
+    failure = cause(supervised(*program_of(f"print('{words}', flush=True); os.kill(os.getpid(), {number:d})")))
+    assert failure.kind == "oom"
+    assert failure.message.endswith(f": {words}")
+
+
 def test_a_watcher_that_breaks_leaves_no_process(program_of):
     command, folder = program_of("(folder / 'child').write_text(str(os.getpid())); time.sleep(600)")
 

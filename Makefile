@@ -18,8 +18,12 @@ env: $(STAMP) ## Make .venv; PYTHON=python3.11 chooses the interpreter
 train: env ## Run the default job; ARGS="model=x_small topology=cpu_2" asks for another
 	@$(RUN) launch.py $(ARGS)
 
-test: env ## Run every test; ARGS="-k resume" selects
-	@$(RUN) -m pytest $(ARGS)
+# Two tests at a time, since most of a launch uses one core. Each worker takes its share in order, so that tests which
+# share a launch mostly meet, and helps the other one when it is done.
+SIDE_BY_SIDE := -n 2 --dist worksteal
+
+test: env ## Run every test, two at a time; ARGS="-k resume -n 0" selects, and runs one at a time
+	@$(RUN) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 check: env ## Lint, types, and the tests that need neither MindSpore nor MLflow
 	@$(MAKE) --no-print-directory -j2 -O lint types light
@@ -32,10 +36,10 @@ types: env
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -m pyright
 
 light: env
-	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not mindspore and not mlflow"
+	$(RUN) -m pytest -q $(SIDE_BY_SIDE) -m "not mindspore and not mlflow"
 
 chaos: env ## Attack runs in every way there is (an hour); ARGS="-k kill" selects
-	@MVIT_KILLS=20 $(RUN) -m pytest tests/chaos tests/e2e/test_exact_resume.py -m mindspore $(ARGS)
+	@MVIT_KILLS=20 $(RUN) -m pytest $(SIDE_BY_SIDE) tests/chaos tests/e2e/test_exact_resume.py -m mindspore $(ARGS)
 
 bench: env ## Measure data pipeline and step (ten minutes); PEERS=PYTHON, one that has timm, adds it
 	@$(RUN) benchmarks/data.py $(ARGS)

@@ -31,13 +31,19 @@ def disk(scene):
 
 
 @pytest.fixture
-def measured():
+def measured(request):
     """Takes seconds that the summary shows, under what they are of; a busy machine is no reason to fail."""
 
     def take(what: str, seconds: float) -> None:
-        TIMES.setdefault(what, []).append(seconds)
+        request.node.user_properties.append((what, seconds))
 
     return take
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call":  # in the process that prints the summary, whichever ran the test
+        for what, seconds in report.user_properties:
+            TIMES.setdefault(what, []).append(seconds)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -41,9 +41,11 @@ light: env
 chaos: env ## Attack runs in every way there is (an hour); ARGS="-k kill" selects
 	@MVIT_KILLS=20 $(RUN) -m pytest $(SIDE_BY_SIDE) tests/chaos tests/e2e/test_exact_resume.py -m mindspore $(ARGS)
 
-bench: env ## Measure data pipeline and step (ten minutes); PEERS=PYTHON, one that has timm, adds it
+bench: env ## Measure data pipeline and step (half an hour); PEERS, MINDCV, JSON: see docs/performance.md
 	@$(RUN) benchmarks/data.py $(ARGS)
-	@$(RUN) benchmarks/step.py $(if $(PEERS),--peers $(PEERS))
+	@$(RUN) benchmarks/step.py $(if $(PEERS),--peers $(PEERS)) $(if $(MINDCV),--mindcv $(MINDCV)) \
+		$(if $(JSON),--json $(JSON))
+	@$(if $(JSON),$(RUN) benchmarks/tables.py)
 
 ui: env ## Serve the MLflow dashboard
 	@$(RUN) -m mvit ui $(ARGS)

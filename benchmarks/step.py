@@ -1,16 +1,18 @@
-"""Step benchmark: the training and the evaluation step of mvit in both forms, and of timm in PyTorch.
+"""Step benchmark: the training and the evaluation step of mvit, MindCV, timm and transformers, side by side.
 
-    python benchmarks/step.py [--cases xx_small:16x256 xx_small:32x64] [--rounds 5] [--threads N] [--peers PYTHON]
-                              [--json FILE]
+    python benchmarks/step.py [--subjects mvit-fused timm-eager] [--cases xx_small:16x256 xx_small:32x64]
+                              [--peers PYTHON] [--mindcv PYTHON] [--rounds 5] [--steps 5] [--threads N] [--json FILE]
 
-Every subject is a process of its own, in an environment of its own. They take turns in rounds, each round in the
-opposite order, so that other work on the machine affects all of them; one that waits for its turn uses no processor. A
-batch is in memory: this is the step alone. `first` is the compilation of the training graph for mvit, without a cache,
-and the first training step for PyTorch. Memory is the peak of a process that trains and evaluates. A ratio is the
-median over the rounds of the ratio in the same round.
+Every subject is a process of its own, in an environment of its own. Those of a group take turns in rounds, each round
+in the opposite order, so that other work on the machine affects all of them; one that waits for its turn uses no
+processor, but memory: hence groups, of `--at-once` subjects, the first of which is in all of them. A batch is in
+memory: this is the step alone. Without `--subjects`, all are measured for which there is an interpreter:
 
-PYTHON is the interpreter of an environment with timm and torch (pip install timm torch); without it, mvit's two forms
-are compared.
+    --peers     has PyTorch and its libraries: pip install torch torchvision timm transformers
+    --mindcv    has MindCV: pip install mindcv 'mindspore>=2.10,<2.11' 'numpy<2'
+
+`--json` writes FILE after each group, in the form that benchmarks/results.py explains. Files named
+experiments/results/step-*.json are what benchmarks/tables.py makes docs/performance.md from.
 """
 
 from __future__ import annotations
@@ -22,142 +24,261 @@ import platform
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, cast, get_args
 
-SUBJECTS = Path(__file__).resolve().parent / "subjects"
-CASES = ("xx_small:16x256", "xx_small:32x64")
-OURS, PEERS = ("fused", "plain"), ("channels-last", "eager")
-_CASE = re.compile(r"(xx_small|x_small|small):(\d+)x(\d+)")
+from benchmarks.results import Case, Group, Measured, Model, Result
+from benchmarks.tables import tables
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+CASES = ("xx_small:16x256", "x_small:16x256", "small:16x256", "xx_small:32x64", "x_small:32x64", "small:32x64")
+_CASE = re.compile(rf"({'|'.join(get_args(Model))}):([1-9]\d*)x([1-9]\d*)")
+Home = Literal["mvit", "peers", "mindcv"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Subject:
-    """One process, and what it reported."""
+    """What can be measured: a file of benchmarks/subjects/, in the environment that has its libraries."""
 
     name: str
-    process: subprocess.Popen[str]
-    facts: dict[str, Any] = field(default_factory=dict)
-    train_ms: list[float] = field(default_factory=list)
-    """Medians of the rounds."""
-    evaluate_ms: list[float] = field(default_factory=list)
-    peak_mb: float = 0.0
+    home: Home
+    arguments: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    steps: int | None = None
+    """Steps in a turn, where they take so long that `--steps` would be too many."""
 
-    def answer(self) -> dict[str, Any]:
-        assert self.process.stdout
-        line = self.process.stdout.readline()
+    @property
+    def file(self) -> Path:
+        names: dict[Home, str] = {"mvit": "of_mvit.py", "peers": "of_torch.py", "mindcv": "of_mindcv.py"}
+        return CHECKOUT / "benchmarks/subjects" / names[self.home]
+
+
+TORCH_AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+SUBJECTS = (
+    Subject("mvit-fused", "mvit", ("fused",)),
+    Subject("mvit-fused-avx2", "mvit", ("fused", "avx2")),
+    Subject("timm-channels-last-avx2", "peers", ("timm", "channels-last"), TORCH_AVX2),
+    Subject("mvit-plain", "mvit", ("plain",)),
+    Subject("timm-channels-last", "peers", ("timm", "channels-last")),
+    Subject("timm-eager", "peers", ("timm", "eager")),
+    Subject("timm-compiled", "peers", ("timm", "compiled")),
+    Subject("transformers-channels-last", "peers", ("transformers", "channels-last")),
+    Subject("transformers-eager", "peers", ("transformers", "eager")),
+    Subject("transformers-compiled", "peers", ("transformers", "compiled")),
+    Subject("mindcv-capped", "mindcv", environment={"ONEDNN_MAX_CPU_ISA": "AVX2"}),
+    Subject("mindcv-stock", "mindcv", steps=1),  # 11 s a step, xx_small:16x256 on two cores
+)
+BY_NAME = {subject.name: subject for subject in SUBJECTS}
+
+
+class Process:
+    """A subject that runs."""
+
+    def __init__(self, subject: Subject, *, python: str, case: Case, threads: int, steps: int) -> None:
+        self.subject, self.steps = subject, min(subject.steps or steps, steps)
+        self.train_ms: list[float] = []
+        self.evaluate_ms: list[float] = []
+        self.peak_mb = 0.0
+        request = json.dumps({**case.model_dump(), "threads": threads})
+        # torch.compile keeps what it compiled in the folder for temporary files.
+        self._folder = TemporaryDirectory(ignore_cleanup_errors=True)
+        # Nothing but the subject says what it is held to.
+        environment = {name: value for name, value in os.environ.items() if name not in TORCH_AVX2}
+        self.popen = subprocess.Popen(
+            [python, str(subject.file), request, *subject.arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**environment, "TMPDIR": self._folder.name, **subject.environment},
+        )
+        self.facts = self._answer()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if failure:
+            self.popen.kill()
+        self.popen.communicate()  # it ends with its standard input
+        self._folder.cleanup()
+
+    def warm_up(self) -> None:
+        for step in ("train", "evaluate"):
+            self._take(step, min(2, self.steps))
+
+    def turn(self) -> None:
+        self.train_ms.append(self._take("train", self.steps))
+        self.evaluate_ms.append(self._take("evaluate", self.steps))
+
+    def measured(self) -> Measured:
+        return Measured(
+            name=self.subject.name,
+            steps=self.steps,
+            peak_mb=round(self.peak_mb, 1),
+            train_ms=tuple(self.train_ms),
+            evaluate_ms=tuple(self.evaluate_ms),
+            **{**self.facts, "first_s": round(self.facts["first_s"], 2)},
+        )
+
+    def cpu_s(self) -> float:
+        """CPU time so far."""
+        after_name = Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _take(self, step: str, count: int) -> float:
+        """Median milliseconds of so many steps."""
+        assert self.popen.stdin
+        print(step, count, file=self.popen.stdin, flush=True)
+        answer = self._answer()
+        self.peak_mb = answer["peak_mb"]
+        return round(median(answer["ms"]), 2)
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.popen.stdout
+        line = self.popen.stdout.readline()
         if not line:
-            sys.exit(f"{self.name} ended with code {self.process.wait()}")
+            sys.exit(f"{self.subject.name} ended with code {self.popen.wait()}")
         return cast("dict[str, Any]", json.loads(line))
 
-    def take(self, step: str, count: int) -> float:
-        """Median milliseconds of so many steps."""
-        assert self.process.stdin
-        print(step, count, file=self.process.stdin, flush=True)
-        answer = self.answer()
-        self.peak_mb = answer["peak_mb"]
-        return median(answer["ms"])
 
-
-def compare(case: dict[str, Any], *, rounds: int, steps: int, peers: str | None, forms: list[str]) -> list[Subject]:
+def compare(
+    subjects: Sequence[Subject], case: Case, *, pythons: dict[Home, str], rounds: int, threads: int, steps: int
+) -> Group:
     """Start the subjects one after the other, warm them up, and let them take turns."""
-    commands = [(f"mvit {form}", sys.executable, "of_mvit.py", form) for form in OURS]
-    if peers:
-        commands += [(f"timm {form}", peers, "of_torch.py", form) for form in forms]
-    subjects: list[Subject] = []
-    for name, python, file, form in commands:
-        command = [python, str(SUBJECTS / file), form, json.dumps(case)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        subject = Subject(name, process)
-        subject.facts = subject.answer()
-        for step in ("train", "evaluate"):
-            subject.take(step, 2)
-        subjects.append(subject)
-    for number in range(rounds):
-        for subject in subjects if number % 2 else subjects[::-1]:
-            subject.train_ms.append(subject.take("train", steps))
-            subject.evaluate_ms.append(subject.take("evaluate", steps))
-    for subject in subjects:
-        subject.process.communicate()
-    return subjects
-
-
-def table(case: dict[str, Any], subjects: list[Subject]) -> str:
-    """Markdown: a row per subject; ratios are to the first one, above 1 where that one is faster."""
-    shape = f"{case['batch']}x{case['image_size']}x{case['image_size']}"
-    lines = [
-        f"| {case['model']}, {shape} | train, ms | img/s | x | evaluate, ms | x | first, s | peak, MB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    first = subjects[0]
-    for one in subjects:
-        cells = (
-            one.name,
-            _spread(one.train_ms),
-            f"{1e3 * case['batch'] / median(one.train_ms):.1f}",
-            _ratio(one.train_ms, first.train_ms),
-            _spread(one.evaluate_ms),
-            _ratio(one.evaluate_ms, first.evaluate_ms),
-            f"{one.facts['compile_s']:.1f}",
-            f"{one.peak_mb:.0f}",
+    load_before = os.getloadavg()[0]
+    with ExitStack() as stack:
+        running: list[Process] = []
+        for subject in subjects:
+            process = Process(subject, python=pythons[subject.home], case=case, threads=threads, steps=steps)
+            running.append(stack.enter_context(process))
+            process.warm_up()
+        began, busy, ours = time.perf_counter(), busy_s(), sum(process.cpu_s() for process in running)
+        for number in range(rounds):
+            for process in running if number % 2 else running[::-1]:
+                process.turn()
+        others = busy_s() - busy - (sum(process.cpu_s() for process in running) - ours)
+        return Group(
+            case=case,
+            load_before=round(load_before, 2),
+            load_after=round(os.getloadavg()[0], 2),
+            other_cores=max(0.0, round(others / (time.perf_counter() - began), 2)),
+            subjects=tuple(process.measured() for process in running),
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
-def _ratio(slow: list[float], fast: list[float]) -> str:
-    return _spread([one / other for one, other in zip(slow, fast, strict=True)], 2)
+def busy_s() -> float:
+    """CPU time of all processes since the machine started, and what other virtual machines took from this one."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def _spread(values: list[float], digits: int = 0) -> str:
-    """Median (minimum-maximum)."""
-    return f"{median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+def grouped(subjects: Sequence[Subject], *, at_once: int) -> list[list[Subject]]:
+    """Groups of so many subjects; the first one is in all of them."""
+    first, others = subjects[0], subjects[1:]
+    size = at_once - 1
+    return [[first, *others[start : start + size]] for start in range(0, max(1, len(others)), size)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--subjects", nargs="+", metavar="NAME", choices=BY_NAME, help=", ".join(BY_NAME))
     parser.add_argument("--cases", nargs="+", type=_case, default=[_case(text) for text in CASES])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=5, help="steps in a turn")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--peers", metavar="PYTHON", help="interpreter that has timm and torch")
-    parser.add_argument("--forms", nargs="+", default=list(PEERS), choices=(*PEERS, "compiled"))
-    parser.add_argument("--json", type=Path, help="write the measurements")
+    parser.add_argument("--peers", metavar="PYTHON", help="interpreter that has torch, timm and transformers")
+    parser.add_argument("--mindcv", metavar="PYTHON", help="interpreter that has MindSpore and MindCV")
+    parser.add_argument("--rounds", type=_count, default=5)
+    parser.add_argument("--steps", type=_count, default=5, help="steps in a turn, at most")
+    parser.add_argument("--threads", type=_count, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--at-once", type=_count, default=3, help="subjects in a group; at least 2")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements")
     arguments = parser.parse_args()
-    print(f"{_cpu()}, {arguments.threads} threads, Python {platform.python_version()}")
-    print(f"{arguments.rounds} rounds of {arguments.steps} steps: median (minimum-maximum)")
-    results: list[dict[str, Any]] = []
+    pythons: dict[Home, str] = {"mvit": sys.executable}
+    pythons |= {"peers": arguments.peers} if arguments.peers else {}
+    pythons |= {"mindcv": arguments.mindcv} if arguments.mindcv else {}
+    subjects = _subjects(parser, arguments.subjects, pythons)
+    result = Result(
+        date=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        commit=_commit(),
+        cpu=_cpu("model name") or platform.machine(),
+        isa=tuple(flag for flag in _cpu("flags", "Features").split() if _VECTORS.match(flag)),
+        cores=len(os.sched_getaffinity(0)),
+        threads=arguments.threads,
+        rounds=arguments.rounds,
+        groups=(),
+    )
     for case in arguments.cases:
-        case["threads"] = arguments.threads
-        before = os.getloadavg()[0]
-        subjects = compare(
-            case, rounds=arguments.rounds, steps=arguments.steps, peers=arguments.peers, forms=arguments.forms
-        )
-        load = [round(before, 2), round(os.getloadavg()[0], 2)]
-        print(f"\nload before and after: {load[0]}, {load[1]} on {os.cpu_count()} cores\n")
-        print(table(case, subjects))
-        for subject in subjects:
-            print(f"{subject.name}: {subject.facts['what']}")
-        measured = [{k: v for k, v in vars(subject).items() if k != "process"} for subject in subjects]
-        results.append({"case": case, "cpu": _cpu(), "load": load, "subjects": measured})
-        if arguments.json:
-            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+        for group in grouped(subjects, at_once=max(2, arguments.at_once)):
+            names = ", ".join(subject.name for subject in group)
+            print(f"{case.model}, {case.batch}x{case.image_size}x{case.image_size}: {names}", file=sys.stderr)
+            measured = compare(
+                group,
+                case,
+                pythons=pythons,
+                rounds=arguments.rounds,
+                threads=arguments.threads,
+                steps=arguments.steps,
+            )
+            result = result.model_copy(update={"groups": (*result.groups, measured)})
+            if arguments.json:
+                arguments.json.parent.mkdir(parents=True, exist_ok=True)
+                arguments.json.write_text(result.model_dump_json(indent=1) + "\n")
+    print(tables(result))
 
 
-def _case(text: str) -> dict[str, Any]:
+def _subjects(
+    parser: argparse.ArgumentParser, names: Sequence[str] | None, pythons: dict[Home, str]
+) -> tuple[Subject, ...]:
+    if names is None:
+        held = "avx2" in _cpu("flags").split()
+        possible = (subject for subject in SUBJECTS if held or not subject.name.endswith("-avx2"))
+        return tuple(subject for subject in possible if subject.home in pythons)
+    chosen = tuple(BY_NAME[name] for name in dict.fromkeys(names))
+    for subject in chosen:
+        if subject.home not in pythons:
+            parser.error(f"{subject.name} needs --{subject.home} PYTHON")
+    return chosen
+
+
+def _case(text: str) -> Case:
     match = _CASE.fullmatch(text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a model, a batch and a side, as {CASES[0]}")
-    return {"model": match[1], "batch": int(match[2]), "image_size": int(match[3])}
+        raise argparse.ArgumentTypeError(f"{text!r} must be a model, a batch and a side, such as {CASES[0]}")
+    return Case(model=cast("Model", match[1]), batch=int(match[2]), image_size=int(match[3]))
 
 
-def _cpu() -> str:
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a positive integer")
+    return int(text)
+
+
+_VECTORS = re.compile("sse4|avx|fma|f16c|amx|asimd|sve")
+
+
+def _cpu(*names: str) -> str:
+    """The first line of /proc/cpuinfo with one of these names."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+        name, _, value = line.partition(":")
+        if name.strip() in names:
+            return value.strip()
+    return ""
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":

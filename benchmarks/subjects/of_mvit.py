@@ -1,6 +1,9 @@
 """A subject of the step benchmark: mvit, with the session, cells and graphs of a real run.
 
-python benchmarks/subjects/of_mvit.py fused|plain '{"model": "xx_small", "image_size": 256, "batch": 16, "threads": 2}'
+    python benchmarks/subjects/of_mvit.py \
+        '{"model": "xx_small", "image_size": 256, "batch": 16, "threads": 2}' fused|plain [avx2]
+
+With `avx2`, the plan is made as if the CPU had no wider vectors.
 """
 
 from __future__ import annotations
@@ -9,14 +12,16 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from serving import answers, serve  # pyright: ignore[reportMissingImports]
+from serving import answers, seconds, serve  # pyright: ignore[reportMissingImports]
 
 from mvit.config import TrainRun
-from mvit.models.kernels.build import KERNELS_VARIABLE
+from mvit.models.kernels.build import KERNELS_VARIABLE, Support
 from mvit.parent.command import worker_environment
 from mvit.parent.freeze import freeze, plan_launch
 from mvit.parent.host import this_host
@@ -30,27 +35,30 @@ PREPARED = "MVIT_SUBJECT"
 
 def main() -> None:
     stream = answers()
-    form, case = sys.argv[1], json.loads(sys.argv[2])
+    case, form, held = json.loads(sys.argv[1]), sys.argv[2], "avx2" in sys.argv[3:]
+    host = replace(this_host(), kernels=Support("avx2")) if held else this_host()
     overrides = [
         f"model={case['model']}", f"model.kernels={form}", f"data.image_size={case['image_size']}",
         f"train.global_batch_size={case['batch']}", f"train.eval_batch_size={case['batch']}",
-        f"topology.threads={case['threads']}", "topology.compile_cache=false", "tracking=none",
+        f"topology.threads={case['threads']}", "topology.compile_cache=false", "tracking=none", "train.clip_norm=10",
         "data=synthetic", "data.classes=1000", "data.num_train=64", "data.num_val=64", "data.workers=1",
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as room:
-        planned = plan_launch(compose(overrides), host=this_host())
+        planned = plan_launch(compose(overrides), host=host)
         run = freeze(planned, Path(room) / "run", made_of=({}, ""))
-        environment = worker_environment(run.config.topology, host=this_host(), logs=Path(tempfile.gettempdir()))
+        environment = worker_environment(run.config.topology, host=host, logs=Path(tempfile.gettempdir()))
         if library := library_of(run.plan, say=lambda _: None):
             environment[KERNELS_VARIABLE] = str(library)
-        if PREPARED not in os.environ:  # libraries read the environment when they are loaded
-            os.environ.update({**environment, PREPARED: "1"})
-            os.dup2(stream.fileno(), 1)
-            os.execv(sys.executable, [sys.executable, *sys.argv])
-        measure(run, stream, batch=case["batch"])
+        subject = prepare(run, batch=case["batch"]) if PREPARED in os.environ else None
+    if subject is None:  # libraries read the environment when they are loaded
+        os.environ.update({**environment, PREPARED: "1"})
+        os.dup2(stream.fileno(), 1)
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    serve(stream, *subject)
 
 
-def measure(run: Run, stream: Any, *, batch: int) -> None:
+def prepare(run: Run, *, batch: int) -> tuple[dict[str, Any], dict[str, Callable[[], None]]]:
+    """The facts of a compiled run, and its steps."""
     import mindspore as ms
     import numpy as np
 
@@ -84,10 +92,12 @@ def measure(run: Run, stream: Any, *, batch: int) -> None:
         cells.evaluate_step(*held_out)[0].asnumpy()
 
     facts = {
-        "compile_s": compiled.metrics()["perf/compile_s"],
-        "what": f"mindspore {ms.__version__}, {plan.kernels.isa or 'its own operators'}",
+        "first_s": compiled.metrics()["perf/compile_s"] + seconds(train),
+        "versions": {"mindspore": ms.__version__},
+        "isa": plan.kernels.isa or f"oneDNN up to {os.environ.get('ONEDNN_MAX_CPU_ISA', 'what the CPU has')}",
+        "parameters": sum(parameter.size for parameter in session.net.trainable_params()),
     }
-    serve(stream, facts, {"train": train, "evaluate": evaluate})
+    return facts, {"train": train, "evaluate": evaluate}
 
 
 if __name__ == "__main__":

@@ -21,16 +21,23 @@ def answers() -> Any:
     return stream
 
 
+def seconds(act: Callable[[], None]) -> float:
+    """How long an action takes."""
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
 def serve(stream: Any, facts: Mapping[str, Any], steps: Mapping[str, Callable[[], None]]) -> None:
-    """Answer `train 5` with the milliseconds of five training steps, each of which waits for its result."""
+    """Answer `train 5` with the milliseconds of five training steps, each of which waits for its result.
+
+    The facts, first of all: `versions`, `isa` (the vectors that it computes with, in its own words), `parameters` (the
+    number of values that are trained), and `first_s`.
+    """
     print(json.dumps(facts), file=stream)
     for line in sys.stdin:
         name, count = line.split()
-        times: list[float] = []
-        for _ in range(int(count)):
-            began = time.perf_counter()
-            steps[name]()
-            times.append(1e3 * (time.perf_counter() - began))
+        times = [1e3 * seconds(steps[name]) for _ in range(int(count))]
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"ms": times, "peak_mb": peak_mb}), file=stream)
     stream.flush()

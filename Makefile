@@ -38,7 +38,7 @@ types: env
 light: env
 	$(RUN) -m pytest -q $(SIDE_BY_SIDE) -m "not mindspore and not mlflow"
 
-chaos: env ## Attack runs in every way there is (an hour); ARGS="-k kill" selects
+chaos: env ## Attack runs in every way there is (three quarters of an hour); ARGS="-k kill" selects
 	@MVIT_KILLS=20 $(RUN) -m pytest $(SIDE_BY_SIDE) tests/chaos tests/e2e/test_exact_resume.py -m mindspore $(ARGS)
 
 bench: env ## Measure data pipeline and step (half an hour); PEERS, MINDCV, JSON: see docs/performance.md

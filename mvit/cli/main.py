@@ -9,7 +9,7 @@ from mvit.cli import cache, docs, pack, resume, run, sync, synthetic, ui, weight
 
 COMMANDS = (run, resume, sync, ui, cache, weights, pack, synthetic, docs)
 EPILOG = """\
-To start: `python launch.py` trains on handwritten digits in about two minutes,
+To start: `python launch.py` trains on handwritten digits in half a minute,
 `python -m mvit ui` shows the runs. `python launch.py --help` lists what a run
 can be, `python -m mvit COMMAND --help` the options of a command.
 

@@ -41,7 +41,7 @@ light: env
 chaos: env ## Attack runs in every way there is (three quarters of an hour); ARGS="-k kill" selects
 	@MVIT_KILLS=20 $(RUN) -m pytest $(SIDE_BY_SIDE) tests/chaos tests/e2e/test_exact_resume.py -m mindspore $(ARGS)
 
-bench: env ## Measure data pipeline and step (half an hour); PEERS, MINDCV, JSON: see docs/performance.md
+bench: env ## Measure data pipeline and step; PEERS, MINDCV, JSON: see docs/performance.md
 	@$(RUN) benchmarks/data.py $(ARGS)
 	@$(RUN) benchmarks/step.py $(if $(PEERS),--peers $(PEERS)) $(if $(MINDCV),--mindcv $(MINDCV)) \
 		$(if $(JSON),--json $(JSON))

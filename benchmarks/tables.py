@@ -99,7 +99,7 @@ def pages(root: Path, results: list[Result]) -> dict[Path, str]:
     text = "\n\n".join(tables(result) for result in results) or NONE
     newest = max(results, key=lambda result: result.date, default=None)
     svg = picture(newest, label=label) if newest else ""
-    link = f"![Training speed of {newest.cpu}]({drawn.relative_to(root)})" if newest and svg else ""
+    link = f"![Training speed on {newest.cpu}]({drawn.relative_to(root)})" if newest and svg else ""
     return {
         performance: between(performance.read_text(), f"\n{text}\n"),
         readme: between(readme.read_text(), f"\n{link}\n" if link else ""),

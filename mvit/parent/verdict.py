@@ -61,16 +61,20 @@ def failure_kind(error: str, message: str, *, stage: str, log: Path | None = Non
     return "compile" if stage == "compile" else "code"
 
 
-def _head(log: Path, limit: int = 20_000) -> str:
-    with suppress(OSError), log.open("rb") as file:
-        return file.read(limit).decode("utf-8", "replace")
-    return ""
+def _head(log: Path) -> str:
+    return _part(log, slice(20_000))
 
 
-def _tail(log: Path, limit: int = 2_000) -> str:
+def _tail(log: Path) -> str:
+    return _part(log, slice(-2_000, None))
+
+
+def _part(log: Path, part: slice) -> str:
+    """These bytes of a log, which may be missing."""
     with suppress(OSError), log.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - limit))
-        return file.read().decode("utf-8", "replace")
+        start, end, _ = part.indices(os.fstat(file.fileno()).st_size)
+        file.seek(start)
+        return file.read(end - start).decode("utf-8", "replace")
     return ""
 
 

@@ -111,7 +111,7 @@ def freeze(net: nn.Cell, patterns: Sequence[str]) -> None:
         if isinstance(cell, nn.BatchNorm2d) and frozen(cell.gamma) and frozen(cell.beta):
             cell.use_batch_statistics = False
     for _, cell in net.cells_and_names():
-        if not hasattr(cell, "has_frozen_norm"):
+        if not hasattr(cell, "has_frozen_norm"):  # only a fused cell asks: its operator cannot keep its statistics
             continue
         norms = [inner for _, inner in cell.cells_and_names() if isinstance(inner, nn.BatchNorm2d)]
         cell.has_frozen_norm = any(norm.use_batch_statistics is False for norm in norms)

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 from mvit.files import file_digest, read_json
 from mvit.parent.host import free_port
 from mvit.process import MARK, process_start
+from mvit.rundir.ending import read_ending
 from mvit.rundir.journal import JournalReader
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import WorkerStatus, read_statuses
@@ -73,7 +74,14 @@ class Scene:
         return self.call("-m", "mvit", "sync", str(self.folder.path))
 
     def close_orphans(self) -> str:
-        return self.call("-c", CLOSE_ORPHANS, str(self.runs)).stdout
+        """What the next launch says of orphans. It waits a few seconds for MLflow, else the one after it tries again."""
+        said = ""
+        for _ in range(3):
+            said += self.call("-c", CLOSE_ORPHANS, str(self.runs)).stdout
+            folders = [RunDir(file.parent) for file in self.runs.rglob("tracking.json")]
+            if all(ending.mirrored for folder in folders if (ending := read_ending(folder))):
+                break
+        return said
 
     def _start(self, command: list[str], env: dict[str, str]) -> "Scene":
         self.calls += 1

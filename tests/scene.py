@@ -74,7 +74,7 @@ class Scene:
         return self.call("-m", "mvit", "sync", str(self.folder.path))
 
     def close_orphans(self) -> str:
-        """What the next launch says of orphans. It waits a few seconds for MLflow, else the one after it tries again."""
+        """What the next launch says of orphans. Where it waits in vain for MLflow, the one after it tries again."""
         said = ""
         for _ in range(3):
             said += self.call("-c", CLOSE_ORPHANS, str(self.runs)).stdout

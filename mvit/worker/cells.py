@@ -11,6 +11,7 @@ from mvit.config import TrainRun
 from mvit.models.spec import groups
 from mvit.worker import checkpoint, device
 from mvit.worker.evaluate import EvaluateStep
+from mvit.worker.fused_gradients import FusedGradients
 from mvit.worker.fused_update import FusedEma, FusedUpdate, fused_constants
 from mvit.worker.images import Mix
 from mvit.worker.optim import make_optimizer
@@ -55,7 +56,9 @@ def build_cells(session: Session, config: TrainRun) -> TrainCells:
     recipe = config.train
     device.freeze(net, recipe.freeze)
     scale = Scale(config.scaling) if config.scaling else None
-    gradients = Gradients(
+    constants = fused_constants(config.optimizer) if plan.kernels.isa else None
+    form_of_gradients = partial(FusedGradients, split=constants is None) if plan.kernels.isa else Gradients
+    gradients = form_of_gradients(
         net,
         normalise=session.normalise,
         smoothing=recipe.label_smoothing,
@@ -65,7 +68,6 @@ def build_cells(session: Session, config: TrainRun) -> TrainCells:
     trained = net.trainable_params()
     rate_factors, decays = groups([p.name for p in trained], config.optimizer, model=config.model)
     optimizer = make_optimizer(trained, config.optimizer, rate_factors=rate_factors, decays=decays)
-    constants = fused_constants(config.optimizer) if plan.kernels.isa else None
     form = partial(Update, scale=scale)
     if constants is not None:  # in fp32, which has no loss scale
         form = partial(FusedUpdate, kind=config.optimizer.kind, constants=constants)

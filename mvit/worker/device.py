@@ -13,6 +13,7 @@ from mindspore import nn, ops
 from mindspore.communication import get_rank, init
 
 from mvit.config import Precision
+from mvit.models.kernels.network import Freezable
 
 
 def open_device(device: Literal["CPU", "Ascend"], *, threads: int | None, jit_level: str | None) -> None:
@@ -111,10 +112,10 @@ def freeze(net: nn.Cell, patterns: Sequence[str]) -> None:
         if isinstance(cell, nn.BatchNorm2d) and frozen(cell.gamma) and frozen(cell.beta):
             cell.use_batch_statistics = False
     for _, cell in net.cells_and_names():
-        if not hasattr(cell, "has_frozen_norm"):  # only a fused cell asks: its operator cannot keep its statistics
-            continue
-        norms = [inner for _, inner in cell.cells_and_names() if isinstance(inner, nn.BatchNorm2d)]
-        cell.has_frozen_norm = any(norm.use_batch_statistics is False for norm in norms)
+        if isinstance(cell, Freezable):
+            norms = [inner for _, inner in cell.cells_and_names() if isinstance(inner, nn.BatchNorm2d)]
+            if any(norm.use_batch_statistics is False for norm in norms):
+                cell.freeze_norm()
 
 
 @contextmanager

@@ -98,7 +98,14 @@ class Gradients(nn.Cell):
         self.loss = SmoothedLoss(smoothing, mixed=mix is not None)
         self.parameters = ms.ParameterTuple(net.trainable_params())
         self.scale = scale.value if scale else None
-        self.differentiate = ops.value_and_grad(self.forward, None, self.parameters)
+        self.value_and_grad = ops.value_and_grad(self.forward, None, self.parameters)
+
+    def zeros(self) -> ms.ParameterTuple:
+        """What gradients can be added to."""
+        return self.parameters.clone("accumulated", "zeros")
+
+    def differentiate(self, images, labels, weight, key, factor):
+        return self.value_and_grad(images, labels, weight, key, factor)
 
     def forward(self, images, labels, weight, key, factor):
         return self.loss(self.net(images, key), labels, weight) * factor
@@ -151,7 +158,7 @@ class Update(nn.Cell):
             flat = self.concat((ops.reshape(loss_sum, (1,)),) + self.map(_flatten, gradients))  # noqa: RUF005 (graph mode)
             flat = self.all_reduce(flat)
             loss_sum = ops.reshape(ops.slice(flat, (0,), (1,)), ())
-            gradients = self.map(ops.partial(_piece, flat), self.offsets, gradients)
+            gradients = self.map(ops.partial(piece, flat), self.offsets, gradients)
         norm = ops.sqrt(ops.addn(self.map(_sum_of_squares, gradients)))
         factor = ops.ones_like(norm) * self.part
         if self.scale is not None:
@@ -174,7 +181,7 @@ class Update(nn.Cell):
 
 
 _flatten = ops.MultitypeFuncGraph("flatten")
-_piece = ops.MultitypeFuncGraph("piece")
+piece = ops.MultitypeFuncGraph("piece")
 _sum_of_squares = ops.MultitypeFuncGraph("sum_of_squares")
 _multiply = ops.MultitypeFuncGraph("multiply")
 _finite_or_zero = ops.MultitypeFuncGraph("finite_or_zero")
@@ -189,7 +196,7 @@ def _(tensor):
     return ops.reshape(tensor, (-1,))
 
 
-@_piece.register("Tensor", "Number", "Tensor")
+@piece.register("Tensor", "Number", "Tensor")
 def _(flat, offset, like):
     return ops.reshape(ops.slice(flat, (offset,), (like.size,)), like.shape)
 
@@ -270,7 +277,7 @@ class Accumulate(nn.Cell):
     def __init__(self, gradients: Gradients) -> None:
         super().__init__(auto_prefix=False)
         self.gradients = gradients
-        self.sums = gradients.parameters.clone("accumulated", "zeros")
+        self.sums = gradients.zeros()
         self.loss_sum = _scalar("accumulated_loss", 0.0)
         self.map = ops.HyperMap()
 

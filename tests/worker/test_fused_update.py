@@ -99,13 +99,14 @@ def test_a_gradient_that_is_not_finite_reaches_the_weights(mindspore, kernels, k
 def tiny_step(config, *, accumulation, fused):
     """A fused network's step on the same batch again and again, and its moving average."""
     from mvit.models.kernels.network import MobileViT
+    from mvit.worker.fused_gradients import FusedGradients
     from mvit.worker.fused_update import FusedEma, FusedUpdate, fused_constants
     from mvit.worker.images import Normalise
     from mvit.worker.input.loader import Batch
     from mvit.worker.input.mix import UNMIXED
     from mvit.worker.optim import make_optimizer
     from mvit.worker.step import RunStep
-    from mvit.worker.step_graphs import Gradients, Update
+    from mvit.worker.step_graphs import Update
 
     net = MobileViT(config.model, num_classes=5)
     trained = net.trainable_params()
@@ -116,7 +117,8 @@ def tiny_step(config, *, accumulation, fused):
     optimizer = make_optimizer(trained, config.optimizer, **same)
     update = form(optimizer, num_parts=accumulation, distributed=False, clip_norm=None, clip_value=None)
     ema = FusedEma(net, 0.5)
-    gradients = Gradients(net, normalise=Normalise(config.data, channels_last=True), smoothing=0.0)
+    normalise = Normalise(config.data, channels_last=True)
+    gradients = FusedGradients(net, split=not fused, normalise=normalise, smoothing=0.0)
     step = RunStep(gradients, update, ema, accumulation=accumulation)
     random = np.random.default_rng(4)
     images = random.integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)

@@ -144,11 +144,13 @@ void forward(const Arguments &in) {
 }
 
 void backward(const Arguments &in, bool with_dx) {
-  // x w gamma beta y saved dz -> dw dgamma dbeta [dx]
+  // x w gamma beta y saved dz -> (dw dgamma dbeta) [dx]
   Geometry g(in, 0, 1, 4);
   const float *x = in.floats(0), *w = in.floats(1), *y = in.floats(4), *saved = in.floats(5), *dz = in.floats(6);
-  float *dx = with_dx ? in.floats(10) : nullptr;
+  float *dx = with_dx ? in.floats(8) : nullptr;
   int outputs = g.outputs;
+  Pieces gradients{in.floats(7)};
+  float *of_w = gradients.take(in.size(1)), *dgamma = gradients.take(outputs), *dbeta = gradients.take(outputs);
   BatchNorm norm(outputs, in.floats(2), in.floats(3));
   norm.of_saved(saved);
   BatchNormGradient gradient(outputs);
@@ -167,7 +169,7 @@ void backward(const Arguments &in, bool with_dx) {
       });
     });
   });
-  gradient.finish((double)g.rows(), norm, saved, in.floats(8), in.floats(9));
+  gradient.finish((double)g.rows(), norm, saved, dgamma, dbeta);
 
   auto make_dy = [&](long begin, long rows, float *dy) {
     for_lanes(outputs, [&](int c, int lanes) {
@@ -216,16 +218,13 @@ void backward(const Arguments &in, bool with_dx) {
       }
     });
   }
-  reorder(g, dw.total(), in.floats(7));
+  reorder(g, dw.total(), of_w);
 }
 
 }  // namespace
 
 // The running statistics move in place.
 OPERATOR(mvit_conv_norm) { forward(in); }
-
-// The same under a second name, for its gradient without dx: the stem's input are the images.
-OPERATOR(mvit_conv_norm_of_images) { forward(in); }
 
 OPERATOR(mvit_conv_norm_grad) { backward(in, true); }
 

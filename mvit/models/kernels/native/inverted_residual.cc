@@ -11,6 +11,8 @@
 //   B  dy2 from du2;   dw2 = dy2 * silu(u1) by taps;   du1 = (dy2 * taps reversed) silu'(u1)
 //   C  dy1 from du1;   dw1 = dy1^T x;   dx = dy1 w1^T (+ dz)
 
+#include <tuple>
+
 #include "batch_norm.h"
 #include "matmul.h"
 #include "operator.h"
@@ -222,7 +224,7 @@ OPERATOR(mvit_inverted_residual) {
   });
 }
 
-// x, three times (w gamma beta), y1 y2 y3 saved constants dz -> dx, three times (dw dgamma dbeta)
+// x, three times (w gamma beta), y1 y2 y3 saved constants dz -> dx, (three times dw dgamma dbeta)
 OPERATOR(mvit_inverted_residual_grad) {
   Block b(in, 0, 1, 14, 15);
   int hidden = b.hidden, outputs = b.outputs;
@@ -230,6 +232,14 @@ OPERATOR(mvit_inverted_residual_grad) {
   const float *saved1 = in.floats(13), *saved2 = saved1 + 2 * hidden, *saved3 = saved2 + 2 * hidden;
   const float *dz = in.floats(15);
   float *dx = in.floats(16);
+  Pieces gradients{in.floats(17)};
+  auto of_conv = [&](int weights, int channels) {
+    float *dw = gradients.take(in.size(weights)), *dgamma = gradients.take(channels);
+    return std::make_tuple(dw, dgamma, gradients.take(channels));
+  };
+  auto [of_w1, dgamma1, dbeta1] = of_conv(1, hidden);
+  auto [of_w2, dgamma2, dbeta2] = of_conv(4, hidden);
+  auto [of_w3, dgamma3, dbeta3] = of_conv(7, outputs);
   BatchNorm norm1(hidden, in.floats(2), in.floats(3)), norm2(hidden, in.floats(5), in.floats(6));
   BatchNorm norm3(outputs, in.floats(8), in.floats(9));
   norm1.of_saved(saved1);
@@ -242,7 +252,7 @@ OPERATOR(mvit_inverted_residual_grad) {
       gradient3.add(part, rows, y3 + r * outputs, dz + r * outputs, saved3);
     });
   });
-  gradient3.finish((double)b.out_rows(), norm3, saved3, in.floats(24), in.floats(25));
+  gradient3.finish((double)b.out_rows(), norm3, saved3, dgamma3, dbeta3);
 
   // A: projection
   float *du2 = scratch.get(20, b.out_rows() * hidden);
@@ -262,8 +272,8 @@ OPERATOR(mvit_inverted_residual_grad) {
       gradient2.add(part, rows, y2 + r * hidden, du, saved2);
     });
   });
-  std::copy_n(dw3.total(), (long)outputs * hidden, in.floats(23));
-  gradient2.finish((double)b.out_rows(), norm2, saved2, in.floats(21), in.floats(22));
+  std::copy_n(dw3.total(), (long)outputs * hidden, of_w3);
+  gradient2.finish((double)b.out_rows(), norm2, saved2, dgamma2, dbeta2);
 
   // B: depthwise
   float *du1 = scratch.get(21, b.rows() * hidden);
@@ -305,8 +315,8 @@ OPERATOR(mvit_inverted_residual_grad) {
   });
   const float *dw2 = dtaps.total();
   for (int c = 0; c < hidden; ++c)
-    for (int tap = 0; tap < 9; ++tap) in.floats(20)[c * 9 + tap] = dw2[tap * hidden + c];
-  gradient1.finish((double)b.rows(), norm1, saved1, in.floats(18), in.floats(19));
+    for (int tap = 0; tap < 9; ++tap) of_w2[c * 9 + tap] = dw2[tap * hidden + c];
+  gradient1.finish((double)b.rows(), norm1, saved1, dgamma1, dbeta1);
 
   // C: expansion
   Packed w1 = as_is(in.floats(1), hidden, b.inputs);
@@ -324,7 +334,7 @@ OPERATOR(mvit_inverted_residual_grad) {
         });
     });
   });
-  std::copy_n(dw1.total(), (long)hidden * b.inputs, in.floats(17));
+  std::copy_n(dw1.total(), (long)hidden * b.inputs, of_w1);
 }
 
 // -> z, with the running statistics folded into the weights; the hidden maps never leave the cache.

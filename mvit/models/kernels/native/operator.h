@@ -25,6 +25,16 @@ struct Arguments {
   int64_t rows(int i) const { return size(i) / last_dim(i); }
 };
 
+// An output that holds several tensors one after the other: gradients, which MindSpore need not tell apart.
+struct Pieces {
+  float *next;
+  float *take(int64_t floats) {
+    float *piece = next;
+    next += floats;
+    return piece;
+  }
+};
+
 }  // namespace mvit
 
 #define OPERATOR(name)                                                                                      \

@@ -88,13 +88,13 @@ struct DenseGradient {
     add_columns(rows, dy, outputs, dw + (long)outputs * inputs);
     multiply(rows, {dy, outputs, outputs}, weights.data(), inputs, nullptr, dx, inputs);
   }
-  // Writes the gradients of the layers side by side: dw and db of each, `first` and the outputs after it.
-  void write(const Arguments &in, int first, int layers) {
+  // Writes the gradients of the layers side by side: dw and db of each.
+  void write(Pieces &to, int layers) {
     const float *total = sums.total();
     int each = outputs / layers;
     for (int layer = 0; layer < layers; ++layer) {
-      std::copy_n(total + (long)layer * each * inputs, (long)each * inputs, in.floats(first + 2 * layer));
-      std::copy_n(total + (long)outputs * inputs + layer * each, each, in.floats(first + 2 * layer + 1));
+      std::copy_n(total + (long)layer * each * inputs, (long)each * inputs, to.take((long)each * inputs));
+      std::copy_n(total + (long)outputs * inputs + layer * each, each, to.take(each));
     }
   }
 };
@@ -155,7 +155,7 @@ OPERATOR(mvit_transformer_layer) { forward(in, true); }
 // -> y
 OPERATOR(mvit_transformer_layer_eval) { forward(in, false); }
 
-// the inputs, qkv o x2 u dy -> dx, the gradient of each input from GAMMA1 on
+// the inputs, qkv o x2 u dy -> dx, (the gradient of each input from GAMMA1 on)
 OPERATOR(mvit_transformer_layer_grad) {
   Layer layer(in, true);
   int features = layer.features, hidden = layer.hidden;
@@ -210,16 +210,13 @@ OPERATOR(mvit_transformer_layer_grad) {
     }
   });
 
-  auto gradient_of = [](int input) { return NUM_INPUTS + 6 + input - GAMMA1; };
-  const float *dgamma1 = norm1_sums.total(), *dgamma2 = norm2_sums.total();
-  std::copy_n(dgamma1, features, in.floats(gradient_of(GAMMA1)));
-  std::copy_n(dgamma1 + features, features, in.floats(gradient_of(BETA1)));
-  std::copy_n(dgamma2, features, in.floats(gradient_of(GAMMA2)));
-  std::copy_n(dgamma2 + features, features, in.floats(gradient_of(BETA2)));
-  to_qkv.write(in, gradient_of(QUERY), 3);
-  out.write(in, gradient_of(OUT), 1);
-  fc1.write(in, gradient_of(FC1), 1);
-  fc2.write(in, gradient_of(FC2), 1);
+  Pieces gradients{in.floats(NUM_INPUTS + 6)};
+  std::copy_n(norm1_sums.total(), 2 * features, gradients.take(2 * features));
+  to_qkv.write(gradients, 3);
+  out.write(gradients, 1);
+  std::copy_n(norm2_sums.total(), 2 * features, gradients.take(2 * features));
+  fc1.write(gradients, 1);
+  fc2.write(gradients, 1);
 }
 
 }  // namespace mvit

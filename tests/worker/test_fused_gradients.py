@@ -1,0 +1,60 @@
+"""The written-out backward pass of the fused network against what MindSpore derives from the plain one."""
+
+import numpy as np
+import pytest
+
+from mvit.models.kernels import build
+from tests.conftest import TINY
+from tests.models.test_kernels import fill
+
+pytestmark = pytest.mark.mindspore
+
+
+def gradients_of(ms, config, *, fused, split, patterns):
+    """Loss sum, and the gradients by parameter as far as they are told apart; else all of them as one vector."""
+    from mvit.models import mobilevit
+    from mvit.models.kernels import network, operators
+    from mvit.worker.device import freeze
+    from mvit.worker.fused_gradients import FusedGradients
+    from mvit.worker.images import Normalise
+    from mvit.worker.step_graphs import Gradients
+
+    operators.open_library(build.library(build.this_cpu()[0]), threads=2)
+    net = (network if fused else mobilevit).MobileViT(config.model, num_classes=5)
+    fill(ms, net)
+    freeze(net, patterns)
+    arguments = {"normalise": Normalise(config.data, channels_last=fused), "smoothing": 0.1}
+    cell = FusedGradients(net, split=split, **arguments) if fused else Gradients(net, **arguments)
+    cell.set_train(True)
+    images = np.random.default_rng(4).integers(0, 256, (4, 45, 45, 3)).astype(np.uint8)
+    labels = ms.Tensor(np.array([0, 1, 2, 3], np.int32))
+    mix = ms.Tensor(np.array([0, 0, 0, 0, 0, 1], np.float32))
+    loss, gradients = cell(ms.Tensor(images), labels, mix, ms.Tensor(7, ms.int32))
+    return float(loss.asnumpy()), [gradient.asnumpy() for gradient in gradients], net.trainable_params()
+
+
+@pytest.mark.parametrize("split", [True, False], ids=["split", "whole"])
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        (),
+        ("stem.*", "stages.0.*"),
+        ("*.project.norm.*", "*.query.weight"),
+        ("head.*", "transformers.0.local.conv.weight"),
+    ],
+    ids=["all", "whole-cells", "norms-and-parts", "ends"],
+)
+def test_the_gradients_are_those_of_the_plain_network(mindspore, configured, patterns, split):
+    config = configured(*TINY, "data=synthetic")
+    loss, expected, trained = gradients_of(mindspore, config, fused=False, split=True, patterns=patterns)
+    fused_loss, gradients, _ = gradients_of(mindspore, config, fused=True, split=split, patterns=patterns)
+    assert fused_loss == pytest.approx(loss, rel=1e-5)
+    if split:
+        assert [g.shape for g in gradients] == [p.shape for p in trained]
+    flat, expected_flat = (np.concatenate([g.ravel() for g in each]) for each in (gradients, expected))
+    assert flat.shape == expected_flat.shape
+    assert np.linalg.norm(flat - expected_flat) <= 1e-4 * np.linalg.norm(expected_flat)
+    if split:
+        for one, other, parameter in zip(gradients, expected, trained, strict=True):
+            limit = 1e-4 * max(np.linalg.norm(other), 0.01 * np.linalg.norm(expected_flat))
+            assert np.linalg.norm(one - other) <= limit, parameter.name

@@ -32,7 +32,9 @@ _BY_TYPE: dict[str, Kind] = {
     "MemoryError": "oom",
 }
 _MEMORY = re.compile(
-    r"out of memory|cannot allocate memory|bad_alloc|MemoryError|memory not enough|allocat\w* \w* ?memory", re.I
+    r"out of memory|cannot allocate memory|bad_alloc|MemoryError|memory not enough|allocat\w* \w* ?memory"
+    r"|failed to map segment",  # of a library
+    re.I,
 )
 _DISK = re.compile(rf"\[Errno ({errno.ENOSPC}|{errno.EROFS}|{errno.EDQUOT})\]")
 _PORT = re.compile(r"address already in use|failed to (init|create) the tcp server|\bbind\b.*\b(fail|error)", re.I)

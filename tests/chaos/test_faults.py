@@ -116,14 +116,17 @@ def test_a_rank_that_is_stopped_for_a_while_goes_on(scene):
 
 
 def test_the_memory_of_a_rank_ends(scene):
-    scene.launch("topology.compile_cache=false").until_stage("compile")  # graphs that are loaded are there at once
+    # A compilation alone needs too little that is new.
+    scene.launch("topology.compile_cache=false", **faulty(scene, rank=1, at=Stage.BUILD, action=Sleep(seconds=5.0)))
+    scene.until(lambda: (status := scene.statuses().get(1)) is not None and status.stage == "build")
     resource.prlimit(scene.pid("rank 1"), resource.RLIMIT_AS, (1 << 20, 1 << 20))
     scene.end()
     error = read_json(scene.folder.error)
     # Python and glibc say that memory is missing; MindSpore follows a null pointer, of which only the end is seen.
     assert error["kind"] in ("oom", "killed")
     scene.holds("FAILED", code=1, kind=error["kind"])
-    assert (error["rank"], error["stage"]) == (1, "compile")
+    assert error["rank"] == 1
+    assert error["stage"] in ("build", "compile")
 
 
 @pytest.fixture

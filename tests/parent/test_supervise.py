@@ -351,6 +351,7 @@ time.sleep(600)
         ("NonFinite", "the loss is not finite at step 3", "step", "nan"),
         ("CheckpointError", "no checkpoint is whole", "build", "checkpoint"),
         ("MemoryError", "", "step", "oom"),
+        ("OSError", "libmvit.so: failed to map segment from shared object", "build", "oom"),
         ("RuntimeError", "Out of memory: 3 GiB", "compile", "oom"),
         ("RuntimeError", "Address already in use", "join", "port"),
         ("RuntimeError", "Failed to initialize distributed job cluster", "join", "comm"),

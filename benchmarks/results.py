@@ -1,4 +1,4 @@
-"""Results of the step benchmark: the form of `experiments/results/step-*.json`, and the ratios that it gives."""
+"""Results of the benchmarks: the form of `experiments/results/*.json`, and the ratios that they give."""
 
 from __future__ import annotations
 
@@ -107,8 +107,26 @@ class Result(_Record):
         return [group for group in self.groups if group.case == case]
 
 
+class SeedsResult(_Record):
+    """One file of the seeds benchmark."""
+
+    form: Literal[1] = 1
+    date: str
+    commit: str
+    cpu: str
+    overrides: tuple[str, ...]
+    """Of the default job."""
+    acc1: dict[str, tuple[float, ...]]
+    """Best top-1 accuracy, %, by form of the kernels: one for each seed, from 0 on."""
+
+
+def read_seeds(folder: Path) -> list[SeedsResult]:
+    """The results of the seeds benchmark in a folder, by name."""
+    return [SeedsResult.model_validate_json(path.read_bytes()) for path in sorted(folder.glob("seeds-*.json"))]
+
+
 def read(folder: Path) -> list[Result]:
-    """The results of a folder, by name."""
+    """The results of the step benchmark in a folder, by name."""
     return [Result.model_validate_json(path.read_bytes()) for path in sorted(folder.glob("step-*.json"))]
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -34,10 +33,10 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast, get_args
 
+from benchmarks.machine import CHECKOUT, commit, cpu_facts, cpu_model, positive
 from benchmarks.results import Case, Group, Measured, Model, Result
 from benchmarks.tables import tables
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 CASES = ("xx_small:16x256", "x_small:16x256", "small:16x256", "xx_small:32x64", "x_small:32x64", "small:32x64")
 _CASE = re.compile(rf"({'|'.join(get_args(Model))}):([1-9]\d*)x([1-9]\d*)")
 Home = Literal["mvit", "peers", "mindcv"]
@@ -194,10 +193,10 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", type=_case, default=[_case(text) for text in CASES])
     parser.add_argument("--peers", metavar="PYTHON", help="interpreter that has torch, timm and transformers")
     parser.add_argument("--mindcv", metavar="PYTHON", help="interpreter that has MindSpore and MindCV")
-    parser.add_argument("--rounds", type=_count, default=5)
-    parser.add_argument("--steps", type=_count, default=5, help="steps in a turn, at most")
-    parser.add_argument("--threads", type=_count, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--at-once", type=_count, default=3, help="subjects in a group; at least 2")
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--steps", type=positive, default=5, help="steps in a turn, at most")
+    parser.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--at-once", type=positive, default=3, help="subjects in a group; at least 2")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements")
     arguments = parser.parse_args()
     pythons: dict[Home, str] = {"mvit": sys.executable}
@@ -206,9 +205,9 @@ def main() -> None:
     subjects = _subjects(parser, arguments.subjects, pythons)
     result = Result(
         date=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        commit=_commit(),
-        cpu=_cpu("model name") or platform.machine(),
-        isa=tuple(flag for flag in _cpu("flags", "Features").split() if _VECTORS.match(flag)),
+        commit=commit(),
+        cpu=cpu_model(),
+        isa=tuple(flag for flag in cpu_facts("flags", "Features").split() if _VECTORS.match(flag)),
         cores=len(os.sched_getaffinity(0)),
         threads=arguments.threads,
         rounds=arguments.rounds,
@@ -237,7 +236,7 @@ def _subjects(
     parser: argparse.ArgumentParser, names: Sequence[str] | None, pythons: dict[Home, str]
 ) -> tuple[Subject, ...]:
     if names is None:
-        held = "avx2" in _cpu("flags").split()
+        held = "avx2" in cpu_facts("flags").split()
         possible = (subject for subject in SUBJECTS if held or not subject.name.endswith("-avx2"))
         return tuple(subject for subject in possible if subject.home in pythons)
     chosen = tuple(BY_NAME[name] for name in dict.fromkeys(names))
@@ -254,31 +253,7 @@ def _case(text: str) -> Case:
     return Case(model=cast("Model", match[1]), batch=int(match[2]), image_size=int(match[3]))
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a positive integer")
-    return int(text)
-
-
 _VECTORS = re.compile("sse4|avx|fma|f16c|amx|asimd|sve")
-
-
-def _cpu(*names: str) -> str:
-    """The first line of /proc/cpuinfo with one of these names."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in names:
-            return value.strip()
-    return ""
-
-
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks import step, tables
-from benchmarks.results import Case, Group, Measured, Result, read
+from benchmarks.results import Case, Group, Measured, Result, SeedsResult, read, read_seeds
 from tests.conftest import CHECKOUT
 
 CASE = Case(model="xx_small", batch=16, image_size=256)
@@ -71,7 +71,7 @@ def run(monkeypatch, *arguments: str) -> int:
 
 
 def test_the_checked_in_pages_are_what_the_checked_in_results_give():
-    wanted = tables.pages(CHECKOUT, read(tables.RESULTS))
+    wanted = tables.pages(CHECKOUT, read(tables.RESULTS), read_seeds(tables.RESULTS))
     stale = [path.name for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     assert not stale, f"run: {tables.COMMAND}"
 
@@ -132,13 +132,13 @@ def test_pages_are_stale_until_they_are_generated_anew(checkout, monkeypatch, ca
 
 def test_every_machine_has_a_section_and_the_newest_the_picture(checkout):
     old, new = TWO_GROUPS, result(*TWO_GROUPS.groups, date="2026-11-25T10:00:00Z", cpu="Another")
-    pages = tables.pages(checkout, [new, old])
+    pages = tables.pages(checkout, [new, old], [])
     assert pages[checkout / "docs/performance.md"].count("| xx_small, 16x256x256") == 2
     assert "Another" in pages[checkout / "docs/step.svg"]
 
 
 def test_the_picture_has_a_bar_per_subject_of_the_largest_images(checkout):
-    root = ET.fromstring(tables.pages(checkout, [TWO_GROUPS])[checkout / "docs/step.svg"])
+    root = ET.fromstring(tables.pages(checkout, [TWO_GROUPS], [])[checkout / "docs/step.svg"])
     texts = ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "Training, images/s, 256x256 pixels: A <CPU>, 2 threads" in texts
     assert {"mvit fused", "timm eager", "mindcv stock", "53.3", "80.0", "4.0"} <= set(texts)
@@ -186,3 +186,15 @@ def test_a_subject_without_its_interpreter_is_refused_with_the_option_to_give(mo
         step.main()
     assert end.value.code == 2
     assert "mindcv-stock needs --mindcv PYTHON" in capsys.readouterr().err
+
+
+def test_the_table_of_seeds_has_the_p_of_a_difference():
+    """Against scipy's documented result for equal groups, and a difference that is plain to see."""
+    facts = {"date": "2026-11-24T10:00:00Z", "commit": "abc", "cpu": "A <CPU>", "overrides": ("train.epochs=3",)}
+    same = SeedsResult(acc1={"fused": (99.0, 98.0, 97.0), "plain": (97.0, 98.0, 99.0)}, **facts)
+    text = tables.seeds_table(same)
+    assert row(text, "mvit plain") == ["mvit plain", "3", "98.00", "1.00", "97.00", "99.00"]
+    assert "| the default job train.epochs=3 |" in text
+    assert "p = 1.00." in text
+    other = SeedsResult(acc1={"fused": (99.0, 98.9, 98.8), "plain": (97.0, 96.9, 97.1)}, **facts)
+    assert "p = 0.00." in tables.seeds_table(other)

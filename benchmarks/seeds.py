@@ -1,0 +1,65 @@
+"""Seeds benchmark: the accuracy of a job over many seeds, on the fused kernels and in the plain form.
+
+    python benchmarks/seeds.py [--seeds 10] [--json FILE] [OVERRIDE ...]
+
+The two forms take turns, seed by seed; without overrides it is the default job. Reported are mean and standard
+deviation of each form, and the p of a two-sided t-test that does not assume equal variances (Welch). `--json` writes
+FILE after each seed. Files named experiments/results/seeds-*.json are among those that benchmarks/tables.py makes
+docs/performance.md from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+from benchmarks.machine import CHECKOUT, commit, cpu_model, positive
+from benchmarks.results import SeedsResult
+from benchmarks.tables import seeds_table
+
+FORMS = ("fused", "plain")
+
+
+def accuracy(form: str, seed: int, overrides: list[str]) -> float:
+    """Best top-1 accuracy of the job, %."""
+    command = [sys.executable, "launch.py", "tracking=none", *overrides, f"model.kernels={form}", f"seed={seed}"]
+    done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"seed {seed}, {form}: exit code {done.returncode}")
+    (folder,) = (line.rsplit(", ", 1)[1] for line in done.stdout.splitlines() if line.startswith("mvit: FINISHED"))
+    return json.loads((CHECKOUT / folder / "result.json").read_text())["metrics"]["best/val_acc1"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=positive, default=10)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the accuracies")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of the default job, such as train.epochs=3")
+    arguments = parser.parse_args()
+    found: dict[str, list[float]] = {form: [] for form in FORMS}
+    began = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    result = None
+    for seed in range(arguments.seeds):
+        for form in FORMS if seed % 2 else FORMS[::-1]:
+            found[form].append(accuracy(form, seed, arguments.overrides))
+            print(f"seed {seed}, {form}: {found[form][-1]:.2f} %", file=sys.stderr)
+        result = SeedsResult(
+            date=began,
+            commit=commit(),
+            cpu=cpu_model(),
+            overrides=tuple(arguments.overrides),
+            acc1={form: tuple(values) for form, values in found.items()},
+        )
+        if arguments.json:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(result.model_dump_json(indent=1) + "\n")
+    assert result is not None
+    print(seeds_table(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -110,11 +110,11 @@ class Process:
 
     def warm_up(self) -> None:
         for step in ("train", "evaluate"):
-            self._take(step, min(2, self.steps))
+            self.take(step, min(2, self.steps))
 
     def turn(self) -> None:
-        self.train_ms.append(self._take("train", self.steps))
-        self.evaluate_ms.append(self._take("evaluate", self.steps))
+        self.train_ms.append(self.take("train", self.steps))
+        self.evaluate_ms.append(self.take("evaluate", self.steps))
 
     def measured(self) -> Measured:
         return Measured(
@@ -131,7 +131,7 @@ class Process:
         after_name = Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
-    def _take(self, step: str, count: int) -> float:
+    def take(self, step: str, count: int) -> float:
         """Median milliseconds of so many steps."""
         assert self.popen.stdin
         print(step, count, file=self.popen.stdin, flush=True)
@@ -190,7 +190,7 @@ def grouped(subjects: Sequence[Subject], *, at_once: int) -> list[list[Subject]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subjects", nargs="+", metavar="NAME", choices=BY_NAME, help=", ".join(BY_NAME))
-    parser.add_argument("--cases", nargs="+", type=_case, default=[_case(text) for text in CASES])
+    parser.add_argument("--cases", nargs="+", type=case_of, default=[case_of(text) for text in CASES])
     parser.add_argument("--peers", metavar="PYTHON", help="interpreter that has torch, timm and transformers")
     parser.add_argument("--mindcv", metavar="PYTHON", help="interpreter that has MindSpore and MindCV")
     parser.add_argument("--rounds", type=positive, default=5)
@@ -246,7 +246,7 @@ def _subjects(
     return chosen
 
 
-def _case(text: str) -> Case:
+def case_of(text: str) -> Case:
     match = _CASE.fullmatch(text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} must be a model, a batch and a side, such as {CASES[0]}")

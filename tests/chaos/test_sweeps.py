@@ -33,13 +33,13 @@ def resumed(scene):
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"mvit: sweep FINISHED, {sweep}: 2 FINISHED" in done.stdout
     assert ends(scene) == ["FINISHED"] * 2
-    assert [steps(folder) for folder in trials(scene)] == [list(range(1, 21))] * 2
+    assert [steps(folder) for folder in trials(scene)] == [list(range(1, 61))] * 2
     _, runs = scene.mlflow_runs()
     assert [run.info.status for run in runs] == ["FINISHED"] * 3
 
 
 def test_a_sweep_whose_launcher_is_killed_in_its_second_trial(scene):
-    scene.launch("-m", "seed=1,2", "train.epochs=1")
+    scene.launch("-m", "seed=1,2", "train.epochs=3")
     scene.until(lambda: len(trials(scene)) == 2 and 12 in steps(trials(scene)[1]), timeout_s=240)
     scene.kill("launcher").end()
     scene.left_nothing(patience_s=10)
@@ -49,7 +49,7 @@ def test_a_sweep_whose_launcher_is_killed_in_its_second_trial(scene):
 
 
 def test_a_sweep_that_is_stopped_in_its_first_trial_starts_no_other(scene):
-    scene.launch("-m", "seed=1,2", "train.epochs=1")
+    scene.launch("-m", "seed=1,2", "train.epochs=3")
     scene.until(lambda: len(trials(scene)) == 2 and 12 in steps(trials(scene)[0]), timeout_s=240)
     scene.kill("launcher", signal.SIGINT).end()
     assert scene.process.returncode == 130
@@ -61,7 +61,7 @@ def test_a_sweep_that_is_stopped_in_its_first_trial_starts_no_other(scene):
 
 
 def test_a_sweep_that_is_stopped_between_two_trials(scene):
-    scene.launch("-m", "seed=1,2", "train.epochs=1")
+    scene.launch("-m", "seed=1,2", "train.epochs=3")
     scene.until(lambda: len(trials(scene)) == 2 and trials(scene)[0].end.exists(), timeout_s=240)
     scene.until(lambda: read_json(trials(scene)[0].end)["mirrored"])  # the launcher turns to the next trial
     scene.kill("launcher", signal.SIGTERM).end()

@@ -11,41 +11,28 @@ opposite order.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
-from dataclasses import replace
-from statistics import median
-from tempfile import TemporaryDirectory
 
-from benchmarks.machine import CHECKOUT, commit, cpu_model, positive
+from benchmarks.machine import commit, cpu_model, positive
 from benchmarks.results import Case, spread
+from benchmarks.runs import metrics_of
 from benchmarks.step import BY_NAME, Process, case_of
 
 
 def of_run(case: Case, *, steps: int) -> dict[str, float]:
     """The metrics of a run of so many steps."""
-    with TemporaryDirectory() as folder:
-        overrides = [
-            f"model={case.model}", f"data.image_size={case.image_size}", f"train.global_batch_size={case.batch}",
-            "data=synthetic", f"data.num_train={steps * case.batch}", f"data.num_val={case.batch}", "data.classes=1000",
-            "train.epochs=1", f"train.eval_batch_size={case.batch}", "train.clip_norm=10",
-            "tracking=none", f"runs_dir={folder}",
-        ]  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "launch.py", *overrides], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=False
-        )
-        if done.returncode:
-            sys.exit(f"the run ended with exit code {done.returncode}")
-        (run,) = (line.rsplit(", ", 1)[1] for line in done.stdout.splitlines() if line.startswith("mvit: FINISHED"))
-        return json.loads((CHECKOUT / run / "result.json").read_text())["metrics"]
+    return metrics_of(
+        f"model={case.model}", f"data.image_size={case.image_size}", f"train.global_batch_size={case.batch}",
+        "data=synthetic", f"data.num_train={steps * case.batch}", f"data.num_val={case.batch}", "data.classes=1000",
+        "train.epochs=1", f"train.eval_batch_size={case.batch}", "train.clip_norm=10",
+    )  # fmt: skip
 
 
-def bare_ms(case: Case, *, steps: int, threads: int) -> float:
+def bare_ms(case: Case, *, steps: int) -> float:
     """Median milliseconds of so many bare steps."""
-    subject = replace(BY_NAME["mvit-fused"], steps=steps)
-    with Process(subject, python=sys.executable, case=case, threads=threads, steps=steps) as process:
+    threads = len(os.sched_getaffinity(0))
+    with Process(BY_NAME["mvit-fused"], python=sys.executable, case=case, threads=threads, steps=steps) as process:
         process.warm_up()
         return process.take("train", steps)
 
@@ -57,15 +44,17 @@ def main() -> None:
     parser.add_argument("--steps", type=positive, default=200)
     arguments = parser.parse_args()
     print(f"{cpu_model()}; commit {commit()}")
-    case, steps, threads = arguments.case, arguments.steps, len(os.sched_getaffinity(0))
+    case, steps = arguments.case, arguments.steps
     ratios: list[float] = []
     for number in range(arguments.rounds):
-        first = bare_ms(case, steps=steps, threads=threads) if number % 2 else None
-        metrics = of_run(case, steps=steps)
-        bare, run = first or bare_ms(case, steps=steps, threads=threads), metrics["perf/step_ms"]
+        if number % 2:
+            bare, metrics = bare_ms(case, steps=steps), of_run(case, steps=steps)
+        else:
+            metrics, bare = of_run(case, steps=steps), bare_ms(case, steps=steps)
+        run, waiting = metrics["perf/step_ms"], metrics["perf/data_wait_pct"]
         ratios.append(run / bare)
-        print(f"run {run:.2f} ms ({metrics['perf/data_wait_pct']:.1f} % waiting for data), bare {bare:.2f} ms")
-    print(f"run over bare: {spread(ratios, '{:.3f}'.format)}, n = {len(ratios)}, median {median(ratios):.3f}")
+        print(f"run {run:.2f} ms ({waiting:.1f} % waiting for data), bare {bare:.2f} ms", flush=True)
+    print(f"run over bare: {spread(ratios, '{:.3f}'.format)}, n = {len(ratios)}")
 
 
 if __name__ == "__main__":

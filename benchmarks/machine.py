@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -28,6 +29,11 @@ def cpu_facts(*names: str) -> str:
 
 def cpu_model() -> str:
     return cpu_facts("model name") or platform.machine()
+
+
+def now() -> str:
+    """UTC, as 2026-11-24T10:00:00Z."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def commit() -> str:

@@ -59,8 +59,8 @@ class Group(_Record):
     subjects: tuple[Measured, ...]
 
 
-class Result(_Record):
-    """One file."""
+class _File(_Record):
+    """One file of a benchmark."""
 
     form: Literal[1] = 1
     """Counts changes that make older files unreadable."""
@@ -69,6 +69,11 @@ class Result(_Record):
     commit: str
     """As `git describe --always --dirty` says it."""
     cpu: str
+
+
+class Result(_File):
+    """Of the step benchmark."""
+
     isa: tuple[str, ...]
     """The vector extensions among the flags of /proc/cpuinfo."""
     cores: int
@@ -107,13 +112,9 @@ class Result(_Record):
         return [group for group in self.groups if group.case == case]
 
 
-class SeedsResult(_Record):
-    """One file of the seeds benchmark."""
+class SeedsResult(_File):
+    """Of the seeds benchmark."""
 
-    form: Literal[1] = 1
-    date: str
-    commit: str
-    cpu: str
     overrides: tuple[str, ...]
     """Of the default job."""
     acc1: dict[str, tuple[float, ...]]

@@ -11,14 +11,12 @@ docs/performance.md from.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
 
-from benchmarks.machine import CHECKOUT, commit, cpu_model, positive
+from benchmarks.machine import commit, cpu_model, now, positive
 from benchmarks.results import SeedsResult
+from benchmarks.runs import metrics_of
 from benchmarks.tables import seeds_table
 
 FORMS = ("fused", "plain")
@@ -26,12 +24,7 @@ FORMS = ("fused", "plain")
 
 def accuracy(form: str, seed: int, overrides: list[str]) -> float:
     """Best top-1 accuracy of the job, %."""
-    command = [sys.executable, "launch.py", "tracking=none", *overrides, f"model.kernels={form}", f"seed={seed}"]
-    done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"seed {seed}, {form}: exit code {done.returncode}")
-    (folder,) = (line.rsplit(", ", 1)[1] for line in done.stdout.splitlines() if line.startswith("mvit: FINISHED"))
-    return json.loads((CHECKOUT / folder / "result.json").read_text())["metrics"]["best/val_acc1"]
+    return metrics_of(*overrides, f"model.kernels={form}", f"seed={seed}")["best/val_acc1"]
 
 
 def main() -> None:
@@ -41,7 +34,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of the default job, such as train.epochs=3")
     arguments = parser.parse_args()
     found: dict[str, list[float]] = {form: [] for form in FORMS}
-    began = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    began = now()
     result = None
     for seed in range(arguments.seeds):
         for form in FORMS if seed % 2 else FORMS[::-1]:

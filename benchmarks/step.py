@@ -27,13 +27,12 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast, get_args
 
-from benchmarks.machine import CHECKOUT, commit, cpu_facts, cpu_model, positive
+from benchmarks.machine import CHECKOUT, commit, cpu_facts, cpu_model, now, positive
 from benchmarks.results import Case, Group, Measured, Model, Result
 from benchmarks.tables import tables
 
@@ -204,7 +203,7 @@ def main() -> None:
     pythons |= {"mindcv": arguments.mindcv} if arguments.mindcv else {}
     subjects = _subjects(parser, arguments.subjects, pythons)
     result = Result(
-        date=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        date=now(),
         commit=commit(),
         cpu=cpu_model(),
         isa=tuple(flag for flag in cpu_facts("flags", "Features").split() if _VECTORS.match(flag)),

@@ -95,7 +95,7 @@ def seeds_table(result: SeedsResult) -> str:
     text = f"{result.cpu}; commit {result.commit}, {result.date[:10]}. Best top-1 accuracy on the held-out images."
     if len(forms) == 2 and min(map(len, forms)) > 1:
         p = float(ttest_ind(*forms, equal_var=False).pvalue)
-        text += f" Two-sided t-test (Welch): p = {p:.2f}."
+        text += f" Two-sided t-test (Welch): p = {p:.2g}."
     return f"{text}\n\n{_markdown(rows)}"
 
 

@@ -23,12 +23,9 @@ class FusedGradients(Gradients):
         self.gradient_of_loss = ops.value_and_grad(self.loss_of_logits, 0)
         differentiated = [parameter for part in net.differentiated() for parameter in part]
         self.split = split or [p.name for p in differentiated] != [p.name for p in self.parameters]
-        self.shapes = [
-            part[0].shape if len(part) == 1 else (sum(p.size for p in part),) for part in net.differentiated()
-        ]
         if self.split:
-            ends = np.cumsum([1, *(parameter.size for parameter in differentiated)])
-            places = {p.name: int(end) for p, end in zip(differentiated, ends, strict=False)}
+            starts = np.cumsum([1, *(parameter.size for parameter in differentiated[:-1])])  # behind the loss
+            places = {p.name: int(start) for p, start in zip(differentiated, starts, strict=True)}
             self.offsets = tuple(places[parameter.name] for parameter in self.parameters)
             self.flatten = operators.flatten()
             self.map = ops.HyperMap()
@@ -36,7 +33,9 @@ class FusedGradients(Gradients):
     def zeros(self) -> ms.ParameterTuple:
         if self.split:
             return super().zeros()
-        zeros = [ms.Tensor(np.zeros(shape, np.float32)) for shape in self.shapes]
+        parts = self.net.differentiated()
+        shapes = [part[0].shape if len(part) == 1 else (sum(p.size for p in part),) for part in parts]
+        zeros = [ms.Tensor(np.zeros(shape, np.float32)) for shape in shapes]
         return ms.ParameterTuple([ms.Parameter(zero, name=f"accumulated.{i}") for i, zero in enumerate(zeros)])
 
     def loss_of_logits(self, logits, labels, weight, factor):

@@ -143,7 +143,7 @@ def test_conv_norm_is_the_plain_one(mindspore, kernels, kernel, stride, shape, o
         y_shape=strided(shape, stride, outputs),
         training=training,
     )
-    if form is network.Stem:  # its input are the images
+    if form is network.Stem:  # has no gradient of the images
         plain.pop("dx", None)
     assert_alike(fused, plain)
 

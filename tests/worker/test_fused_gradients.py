@@ -10,8 +10,8 @@ from tests.models.test_kernels import fill
 pytestmark = pytest.mark.mindspore
 
 
-def gradients_of(ms, config, *, fused, split, patterns):
-    """Loss sum, and the gradients by parameter as far as they are told apart; else all of them as one vector."""
+def gradients_of(ms, config, *, fused, patterns, split=True):
+    """Loss sum, gradients and trained parameters; without `split`, a gradient may be of several parameters."""
     from mvit.models import mobilevit
     from mvit.models.kernels import network, operators
     from mvit.worker.device import freeze
@@ -42,8 +42,8 @@ def gradients_of(ms, config, *, fused, split, patterns):
 )
 def test_the_gradients_are_those_of_the_plain_network(mindspore, configured, patterns):
     config = configured(*TINY, "data=synthetic")
-    loss, expected, trained = gradients_of(mindspore, config, fused=False, split=True, patterns=patterns)
-    fused_loss, gradients, _ = gradients_of(mindspore, config, fused=True, split=True, patterns=patterns)
+    loss, expected, trained = gradients_of(mindspore, config, fused=False, patterns=patterns)
+    fused_loss, gradients, _ = gradients_of(mindspore, config, fused=True, patterns=patterns)
     assert fused_loss == pytest.approx(loss, rel=1e-5)
     largest = np.linalg.norm(flat(expected))
     for one, other, parameter in zip(gradients, expected, trained, strict=True):

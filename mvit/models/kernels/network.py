@@ -56,6 +56,8 @@ class Freezable(nn.Cell):
     """A cell with operators, and a form without them for when a BatchNorm is frozen."""
 
     has_frozen_norm = False
+    weights: Parameters
+    """What the operator has gradients of."""
 
     def freeze_norm(self) -> None:
         """Use the plain form from now on, with the gradients of the parameters that are still trained."""
@@ -63,12 +65,12 @@ class Freezable(nn.Cell):
         self.trained = ms.ParameterTuple(self.trainable_params())
         self.is_trained = len(self.trained) > 0
         self.differentiate = ops.GradOperation(get_all=True, get_by_list=self.is_trained, sens_param=True)
-        self.batch_norm = ops.BatchNorm(is_training=True, epsilon=layers.BATCH_NORM_EPS, momentum=0.0)
 
-    def trained_alone(self) -> Pieces:
-        return tuple((parameter,) for parameter in self.trained)
+    def differentiated(self) -> Pieces:
+        return tuple((parameter,) for parameter in self.trained) if self.has_frozen_norm else (self.weights,)
 
     def plain(self, x):
+        """The output by MindSpore's operators, from maps that are channels-last to such maps; each cell has its own."""
         raise NotImplementedError
 
     def plain_again(self, x):
@@ -93,9 +95,6 @@ class ConvNorm(Freezable, layers.ConvNorm):
         self.parameters, self.weights = _parameters(self), _weights(self)
         self.constants = _constants(layers.BATCH_NORM_EPS, layers.BATCH_NORM_KEPT)
 
-    def differentiated(self) -> Pieces:
-        return self.trained_alone() if self.has_frozen_norm else (self.weights,)
-
     def construct(self, x):
         if not self.training:
             return self.in_evaluation(x, *self.parameters, self.constants)
@@ -116,7 +115,7 @@ class ConvNorm(Freezable, layers.ConvNorm):
 
 
 class Stem(ConvNorm):
-    """The first one, whose input are the images: it has no gradient of them."""
+    """The first one. Its input is the images, of which nothing needs a gradient."""
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
@@ -140,8 +139,10 @@ class InvertedResidual(Freezable, mobilevit.InvertedResidual):
         self.weights = tuple(parameter for part in parts for parameter in _weights(part))
         self.constants = _constants(layers.BATCH_NORM_EPS, layers.BATCH_NORM_KEPT, stride)
 
-    def differentiated(self) -> Pieces:
-        return self.trained_alone() if self.has_frozen_norm else (self.weights,)
+    def freeze_norm(self) -> None:
+        super().freeze_norm()
+        # For the parts that are not frozen, when they are computed again.
+        self.batch_norm = ops.BatchNorm(is_training=True, epsilon=layers.BATCH_NORM_EPS, momentum=0.0)
 
     def construct(self, x):
         if not self.training:
@@ -259,7 +260,7 @@ class MobileViTBlock(mobilevit.MobileViTBlock):
         of_layers = ()
         for layer in self.layers:
             y, of_layer = layer(y, key)
-            of_layers = of_layers + (of_layer,)  # noqa: RUF005 (graph mode)
+            of_layers = (*of_layers, of_layer)
         normed, mean, rstd = self.layer_norm(y, *self.norm_weights, self.constants)
         of_norm = (y, mean, rstd)
         maps = self.from_patches(normed, like)
@@ -330,11 +331,11 @@ class MobileViT(mobilevit.MobileViT):
             of_blocks = ()
             for block in self.stages[index]:
                 x, of_block = block(x)
-                of_blocks = of_blocks + (of_block,)  # noqa: RUF005 (graph mode)
-            of_stages = of_stages + (of_blocks,)  # noqa: RUF005 (graph mode)
+                of_blocks = (*of_blocks, of_block)
+            of_stages = (*of_stages, of_blocks)
             if index >= self.first_transformer:
                 x, of_transformer = self.transformers[index - self.first_transformer](x, key)
-                of_transformers = of_transformers + (of_transformer,)  # noqa: RUF005 (graph mode)
+                of_transformers = (*of_transformers, of_transformer)
         x, of_final = self.final(x)
         pooled = self.pool(x, key, self.salts, self.constants)
         return self.head(pooled), (of_stem, of_stages, of_transformers, of_final, x, key, pooled)
@@ -344,9 +345,8 @@ class MobileViT(mobilevit.MobileViT):
         of_stem, of_stages, of_transformers, of_final, x, key, pooled = kept
         d_head = (self.multiply_transposed(dlogits, pooled), ops.reduce_sum(dlogits, 0))
         dpooled = self.multiply(dlogits, self.head_weights[0])
-        dx, d_final = self.final.backward(
-            of_final, self.pool_gradient(x, key, self.salts, self.constants, dpooled)
-        )  # fmt: skip
+        dx = self.pool_gradient(x, key, self.salts, self.constants, dpooled)
+        dx, d_final = self.final.backward(of_final, dx)
         d_stages, d_transformers = (), ()
         for index in range(len(self.stages) - 1, -1, -1):
             if index >= self.first_transformer:

@@ -1,0 +1,22 @@
+"""A real run, for the benchmarks that measure whole runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.machine import CHECKOUT
+
+
+def metrics_of(*overrides: str) -> dict[str, float]:
+    """The metrics of the result of a run of `launch.py`, which leaves nothing; exits where the run fails."""
+    with TemporaryDirectory() as folder:
+        command = [sys.executable, "launch.py", "tracking=none", f"runs_dir={folder}", *overrides]
+        done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=False)
+        if done.returncode:
+            sys.exit(f"launch.py {' '.join(overrides)}: exit code {done.returncode}")
+        (result,) = Path(folder).glob("*/*/result.json")
+        return json.loads(result.read_text())["metrics"]

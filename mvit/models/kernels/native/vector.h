@@ -73,9 +73,17 @@ INLINE float sum(Vec v) {
   return total;
 }
 
-// Minimum and maximum with a constant; a NaN in x stays one.
+// Minimum and maximum with a constant; a NaN in x stays one: the instructions return their second operand then.
+#if defined(__AVX512F__)
+INLINE Vec at_least(Vec x, float low) { return (Vec)_mm512_maskz_max_ps(0xFFFF, (__m512)splat(low), (__m512)x); }
+INLINE Vec at_most(Vec x, float high) { return (Vec)_mm512_maskz_min_ps(0xFFFF, (__m512)splat(high), (__m512)x); }
+#elif defined(__AVX2__)
+INLINE Vec at_least(Vec x, float low) { return (Vec)_mm256_max_ps((__m256)splat(low), (__m256)x); }
+INLINE Vec at_most(Vec x, float high) { return (Vec)_mm256_min_ps((__m256)splat(high), (__m256)x); }
+#else
 INLINE Vec at_least(Vec x, float low) { return x < splat(low) ? splat(low) : x; }
 INLINE Vec at_most(Vec x, float high) { return x > splat(high) ? splat(high) : x; }
+#endif
 
 // e^x within 2 units in the last place: 2^n e^f with n = round(x / ln 2), e^f by a polynomial (Cephes' expf). The
 // argument is limited so that 2^n stays a normal number: results lie in [1e-38, 2e38].
@@ -91,8 +99,12 @@ INLINE Vec exponential(Vec x) {
   p = p * f + 1.6666665459e-1f;
   p = p * f + 5.0000001201e-1f;
   p = p * f * f + f + 1.0f;
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_scalef_ps(0xFFFF, (__m512)p, (__m512)n);
+#else
   IntVec exponent = (__builtin_convertvector(n, IntVec) + 127) << 23;
   return p * (Vec)exponent;
+#endif
 }
 
 // 1 / x within 2 units in the last place, for x in the range of `exponential`: the CPU's estimate and Newton's step.

@@ -30,6 +30,7 @@ _BY_TYPE: dict[str, Kind] = {
     "RunDirError": "config",
     "ValidationError": "config",
     "MemoryError": "oom",
+    "LostWorker": "comm",
 }
 _MEMORY = re.compile(
     r"out of memory|cannot allocate memory|bad_alloc|MemoryError|memory not enough|allocat\w* \w* ?memory"

@@ -1,5 +1,6 @@
 """The cells of a training run: the step, its evaluation, and all that has state."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,8 +9,9 @@ import numpy as np
 from mindspore import nn
 
 from mvit.config import TrainRun
+from mvit.models.kernels import operators
 from mvit.models.spec import groups
-from mvit.worker import checkpoint, device
+from mvit.worker import checkpoint, device, group
 from mvit.worker.evaluate import EvaluateStep
 from mvit.worker.fused_gradients import FusedGradients
 from mvit.worker.fused_update import FusedEma, FusedUpdate, fused_constants
@@ -30,6 +32,8 @@ class TrainCells:
     scale: Scale | None
     stateful: tuple[nn.Cell, ...]
     """Those whose parameters make a checkpoint."""
+    clocks: Mapping[str, Callable[[], float]]
+    """Seconds so far of what takes a part of a step, by name."""
 
     def statistics(self) -> list[ms.Parameter]:
         """BatchNorm's running statistics, and their averages."""
@@ -69,7 +73,11 @@ def build_cells(session: Session, config: TrainRun) -> TrainCells:
     rate_factors, decays = groups([p.name for p in trained], config.optimizer, model=config.model)
     optimizer = make_optimizer(trained, config.optimizer, rate_factors=rate_factors, decays=decays)
     form = partial(Update, scale=scale)
+    clocks: dict[str, Callable[[], float]] = {}
     if constants is not None:  # in fp32, which has no loss scale
+        if plan.world_size > 1:
+            clocks["all_reduce"] = operators.all_reduce_s
+            group.join(session.workers, rank=session.rank, size=1 + sum(parameter.size for parameter in trained))
         form = partial(FusedUpdate, kind=config.optimizer.kind, constants=constants)
     update = form(
         optimizer,
@@ -86,4 +94,5 @@ def build_cells(session: Session, config: TrainRun) -> TrainCells:
         ema=ema,
         scale=scale,
         stateful=tuple(cell for cell in (net, optimizer, ema, scale) if cell is not None),
+        clocks=clocks,
     )

@@ -29,7 +29,9 @@ class FusedUpdate(nn.Cell):
     """All-reduce, clip, optimizer, on the parameters and moments of an optimizer's cell.
 
     As `step_graphs.Update` without a loss scale, which fp32 does not need: returns the step's loss sum, the gradient
-    norm, and 1. MindSpore does not see the parameters move: in the same graph, what reads them depends on the norm.
+    norm, and 1. With `distributed`, the workers have joined a group (see `worker.group`).
+
+    MindSpore does not see the parameters move: in the same graph, what reads them depends on the norm.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class FusedUpdate(nn.Cell):
         self.step = optimizer.rates.step
         self.distributed = distributed
         if distributed:
-            self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM)
+            self.all_reduce = operators.all_reduce()
         self.flatten = operators.flatten()
         self.update = operators.update(kind)
         limits = (clip_norm or math.inf, clip_value or math.inf)

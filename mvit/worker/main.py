@@ -30,17 +30,18 @@ def main(folder: RunDir) -> None:
         heartbeat = Heartbeat(folder.status / f"{rank}.json", rank=rank, fault=read_fault(os.environ, rank=rank))
     try:
         # MindSpore takes seconds to load: only now that this process can be seen, and ends with its parent.
-        from mvit.worker import device, evaluate, train
+        from mvit.worker import device, evaluate, group, train
 
         if not is_scheduler:
             device.open_device(run.plan.device, threads=run.plan.threads, jit_level=run.plan.jit_level)
         heartbeat.stage(Stage.JOIN)
         device.join(run.plan.world_size)  # never returns in the scheduler
-        match run.config:
-            case TrainRun():
-                train.train(run, rank=rank, heartbeat=heartbeat)
-            case EvaluateRun():
-                evaluate.evaluate(run, rank=rank, heartbeat=heartbeat)
+        with group.losses_named():
+            match run.config:
+                case TrainRun():
+                    train.train(run, rank=rank, heartbeat=heartbeat)
+                case EvaluateRun():
+                    evaluate.evaluate(run, rank=rank, heartbeat=heartbeat)
     except Stopped:
         heartbeat.stage(Stage.STOPPED)
         return

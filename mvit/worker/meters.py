@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 import mindspore as ms
@@ -66,19 +66,25 @@ class Window:
 
 
 class Throughput:
-    """Time of the steps in steady state: no compilation, no evaluation, no first steps of any shape."""
+    """Time of the steps in steady state: no compilation, no evaluation, no first steps of any shape.
 
-    def __init__(self, *, synchronise: Callable[[], None], waited_s: Callable[[], float]) -> None:
-        self.synchronise, self.waited_s = synchronise, waited_s
+    `clocks` tell the seconds so far of what takes a part of a step; its share is a metric of that name.
+    """
+
+    def __init__(self, *, synchronise: Callable[[], None], clocks: Mapping[str, Callable[[], float]]) -> None:
+        self.synchronise = synchronise
+        self.clocks = clocks
+        self.spent = dict.fromkeys(clocks, 0.0)
         self.steps = self.images = 0
-        self.seconds = self.waiting_s = 0.0
+        self.seconds = 0.0
         self._seen: Counter[int] = Counter()
         self._steady = self._images = 0  # since the clock was started
-        self._began = self._waited = 0.0
+        self._began = 0.0
+        self._read: dict[str, float] = {}
 
     def start(self) -> None:
         """Start the clock; the device must be idle."""
-        self._began, self._waited = time.perf_counter(), self.waited_s()
+        self._began, self._read = time.perf_counter(), {name: clock() for name, clock in self.clocks.items()}
 
     @contextmanager
     def step(self, images: int, *, shape: int) -> Generator[None]:
@@ -103,7 +109,8 @@ class Throughput:
         self.synchronise()
         if self._steady:
             self.seconds += time.perf_counter() - self._began
-            self.waiting_s += self.waited_s() - self._waited
+            for name, clock in self.clocks.items():
+                self.spent[name] += clock() - self._read[name]
             self.steps, self.images = self.steps + self._steady, self.images + self._images
             self._steady = self._images = 0
 
@@ -114,5 +121,5 @@ class Throughput:
         return {
             "perf/images_per_s": self.images / self.seconds,
             "perf/step_ms": 1e3 * self.seconds / self.steps,
-            "perf/data_wait_pct": 100.0 * self.waiting_s / self.seconds,
+            **{f"perf/{name}_pct": 100.0 * spent / self.seconds for name, spent in self.spent.items()},
         }

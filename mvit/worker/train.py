@@ -56,7 +56,9 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     stop = StopAgreement(run.folder, rank=rank, world_size=plan.world_size)
     feed = Feed(plan, rank=rank, seed=config.seed, repeats=config.augment.repeats, mix=config.augment.mix)
     window = Window(at.window, last=at.last_loss)
-    throughput = Throughput(synchronise=window.synchronise, waited_s=lambda: loader.waited_s)
+    throughput = Throughput(
+        synchronise=window.synchronise, clocks={"data_wait": lambda: loader.waited_s, **cells.clocks}
+    )
 
     for epoch in range(at.epoch(plan.steps_per_epoch), recipe.epochs + 1):
         slices, end = feed.slices(epoch, after=at.step), feed.end(epoch)

@@ -124,6 +124,7 @@ def test_two_workers_and_two_micro_batches_give_the_same_losses(launch):
     assert (two.code, accumulated.code) == (0, 0), two.err + accumulated.err
     assert len(two.losses()) == 40
     assert two.losses() == accumulated.losses()
+    assert 0.0 < two.result()["metrics"]["perf/all_reduce_pct"] < 100.0
 
 
 def test_the_same_seed_gives_the_same_run(trained, launch):

@@ -32,7 +32,7 @@ def test_a_window_goes_on_from_the_numbers_of_a_checkpoint(mindspore):
 def test_throughput_leaves_out_the_first_steps_of_every_shape_and_what_lies_between_epochs():
     from mvit.worker.meters import WARM_STEPS, Throughput
 
-    throughput = Throughput(synchronise=lambda: None, waited_s=lambda: 0.0)
+    throughput = Throughput(synchronise=lambda: None, clocks={})
 
     def steps(shape, count, *, seconds):
         for _ in range(count):
@@ -57,4 +57,20 @@ def test_throughput_leaves_out_the_first_steps_of_every_shape_and_what_lies_betw
 def test_a_run_without_a_steady_state_has_no_throughput():
     from mvit.worker.meters import Throughput
 
-    assert Throughput(synchronise=lambda: None, waited_s=lambda: 0.0).metrics() == {}
+    assert Throughput(synchronise=lambda: None, clocks={}).metrics() == {}
+
+
+def test_the_share_of_what_has_a_clock_is_that_of_the_steady_steps(monkeypatch):
+    from mvit.worker.meters import WARM_STEPS, Throughput
+
+    now, spent = 0.0, 0.0
+    monkeypatch.setattr("mvit.worker.meters.time.perf_counter", lambda: now)
+    throughput = Throughput(synchronise=lambda: None, clocks={"data_wait": lambda: spent, "all_reduce": lambda: 0.0})
+    throughput.start()
+    for step in range(WARM_STEPS + 4):
+        with throughput.step(8, shape=0):
+            now, spent = now + 1.0, spent + (0.25 if step >= WARM_STEPS else 1.0)
+    throughput.stop()
+    metrics = throughput.metrics()
+    assert (metrics["perf/data_wait_pct"], metrics["perf/all_reduce_pct"]) == (25.0, 0.0)
+    assert metrics["perf/images_per_s"] == 8.0

@@ -11,6 +11,7 @@ MindSpore calls operators one at a time, from one thread, with aligned pointers 
 
 import ctypes
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,36 @@ def open_library(path: Path, *, threads: int) -> None:
     global _library
     ctypes.CDLL(str(path)).mvit_set_threads(threads)
     _library = path
+
+
+def group_bytes(workers: int, size: int) -> int:
+    """The memory that workers share in order to add up vectors of at most `size` floats."""
+    return _loaded().mvit_group_bytes(workers, ctypes.c_long(size))
+
+
+def join_group(file: int, *, rank: int, workers: int, size: int, patience_s: float) -> None:
+    """Share this open file, of `group_bytes`, all zero at first, with the other workers; raises `OSError`."""
+    error = _loaded().mvit_join_group(file, rank, workers, ctypes.c_long(size), ctypes.c_double(patience_s))
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+def all_reduce_s() -> float:
+    """Seconds that this process has spent in `all_reduce`, waiting for the others included."""
+    return _loaded().mvit_all_reduce_seconds() if _library else 0.0
+
+
+def missing_worker() -> int | None:
+    """The rank for which an `all_reduce` has waited in vain."""
+    rank = _loaded().mvit_missing_worker() if _library else -1
+    return rank if rank >= 0 else None
+
+
+def _loaded() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(_library))
+    library.mvit_group_bytes.restype = ctypes.c_long
+    library.mvit_all_reduce_seconds.restype = ctypes.c_double
+    return library
 
 
 def _operator(name: str, shapes: Callable[..., Any], *, outputs: int = 1) -> Any:
@@ -177,6 +208,11 @@ def normalise() -> Any:
 def flatten() -> Any:
     """loss (), gradients -> (1 + their size,); has no gradient."""
     return _operator("flatten", lambda *inputs: _flat(*inputs))
+
+
+def all_reduce() -> Any:
+    """x (N,) -> its sum over the workers, to the bit the same for all. It fails once `patience_s` have passed."""
+    return _operator("all_reduce", lambda x: x)
 
 
 def update(optimizer: str) -> Any:

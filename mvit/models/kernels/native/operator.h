@@ -37,11 +37,19 @@ struct Pieces {
 
 }  // namespace mvit
 
-#define OPERATOR(name)                                                                                      \
+#define OPERATOR(name)                                                                                       \
   static void name##_(const mvit::Arguments &in);                                                           \
-  extern "C" int name(int count, void **pointers, int *num_dims, int64_t **shapes, const char **, void *,   \
-                      void *) {                                                                             \
-    name##_({count, pointers, num_dims, shapes});                                                                  \
+  OPERATOR_THAT_CAN_FAIL(name) {                                                                            \
+    name##_(in);                                                                                            \
     return 0;                                                                                               \
   }                                                                                                         \
   static void name##_(const mvit::Arguments &in)
+
+// Returns 0, or what MindSpore raises an exception for.
+#define OPERATOR_THAT_CAN_FAIL(name)                                                                        \
+  static int name##_or_error(const mvit::Arguments &in);                                                    \
+  extern "C" int name(int count, void **pointers, int *num_dims, int64_t **shapes, const char **, void *,   \
+                      void *) {                                                                             \
+    return name##_or_error({count, pointers, num_dims, shapes});                                            \
+  }                                                                                                         \
+  static int name##_or_error(const mvit::Arguments &in)

@@ -41,11 +41,16 @@ light: env
 chaos: env ## Attack runs in every way there is (three quarters of an hour); ARGS="-k kill" selects
 	@MVIT_KILLS=20 $(RUN) -m pytest $(SIDE_BY_SIDE) tests/chaos tests/e2e/test_exact_resume.py -m mindspore $(ARGS)
 
-bench: env ## Measure data pipeline and step; PEERS, MINDCV, JSON: see docs/performance.md
+# Where a benchmark keeps its measurements.
+kept = $(if $(KEEP),--json experiments/results/$(1)-$(KEEP).json)
+
+bench: env ## Measure data pipeline, step and scaling; PEERS, MINDCV, KEEP: see docs/performance.md
 	@$(RUN) benchmarks/data.py $(ARGS)
-	@$(RUN) benchmarks/step.py $(if $(PEERS),--peers $(PEERS)) $(if $(MINDCV),--mindcv $(MINDCV)) \
-		$(if $(JSON),--json $(JSON))
-	@$(if $(JSON),$(RUN) benchmarks/tables.py)
+	@$(RUN) benchmarks/step.py $(if $(PEERS),--peers $(PEERS)) $(if $(MINDCV),--mindcv $(MINDCV)) $(call kept,step)
+	@$(RUN) benchmarks/loop.py
+	@$(RUN) benchmarks/scaling.py $(call kept,scaling)
+	@$(RUN) benchmarks/roofline.py $(call kept,roofline)
+	@$(if $(KEEP),$(RUN) benchmarks/tables.py)
 
 ui: env ## Serve the MLflow dashboard
 	@$(RUN) -m mvit ui $(ARGS)

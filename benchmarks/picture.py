@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from html import escape
 from statistics import median
 
-from benchmarks.results import Case, Result
+from benchmarks.results import Case, StepResult
 
 LABELS, PANEL, VALUE = 200, 230, 50
 """Pixels: the width of the names, of a panel, and, of the latter, of a bar's number."""
@@ -18,7 +18,7 @@ HEAD, ROW, BAR, FOOT = 50, 24, 15, 14
 OURS, THEIRS, INK = "#1f6feb", "#9aa4af", "#24292f"
 
 
-def picture(result: Result, *, label: Callable[[str], str]) -> str:
+def picture(result: StepResult, *, label: Callable[[str], str]) -> str:
     """The cases of the largest images, as SVG; empty without any."""
     side = max((case.image_size for case in result.cases), default=0)
     cases = [case for case in result.cases if case.image_size == side]
@@ -43,7 +43,7 @@ def picture(result: Result, *, label: Callable[[str], str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _panel(result: Result, case: Case, names: list[str], left: int) -> Iterator[str]:
+def _panel(result: StepResult, case: Case, names: list[str], left: int) -> Iterator[str]:
     """The bars of a case, with a line from the slowest to the fastest round on each."""
     times = {name: result.values(case, name, "train") for name in names}
     images = 1e3 * case.batch

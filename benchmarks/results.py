@@ -24,6 +24,10 @@ class Case(_Record):
     batch: int = Field(gt=0)
     image_size: int = Field(gt=0)
 
+    @property
+    def label(self) -> str:
+        return f"{self.model}, {self.batch}x{self.image_size}x{self.image_size}"
+
 
 class Measured(_Record):
     """A subject in one group. Times are medians of a turn's steps, a value per round; a batch takes so long."""
@@ -71,7 +75,7 @@ class _File(_Record):
     cpu: str
 
 
-class Result(_File):
+class StepResult(_File):
     """Of the step benchmark."""
 
     isa: tuple[str, ...]
@@ -121,14 +125,85 @@ class SeedsResult(_File):
     """Best top-1 accuracy, %, by form of the kernels: one for each seed, from 0 on."""
 
 
-def read_seeds(folder: Path) -> list[SeedsResult]:
-    """The results of the seeds benchmark in a folder, by name."""
-    return [SeedsResult.model_validate_json(path.read_bytes()) for path in sorted(folder.glob("seeds-*.json"))]
+class Way(_Record):
+    """A way to train on the cores, and what was measured of it: a value per round."""
+
+    workers: int
+    threads: int
+    """Of a worker."""
+    batch: int
+    """Global."""
+    step_ms: tuple[float, ...] = ()
+    all_reduce_pct: tuple[float, ...] = ()
+    """Share of the step, the wait for the other worker included."""
+
+    @property
+    def images_per_s(self) -> list[float]:
+        return [1e3 * self.batch / ms for ms in self.step_ms]
+
+    @property
+    def all_reduce_ms(self) -> list[float]:
+        return [ms * share / 100 for ms, share in zip(self.step_ms, self.all_reduce_pct, strict=True)]
+
+    def with_round(self, *, step_ms: float, all_reduce_pct: float) -> Way:
+        """The same with the values of one more round."""
+        added = {"step_ms": (*self.step_ms, step_ms), "all_reduce_pct": (*self.all_reduce_pct, all_reduce_pct)}
+        return self.model_copy(update=added)
 
 
-def read(folder: Path) -> list[Result]:
-    """The results of the step benchmark in a folder, by name."""
-    return [Result.model_validate_json(path.read_bytes()) for path in sorted(folder.glob("step-*.json"))]
+class ScalingResult(_File):
+    """Of the scaling benchmark."""
+
+    case: Case
+    """With the batch of one worker."""
+    ways: tuple[Way, ...]
+    """One worker of one thread, one of two, two workers that share the batch, two with a whole batch each."""
+
+
+class Roof(_Record):
+    """What a training step has to do, how long it takes, and what the machine could do: a value per round."""
+
+    case: Case
+    gflop: float
+    """Multiplications and additions of the forward pass, and twice as many of the backward pass, in 1e9."""
+    operators_mb: dict[str, float]
+    """By operator, what its calls read and write at least: each input and output once, in 1e6 bytes."""
+    step_ms: tuple[float, ...]
+    gflop_per_s: tuple[float, ...]
+    """Of a product of large matrices."""
+    gb_per_s: tuple[float, ...]
+    """Read and written, of a copy that no cache holds."""
+
+
+class RooflineResult(_File):
+    """Of the roofline benchmark."""
+
+    threads: int
+    roofs: tuple[Roof, ...]
+
+
+AnyResult = StepResult | SeedsResult | ScalingResult | RooflineResult
+_BY_NAME: dict[str, type[AnyResult]] = {
+    "step": StepResult,
+    "seeds": SeedsResult,
+    "scaling": ScalingResult,
+    "roofline": RooflineResult,
+}
+
+
+def read(folder: Path) -> list[AnyResult]:
+    """The results in a folder, by benchmark and name."""
+    return [
+        form.model_validate_json(path.read_bytes())
+        for benchmark, form in _BY_NAME.items()
+        for path in sorted(folder.glob(f"{benchmark}-*.json"))
+    ]
+
+
+def write(result: AnyResult, path: Path) -> None:
+    """The form that `read` reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(result.model_dump_json(indent=1) + "\n")
 
 
 def spread(values: list[float], form: Callable[[float], str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.machine import CHECKOUT
+from benchmarks.results import Case
 
 
 def metrics_of(*overrides: str) -> dict[str, float]:
@@ -20,3 +21,12 @@ def metrics_of(*overrides: str) -> dict[str, float]:
             sys.exit(f"launch.py {' '.join(overrides)}: exit code {done.returncode}")
         (result,) = Path(folder).glob("*/*/result.json")
         return json.loads(result.read_text())["metrics"]
+
+
+def steady(case: Case, *overrides: str, steps: int) -> dict[str, float]:
+    """The metrics of so many steps of the default job with this model, image size and batch."""
+    return metrics_of(
+        f"model={case.model}", f"data.image_size={case.image_size}", f"train.global_batch_size={case.batch}",
+        f"train.eval_batch_size={case.batch}", f"train.max_steps={steps}", "train.epochs=1000",
+        "train.eval_every_epochs=1000", *overrides,
+    )  # fmt: skip

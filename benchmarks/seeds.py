@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.machine import commit, cpu_model, now, positive
-from benchmarks.results import SeedsResult
+from benchmarks.results import SeedsResult, write
 from benchmarks.runs import metrics_of
 from benchmarks.tables import seeds_table
 
@@ -48,8 +48,7 @@ def main() -> None:
             acc1={form: tuple(values) for form, values in found.items()},
         )
         if arguments.json:
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(result.model_dump_json(indent=1) + "\n")
+            write(result, arguments.json)
     assert result is not None
     print(seeds_table(result))
 

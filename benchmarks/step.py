@@ -33,8 +33,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast, get_args
 
 from benchmarks.machine import CHECKOUT, commit, cpu_facts, cpu_model, now, positive
-from benchmarks.results import Case, Group, Measured, Model, Result
-from benchmarks.tables import tables
+from benchmarks.results import Case, Group, Measured, Model, StepResult, write
+from benchmarks.tables import step_tables
 
 CASES = ("xx_small:16x256", "x_small:16x256", "small:16x256", "xx_small:32x64", "x_small:32x64", "small:32x64")
 _CASE = re.compile(rf"({'|'.join(get_args(Model))}):([1-9]\d*)x([1-9]\d*)")
@@ -79,12 +79,21 @@ BY_NAME = {subject.name: subject for subject in SUBJECTS}
 class Process:
     """A subject that runs."""
 
-    def __init__(self, subject: Subject, *, python: str, case: Case, threads: int, steps: int) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        python: str,
+        case: Case,
+        threads: int,
+        steps: int,
+        overrides: Sequence[str] = (),
+    ) -> None:
         self.subject, self.steps = subject, min(subject.steps or steps, steps)
         self.train_ms: list[float] = []
         self.evaluate_ms: list[float] = []
         self.peak_mb = 0.0
-        request = json.dumps({**case.model_dump(), "threads": threads})
+        request = json.dumps({**case.model_dump(), "threads": threads, "overrides": overrides})
         # torch.compile keeps what it compiled in the folder for temporary files.
         self._folder = TemporaryDirectory(ignore_cleanup_errors=True)
         # Nothing but the subject says what it is held to.
@@ -202,7 +211,7 @@ def main() -> None:
     pythons |= {"peers": arguments.peers} if arguments.peers else {}
     pythons |= {"mindcv": arguments.mindcv} if arguments.mindcv else {}
     subjects = _subjects(parser, arguments.subjects, pythons)
-    result = Result(
+    result = StepResult(
         date=now(),
         commit=commit(),
         cpu=cpu_model(),
@@ -215,7 +224,7 @@ def main() -> None:
     for case in arguments.cases:
         for group in grouped(subjects, at_once=max(2, arguments.at_once)):
             names = ", ".join(subject.name for subject in group)
-            print(f"{case.model}, {case.batch}x{case.image_size}x{case.image_size}: {names}", file=sys.stderr)
+            print(f"{case.label}: {names}", file=sys.stderr)
             measured = compare(
                 group,
                 case,
@@ -226,9 +235,8 @@ def main() -> None:
             )
             result = result.model_copy(update={"groups": (*result.groups, measured)})
             if arguments.json:
-                arguments.json.parent.mkdir(parents=True, exist_ok=True)
-                arguments.json.write_text(result.model_dump_json(indent=1) + "\n")
-    print(tables(result))
+                write(result, arguments.json)
+    print(step_tables(result))
 
 
 def _subjects(

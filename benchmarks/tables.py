@@ -1,9 +1,9 @@
-"""Tables of the benchmarks of step and seeds: the generated part of docs/performance.md, and the README's picture.
+"""Tables of the benchmarks: the generated part of docs/performance.md, and the README's picture.
 
     python benchmarks/tables.py [--check]
 
-Reads step-*.json and seeds-*.json of experiments/results/. With `--check` it writes nothing, and exits with 1 where a
-file is not what the results give.
+Reads {step,seeds,scaling,roofline}-*.json of experiments/results/. With `--check` it writes nothing, and exits with 1
+where a file is not what the results give.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from scipy.stats import ttest_ind  # comes with scikit-learn
 
 from benchmarks.machine import CHECKOUT
 from benchmarks.picture import picture
-from benchmarks.results import Case, Result, SeedsResult, Step, read, read_seeds, spread
+from benchmarks.results import (
+    AnyResult,
+    Case,
+    RooflineResult,
+    ScalingResult,
+    SeedsResult,
+    Step,
+    StepResult,
+    read,
+    spread,
+)
 
 RESULTS = CHECKOUT / "experiments/results"
 REFERENCE, REFERENCE_AVX2 = "mvit-fused", "mvit-fused-avx2"
@@ -28,8 +38,21 @@ VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
 """Flags of /proc/cpuinfo, the widest vectors first."""
 
 
-def tables(result: Result) -> str:
-    """Markdown: what was measured where, and a table per case."""
+def text_of(result: AnyResult) -> str:
+    """Markdown: what was measured where, and its tables."""
+    match result:
+        case StepResult():
+            return step_tables(result)
+        case SeedsResult():
+            return seeds_table(result)
+        case ScalingResult():
+            return scaling_tables(result)
+        case RooflineResult():
+            return roofline_table(result)
+
+
+def step_tables(result: StepResult) -> str:
+    """A table per case, and one for what is held to AVX2."""
     groups = result.groups
     versions = {
         f"{library} {version}"
@@ -61,10 +84,10 @@ def label(name: str) -> str:
     return f"{text}, AVX2" if name.endswith("-avx2") else text
 
 
-def _table(result: Result, case: Case, names: list[str], *, to: str) -> str:
+def _table(result: StepResult, case: Case, names: list[str], *, to: str) -> str:
     rows: list[tuple[str, ...]] = [
         (
-            f"{case.model}, {case.batch}x{case.image_size}x{case.image_size}",
+            case.label,
             *("train, ms", "img/s", "ratio", "evaluate, ms", "img/s", "ratio", "first step, s", "peak, MB"),
         )
     ]
@@ -85,18 +108,96 @@ def _table(result: Result, case: Case, names: list[str], *, to: str) -> str:
 
 
 def seeds_table(result: SeedsResult) -> str:
-    """Markdown: the accuracy of each form, and how likely so large a difference is if there is none."""
+    """The accuracy of each form, and how likely so large a difference is if there is none."""
     job = " ".join(("the default job", *result.overrides))
     rows: list[tuple[str, ...]] = [(job, "seeds", "mean, %", "standard deviation", "lowest", "highest")]
     for form, values in result.acc1.items():
         figures = (mean(values), stdev(values) if len(values) > 1 else 0.0, min(values), max(values))
         rows.append((f"mvit {form}", str(len(values)), *map("{:.2f}".format, figures)))
     forms = list(result.acc1.values())
-    text = f"{result.cpu}; commit {result.commit}, {result.date[:10]}. Best top-1 accuracy on the held-out images."
+    text = f"{_origin(result)} Best top-1 accuracy on the held-out images."
     if len(forms) == 2 and min(map(len, forms)) > 1:
         p = float(ttest_ind(*forms, equal_var=False).pvalue)
         text += f" Two-sided t-test (Welch): p = {p:.2g}."
     return f"{text}\n\n{_markdown(rows)}"
+
+
+MODELLED = (1, 2, 4, 8, 16)
+
+
+def scaling_tables(result: ScalingResult) -> str:
+    """What was measured, and what follows for more workers if nothing else changes."""
+    first, second, _, weak = result.ways
+    rows: list[tuple[str, ...]] = [
+        (
+            f"{result.case.label} a worker",
+            *("threads of a worker", "global batch", "step, ms", "img/s"),
+            *("over 1 worker of 1 thread", "over 1 worker of 2 threads", "all-reduce, %"),
+        )
+    ]
+    for way in result.ways:
+        to_first, to_second = (
+            [a / b for a, b in zip(way.images_per_s, other.images_per_s, strict=True)] for other in (first, second)
+        )
+        rows.append(
+            (
+                f"{way.workers} worker{'s' if way.workers > 1 else ''}",
+                str(way.threads),
+                str(way.batch),
+                spread(list(way.step_ms), "{:.1f}".format),
+                spread(way.images_per_s, "{:.0f}".format),
+                spread(to_first, "{:.2f}".format),
+                spread(to_second, "{:.2f}".format),
+                spread(list(way.all_reduce_pct), "{:.1f}".format) if way.workers > 1 else "-",
+            )
+        )
+    sum_ms = median(weak.all_reduce_ms)
+    compute_ms = median([step - ms for step, ms in zip(weak.step_ms, weak.all_reduce_ms, strict=True)])
+    modelled: list[tuple[str, ...]] = [("a model: workers", "step, ms", "img/s", "of linear scaling")]
+    for workers in MODELLED:
+        step_ms = compute_ms + sum_ms * 2 * (workers - 1) / workers
+        rate = 1e3 * workers * result.case.batch / step_ms
+        modelled.append((str(workers), f"{step_ms:.1f}", f"{rate:.0f}", f"{100 * compute_ms / step_ms:.1f} %"))
+    measured = f"{_origin(result)} n = {len(first.step_ms)} rounds: median (min-max)."
+    model = (
+        "A model, not a measurement: each worker has a core or a card of its own and a whole batch, computes for"
+        f" {compute_ms:.1f} ms, as in the last row above, and adds up gradients in that row's {sum_ms:.2f} ms times"
+        " 2 (n - 1) / n, as the traffic in a ring of n workers grows."
+    )
+    return "\n\n".join((measured, _markdown(rows), model, _markdown(modelled)))
+
+
+def roofline_table(result: RooflineResult) -> str:
+    """What the machine would allow, and what the step makes of it."""
+    multiplied = [rate for roof in result.roofs for rate in roof.gflop_per_s]
+    moved = [rate for roof in result.roofs for rate in roof.gb_per_s]
+    rows: list[tuple[str, ...]] = [
+        (
+            *("training step", "GFLOP", "GB", "multiplying, ms", "moving, ms"),
+            *("roof, ms", "both in turn, ms", "measured, ms", "of the roof"),
+        )
+    ]
+    for roof in result.roofs:
+        gb = sum(roof.operators_mb.values()) / 1e3
+        multiplying, moving = 1e3 * roof.gflop / median(roof.gflop_per_s), 1e3 * gb / median(roof.gb_per_s)
+        bound, measured = max(multiplying, moving), list(roof.step_ms)
+        rows.append(
+            (
+                roof.case.label,
+                *(f"{roof.gflop:.1f}", f"{gb:.2f}", f"{multiplying:.0f}", f"{moving:.0f}"),
+                *(f"{bound:.0f}", f"{multiplying + moving:.0f}", spread(measured, "{:.0f}".format)),
+                f"{100 * bound / median(measured):.0f} %",
+            )
+        )
+    rates = (
+        f"{result.threads} threads multiply large matrices at {spread(multiplied, '{:.0f}'.format)} GFLOP/s, and copy"
+        f" memory at {spread(moved, '{:.1f}'.format)} GB/s, read and written."
+    )
+    return f"{_origin(result)} {rates}\n\n{_markdown(rows)}"
+
+
+def _origin(result: AnyResult) -> str:
+    return f"{result.cpu}; commit {result.commit}, {result.date[:10]}."
 
 
 def _markdown(rows: list[tuple[str, ...]]) -> str:
@@ -115,11 +216,12 @@ def between(page: str, content: str) -> str:
     return f"{before}{begin}\n{content}\n{end}{after}" if content else f"{before}{begin}\n{end}{after}"
 
 
-def pages(root: Path, results: list[Result], seeds: list[SeedsResult]) -> dict[Path, str]:
+def pages(root: Path, results: list[AnyResult]) -> dict[Path, str]:
     """What the results give: each file's whole text."""
     performance, readme, drawn = root / "docs/performance.md", root / "README.md", root / "docs/step.svg"
-    text = "\n\n".join([*map(tables, results), *map(seeds_table, seeds)]) or NONE
-    newest = max(results, key=lambda result: result.date, default=None)
+    text = "\n\n".join(map(text_of, results)) or NONE
+    steps = (result for result in results if isinstance(result, StepResult))
+    newest = max(steps, key=lambda result: result.date, default=None)
     svg = picture(newest, label=label) if newest else ""
     link = f"![Training speed on {newest.cpu}]({drawn.relative_to(root)})" if newest and svg else ""
     return {
@@ -133,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a file differs")
     check: bool = parser.parse_args().check
-    wanted = pages(CHECKOUT, read(RESULTS), read_seeds(RESULTS))
+    wanted = pages(CHECKOUT, read(RESULTS))
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     for path in stale:
         if not check:

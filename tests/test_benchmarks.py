@@ -2,15 +2,29 @@
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from benchmarks import step, tables
-from benchmarks.results import Case, Group, Measured, Result, SeedsResult, read, read_seeds
+from benchmarks.results import (
+    Case,
+    Group,
+    Measured,
+    Roof,
+    RooflineResult,
+    ScalingResult,
+    SeedsResult,
+    StepResult,
+    Way,
+    read,
+    write,
+)
 from tests.conftest import CHECKOUT
 
 CASE = Case(model="xx_small", batch=16, image_size=256)
+FACTS: dict[str, Any] = {"date": "2026-11-24T10:00:00Z", "commit": "abc", "cpu": "A <CPU>"}
 SMALL = Case(model="xx_small", batch=32, image_size=64)
 
 
@@ -32,8 +46,8 @@ def group(*subjects: Measured, case: Case = CASE) -> Group:
     return Group(case=case, load_before=0.1, load_after=1.9, other_cores=0.05, subjects=subjects)
 
 
-def result(*groups: Group, date: str = "2026-11-24T10:00:00Z", cpu: str = "A <CPU>") -> Result:
-    return Result(
+def result(*groups: Group, date: str = "2026-11-24T10:00:00Z", cpu: str = "A <CPU>") -> StepResult:
+    return StepResult(
         date=date, commit="abc", cpu=cpu, isa=("avx2", "avx512f"), cores=2, threads=2, rounds=3, groups=groups
     )
 
@@ -71,7 +85,7 @@ def run(monkeypatch, *arguments: str) -> int:
 
 
 def test_the_checked_in_pages_are_what_the_checked_in_results_give():
-    wanted = tables.pages(CHECKOUT, read(tables.RESULTS), read_seeds(tables.RESULTS))
+    wanted = tables.pages(CHECKOUT, read(tables.RESULTS))
     stale = [path.name for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     assert not stale, f"run: {tables.COMMAND}"
 
@@ -84,7 +98,7 @@ def test_a_ratio_is_between_turns_of_the_same_round_of_the_same_group():
 
 
 def test_a_table_holds_a_case_and_the_rounds_of_all_its_groups():
-    large, small = tables.tables(TWO_GROUPS).split("| xx_small, 32x64x64")
+    large, small = tables.step_tables(TWO_GROUPS).split("| xx_small, 32x64x64")
     assert row(large, "timm eager") == [
         *("timm eager", "200 (150-400)", "80.0", "2.00 (1.50-2.00)"),
         *("100 (75-200)", "160.0", "2.00 (1.50-2.00)", "1.0", "100"),
@@ -97,14 +111,14 @@ def test_a_table_holds_a_case_and_the_rounds_of_all_its_groups():
 
 def test_what_is_held_to_avx2_has_a_table_of_its_own_and_ratios_to_mvit_in_it():
     fused, held, timm = "mvit-fused", "mvit-fused-avx2", "timm-channels-last-avx2"
-    text = tables.tables(result(group(measured(fused, 10), measured(held, 20), measured(timm, 30))))
+    text = tables.step_tables(result(group(measured(fused, 10), measured(held, 20), measured(timm, 30))))
     assert text.count("| xx_small, 16x256x256") == 2
     assert row(text, "mvit fused, AVX2")[3] == "1.00 (1.00-1.00)"
     assert row(text, "timm channels-last, AVX2")[3] == "1.50 (1.50-1.50)"
 
 
 def test_a_subject_without_the_reference_beside_it_has_no_ratio():
-    text = tables.tables(result(group(measured("timm-eager", 30), measured("timm-compiled", 20))))
+    text = tables.step_tables(result(group(measured("timm-eager", 30), measured("timm-compiled", 20))))
     assert row(text, "timm compiled")[1:4] == ["20 (20-20)", "800.0", "-"]
 
 
@@ -132,13 +146,13 @@ def test_pages_are_stale_until_they_are_generated_anew(checkout, monkeypatch, ca
 
 def test_every_machine_has_a_section_and_the_newest_the_picture(checkout):
     old, new = TWO_GROUPS, result(*TWO_GROUPS.groups, date="2026-11-25T10:00:00Z", cpu="Another")
-    pages = tables.pages(checkout, [new, old], [])
+    pages = tables.pages(checkout, [new, old])
     assert pages[checkout / "docs/performance.md"].count("| xx_small, 16x256x256") == 2
     assert "Another" in pages[checkout / "docs/step.svg"]
 
 
 def test_the_picture_has_a_bar_per_subject_of_the_largest_images(checkout):
-    root = ET.fromstring(tables.pages(checkout, [TWO_GROUPS], [])[checkout / "docs/step.svg"])
+    root = ET.fromstring(tables.pages(checkout, [TWO_GROUPS])[checkout / "docs/step.svg"])
     texts = ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "Training, images/s, 256x256 pixels: A <CPU>, 2 threads" in texts
     assert {"mvit fused", "timm eager", "mindcv stock", "53.3", "80.0", "4.0"} <= set(texts)
@@ -146,9 +160,9 @@ def test_the_picture_has_a_bar_per_subject_of_the_largest_images(checkout):
 
 
 def test_a_result_reads_as_it_was_written_and_another_form_is_refused():
-    assert Result.model_validate_json(TWO_GROUPS.model_dump_json()) == TWO_GROUPS
+    assert StepResult.model_validate_json(TWO_GROUPS.model_dump_json()) == TWO_GROUPS
     with pytest.raises(ValidationError):
-        Result.model_validate({**TWO_GROUPS.model_dump(), "form": 2})
+        StepResult.model_validate({**TWO_GROUPS.model_dump(), "form": 2})
 
 
 @pytest.mark.parametrize(("at_once", "sizes"), [(3, [3] * 5 + [2]), (2, [2] * 11), (99, [12])])
@@ -189,11 +203,52 @@ def test_a_subject_without_its_interpreter_is_refused_with_the_option_to_give(mo
 
 
 def test_the_table_of_seeds_has_the_p_of_a_difference():
-    facts = {"date": "2026-11-24T10:00:00Z", "commit": "abc", "cpu": "A <CPU>", "overrides": ("train.epochs=3",)}
-    same = SeedsResult(acc1={"fused": (99.0, 98.0, 97.0), "plain": (97.0, 98.0, 99.0)}, **facts)
+    few = ("train.epochs=3",)
+    same = SeedsResult(acc1={"fused": (99.0, 98.0, 97.0), "plain": (97.0, 98.0, 99.0)}, overrides=few, **FACTS)
     text = tables.seeds_table(same)
     assert row(text, "mvit plain") == ["mvit plain", "3", "98.00", "1.00", "97.00", "99.00"]
     assert "| the default job train.epochs=3 |" in text
     assert "p = 1." in text
-    other = SeedsResult(acc1={"fused": (99.0, 98.9, 98.8), "plain": (97.0, 96.9, 97.1)}, **facts)
+    other = SeedsResult(acc1={"fused": (99.0, 98.9, 98.8), "plain": (97.0, 96.9, 97.1)}, overrides=few, **FACTS)
     assert "p = 2e-05." in tables.seeds_table(other)
+
+
+def test_scaling_compares_ways_of_the_same_round_and_models_more_workers():
+    ways = (
+        Way(workers=1, threads=1, batch=32, step_ms=(100, 200), all_reduce_pct=(0, 0)),
+        Way(workers=1, threads=2, batch=32, step_ms=(50, 100), all_reduce_pct=(0, 0)),
+        Way(workers=2, threads=1, batch=32, step_ms=(50, 125), all_reduce_pct=(10, 10)),
+        Way(workers=2, threads=1, batch=64, step_ms=(110, 220), all_reduce_pct=(10, 10)),
+    )
+    text = tables.scaling_tables(ScalingResult(case=SMALL, ways=ways, **FACTS))
+    strong = next(line for line in text.splitlines() if line.startswith("| 2 workers") and " 32 " in line)
+    assert "| 1.80 (1.60-2.00)" in strong
+    assert "| 0.90 (0.80-1.00)" in strong
+    # 148.5 ms of computing, and a sum of 16.5 ms times 2 * 15 / 16.
+    assert row(text, "16") == ["16", "179.4", "2853", "82.8 %"]
+    assert row(text, "8") == ["8", "177.4", "1443", "83.7 %"]
+    assert "A model, not a measurement" in text
+
+
+def test_the_roof_is_what_takes_longer_multiplying_or_moving():
+    rates = {"gflop_per_s": (100, 90, 110), "gb_per_s": (10, 10, 10)}
+    roofs = (
+        Roof(case=CASE, gflop=20, operators_mb={"a": 1000, "b": 500}, step_ms=(400, 500, 400), **rates),
+        Roof(case=SMALL, gflop=1, operators_mb={"a": 100}, step_ms=(40, 40, 40), **rates),
+    )
+    text = tables.roofline_table(RooflineResult(threads=2, roofs=roofs, **FACTS))
+    cells = ["20.0", "1.50", "200", "150", "200", "350", "400 (400-500)", "50 %"]
+    assert row(text, CASE.label) == [CASE.label, *cells]
+    assert row(text, SMALL.label)[-1] == "25 %"
+
+
+def test_results_of_every_benchmark_are_read_again(tmp_path):
+    written = {
+        "step-a": TWO_GROUPS,
+        "seeds-a": SeedsResult(acc1={"fused": (99.0,)}, overrides=(), **FACTS),
+        "scaling-a": ScalingResult(case=SMALL, ways=(Way(workers=1, threads=1, batch=32),), **FACTS),
+        "roofline-a": RooflineResult(threads=2, roofs=(), **FACTS),
+    }
+    for name, one in written.items():
+        write(one, tmp_path / f"{name}.json")
+    assert read(tmp_path) == list(written.values())

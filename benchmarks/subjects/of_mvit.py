@@ -1,9 +1,10 @@
 """A subject of the step benchmark: mvit, with the session, cells and graphs of a real run.
 
     python benchmarks/subjects/of_mvit.py \
-        '{"model": "xx_small", "image_size": 256, "batch": 16, "threads": 2}' fused|plain [avx2]
+        '{"model": "xx_small", "image_size": 256, "batch": 16, "threads": 2}' fused|plain [avx2] [traffic]
 
-With `avx2`, the plan is made as if the CPU had no wider vectors.
+With `avx2`, the plan is made as if the CPU had no wider vectors. With `traffic`, the fused operators are called one by
+one, without graphs, and a first training step counts what they read and write.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def main() -> None:
         f"train.global_batch_size={case['batch']}", f"train.eval_batch_size={case['batch']}",
         f"topology.threads={case['threads']}", "topology.compile_cache=false", "tracking=none", "train.clip_norm=10",
         "data=synthetic", "data.classes=1000", "data.num_train=64", "data.num_val=64", "data.workers=1",
+        *case.get("overrides", ()),
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as room:
         planned = plan_launch(compose(overrides), host=host)
@@ -49,7 +51,8 @@ def main() -> None:
         environment = worker_environment(run.config.topology, host=host, logs=Path(tempfile.gettempdir()))
         if library := library_of(run.plan, say=lambda _: None):
             environment[KERNELS_VARIABLE] = str(library)
-        subject = prepare(run, batch=case["batch"]) if PREPARED in os.environ else None
+        counted = "traffic" in sys.argv[3:]
+        subject = prepare(run, batch=case["batch"], counted=counted) if PREPARED in os.environ else None
     if subject is None:  # libraries read the environment when they are loaded
         os.environ.update({**environment, PREPARED: "1"})
         os.dup2(stream.fileno(), 1)
@@ -57,8 +60,8 @@ def main() -> None:
     serve(stream, *subject)
 
 
-def prepare(run: Run, *, batch: int) -> tuple[dict[str, Any], dict[str, Callable[[], None]]]:
-    """The facts of a compiled run, and its steps."""
+def prepare(run: Run, *, batch: int, counted: bool) -> tuple[dict[str, Any], dict[str, Callable[[], None]]]:
+    """The facts of a compiled run, and its steps; `counted`, of one that counts its traffic."""
     import mindspore as ms
     import numpy as np
 
@@ -73,10 +76,11 @@ def prepare(run: Run, *, batch: int) -> tuple[dict[str, Any], dict[str, Callable
     config, plan = run.config, run.plan
     assert isinstance(config, TrainRun)
     device.open_device(plan.device, threads=plan.threads, jit_level=plan.jit_level)
+    traffic = count_traffic() if counted else {}
     heartbeat = Heartbeat(run.folder.status / "0.json", rank=0)
     session = open_session(run, rank=0, heartbeat=heartbeat, augment=config.augment, seed=config.seed)
     cells = build_cells(session, config)
-    compiled = compile_graphs(session, train=cells.step, evaluate=cells.evaluate_step)
+    compiled = None if counted else compile_graphs(session, train=cells.step, evaluate=cells.evaluate_step)
     random, side = np.random.default_rng(0), config.data.image_size
     images = random.integers(0, 256, (batch, side, side, 3), np.uint8)
     labels = random.integers(0, plan.num_classes, batch).astype(np.int32)
@@ -91,6 +95,9 @@ def prepare(run: Run, *, batch: int) -> tuple[dict[str, Any], dict[str, Callable
         cells.evaluate_step.set_train(False)
         cells.evaluate_step(*held_out)[0].asnumpy()
 
+    if compiled is None:
+        train()
+        return {"macs_per_image": plan.macs, "operators_mb": traffic}, {}
     facts = {
         "first_s": compiled.metrics()["perf/compile_s"] + seconds(train),
         "versions": {"mindspore": ms.__version__},
@@ -98,6 +105,25 @@ def prepare(run: Run, *, batch: int) -> tuple[dict[str, Any], dict[str, Callable
         "parameters": sum(parameter.size for parameter in session.net.trainable_params()),
     }
     return facts, {"train": train, "evaluate": evaluate}
+
+
+def count_traffic() -> dict[str, float]:
+    """Have custom operators called one by one, and count here, by name, what they read and write, in 1e6 bytes."""
+    import mindspore as ms
+    from mindspore import ops
+
+    traffic: dict[str, float] = {}
+
+    class Counted(ops.Custom):
+        def __call__(self, *inputs: Any) -> Any:
+            outputs = super().__call__(*inputs)
+            tensors = (*inputs, *(outputs if isinstance(outputs, tuple) else (outputs,)))
+            traffic[self.name] = traffic.get(self.name, 0.0) + 1e-6 * sum(tensor.nbytes for tensor in tensors)
+            return outputs
+
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    ops.Custom = Counted
+    return traffic
 
 
 if __name__ == "__main__":

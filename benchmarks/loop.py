@@ -1,55 +1,73 @@
-"""Loop benchmark: the step of a real run in its steady state against the same compiled step, called again and again.
+"""Loop benchmark: the step of a run in its steady state against the same compiled step, called again and again.
 
-    python benchmarks/loop.py [--case xx_small:16x256] [--rounds 5] [--steps 100] [OVERRIDE ...]
+    python benchmarks/loop.py [--case xx_small:16x256] [--blocks 20] [--steps 20] [OVERRIDE ...]
 
 The run is the default job with the model, image size and batch of the case, without a store: it loads and augments its
-images, which are in memory, writes its journal, and marks its heartbeat. What it says of its own step (`perf/step_ms`:
-no compilation, no evaluation) stands against the median of as many bare steps on one batch, in a process of its own.
-They take turns, each round in the opposite order. On a CPU, loading and augmenting use the cores that the step uses:
-`augment=none` leaves the loop's own share.
+images, which are in memory, writes its journal, and marks its heartbeat. After each block of steps its process takes as
+many bare ones on the last batch, so that both have the same graph, memory and neighbours. On a CPU, loading and
+augmenting use the cores that the step uses: `augment=none` leaves the loop's own share.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from benchmarks.machine import commit, cpu_model, positive
-from benchmarks.results import Case, spread
-from benchmarks.runs import steady
-from benchmarks.step import BY_NAME, Process, case_of
+from benchmarks.machine import CHECKOUT, commit, cpu_model, positive
+from benchmarks.results import spread
+from benchmarks.runs import default_job
+from benchmarks.step import case_of
+from benchmarks.subjects.loop_of_mvit import AFTERWARDS
+from mvit.models.kernels.build import KERNELS_VARIABLE
+from mvit.parent.command import worker_environment
+from mvit.parent.freeze import freeze, plan_launch
+from mvit.parent.host import this_host
+from mvit.parent.kernels import library_of
+from mvit.parent.request.compose import compose
 
 
-def bare_ms(case: Case, *overrides: str, steps: int) -> float:
-    """Median milliseconds of so many bare steps."""
-    threads = len(os.sched_getaffinity(0))
-    subject, python = BY_NAME["mvit-fused"], sys.executable
-    same = ("data.classes=10", "train.clip_norm=null", *overrides)
-    with Process(subject, python=python, case=case, threads=threads, steps=steps, overrides=same) as process:
-        process.warm_up()
-        return process.take("train", steps)
+def blocks(overrides: list[str], *, steps: int) -> list[tuple[float, float]]:
+    """For each block of steps of the job, milliseconds of a step in the run and of a bare one."""
+    host = this_host()
+    with TemporaryDirectory() as room:
+        run = freeze(plan_launch(compose(overrides), host=host), Path(room) / "run", made_of=({}, ""))
+        environment = {**os.environ, **worker_environment(run.config.topology, host=host, logs=Path(room))}
+        if library := library_of(run.plan, say=print):
+            environment[KERNELS_VARIABLE] = str(library)
+        command = [sys.executable, "benchmarks/subjects/loop_of_mvit.py", str(run.folder.path), str(steps)]
+        done = subprocess.run(
+            command,
+            cwd=CHECKOUT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        sys.exit(f"{done.stderr}\n{' '.join(command)}: exit code {done.returncode}")
+    pairs = (line.split() for line in done.stdout.splitlines())
+    return [(float(pair[0]), float(pair[1])) for pair in pairs if len(pair) == 2]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", type=case_of, default=case_of("xx_small:16x256"))
-    parser.add_argument("--rounds", type=positive, default=5)
-    parser.add_argument("--steps", type=positive, default=100)
+    parser.add_argument("--blocks", type=positive, default=20)
+    parser.add_argument("--steps", type=positive, default=20, help="steps of a block")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of the default job, such as augment=none")
     arguments = parser.parse_args()
-    print(f"{cpu_model()}; commit {commit()}")
-    case, steps, overrides = arguments.case, arguments.steps, arguments.overrides
-    ratios: list[float] = []
-    for number in range(arguments.rounds):
-        if number % 2:
-            bare, metrics = bare_ms(case, *overrides, steps=steps), steady(case, *overrides, steps=steps)
-        else:
-            metrics, bare = steady(case, *overrides, steps=steps), bare_ms(case, *overrides, steps=steps)
-        run, waiting = metrics["perf/step_ms"], metrics["perf/data_wait_pct"]
-        ratios.append(run / bare)
-        print(f"run {run:.2f} ms ({waiting:.1f} % waiting for data), bare {bare:.2f} ms", flush=True)
-    print(f"run over bare: {spread(ratios, '{:.3f}'.format)}, n = {len(ratios)}")
+    steps = arguments.steps
+    job = default_job(arguments.case, steps=arguments.blocks * (steps + AFTERWARDS))
+    pairs = blocks([*job, "tracking=none", *arguments.overrides], steps=steps)
+    in_run, bare = ([pair[index] for pair in pairs] for index in (0, 1))
+    ratios = [a / b for a, b in pairs]
+    print(f"{cpu_model()}; commit {commit()}; {arguments.case.label} {' '.join(arguments.overrides)}")
+    print(f"in the run {spread(in_run, '{:.2f}'.format)} ms, bare {spread(bare, '{:.2f}'.format)} ms")
+    print(f"run over bare: {spread(ratios, '{:.3f}'.format)}, {len(pairs)} blocks of {steps} steps")
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ def metrics_of(*overrides: str) -> dict[str, float]:
         return json.loads(result.read_text())["metrics"]
 
 
-def steady(case: Case, *overrides: str, steps: int) -> dict[str, float]:
-    """The metrics of so many steps of the default job with this model, image size and batch."""
-    return metrics_of(
+def default_job(case: Case, *, steps: int) -> list[str]:
+    """Overrides that give the default job this model, image size and batch, and so many steps without evaluation."""
+    return [
         f"model={case.model}", f"data.image_size={case.image_size}", f"train.global_batch_size={case.batch}",
         f"train.eval_batch_size={case.batch}", f"train.max_steps={steps}", "train.epochs=1000",
-        "train.eval_every_epochs=1000", *overrides,
-    )  # fmt: skip
+        "train.eval_every_epochs=1000",
+    ]  # fmt: skip

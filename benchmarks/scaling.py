@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.machine import commit, cpu_model, now, positive
 from benchmarks.results import ScalingResult, Way, write
-from benchmarks.runs import steady
+from benchmarks.runs import default_job, metrics_of
 from benchmarks.step import case_of
 from benchmarks.tables import scaling_tables
 
@@ -46,10 +46,9 @@ def main() -> None:
         order = range(len(measured)) if number % 2 else reversed(range(len(measured)))
         for index in order:
             way = measured[index]
-            metrics = steady(
-                case.model_copy(update={"batch": way.batch}),
+            metrics = metrics_of(
+                *default_job(case.model_copy(update={"batch": way.batch}), steps=arguments.steps),
                 *("topology=cpu", f"topology.workers={way.workers}", f"topology.threads={way.threads}"),
-                steps=arguments.steps,
             )
             measured[index] = way.with_round(
                 step_ms=metrics["perf/step_ms"], all_reduce_pct=metrics.get("perf/all_reduce_pct", 0.0)

@@ -79,21 +79,12 @@ BY_NAME = {subject.name: subject for subject in SUBJECTS}
 class Process:
     """A subject that runs."""
 
-    def __init__(
-        self,
-        subject: Subject,
-        *,
-        python: str,
-        case: Case,
-        threads: int,
-        steps: int,
-        overrides: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, subject: Subject, *, python: str, case: Case, threads: int, steps: int) -> None:
         self.subject, self.steps = subject, min(subject.steps or steps, steps)
         self.train_ms: list[float] = []
         self.evaluate_ms: list[float] = []
         self.peak_mb = 0.0
-        request = json.dumps({**case.model_dump(), "threads": threads, "overrides": overrides})
+        request = json.dumps({**case.model_dump(), "threads": threads})
         # torch.compile keeps what it compiled in the folder for temporary files.
         self._folder = TemporaryDirectory(ignore_cleanup_errors=True)
         # Nothing but the subject says what it is held to.

@@ -43,7 +43,6 @@ def main() -> None:
         f"train.global_batch_size={case['batch']}", f"train.eval_batch_size={case['batch']}",
         f"topology.threads={case['threads']}", "topology.compile_cache=false", "tracking=none", "train.clip_norm=10",
         "data=synthetic", "data.classes=1000", "data.num_train=64", "data.num_val=64", "data.workers=1",
-        *case.get("overrides", ()),
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as room:
         planned = plan_launch(compose(overrides), host=host)

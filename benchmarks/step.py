@@ -72,6 +72,7 @@ SUBJECTS = (
     Subject("transformers-compiled", "peers", ("transformers", "compiled")),
     Subject("mindcv-capped", "mindcv", environment={"ONEDNN_MAX_CPU_ISA": "AVX2"}),
     Subject("mindcv-stock", "mindcv", steps=1),  # 11 s a step, xx_small:16x256 on two cores
+    Subject("mvit-fused-bf16", "mvit", ("fused", "bf16")),
 )
 BY_NAME = {subject.name: subject for subject in SUBJECTS}
 

@@ -339,6 +339,10 @@ class TrainConfig(Frozen):
         description="Share of the new weights in their moving average, at each step; null keeps no average."
     )
     freeze: Strings = Field(description="Patterns of parameters that are not trained, such as stem.* or stages.*")
+    activations: Literal["fp32", "bf16"] = Field(
+        description="How the fused kernels keep the feature maps of convolutions for the backward pass: as they are, or"
+        " rounded to bf16, in half the memory."
+    )
     log_every_steps: int = Field(ge=1, description="Steps between journal entries; each entry waits for the device.")
     eval_every_epochs: int = Field(ge=1, description="Epochs between evaluations; the last epoch is always evaluated.")
     eval_batch_size: int = Field(ge=1, description="Images per evaluation step, per device.")

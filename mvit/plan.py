@@ -48,6 +48,8 @@ class KernelsPlan(Frozen):
     """The vectors of the fused kernels, on which their results depend; None is the plain form."""
     reason: str
     """Why it is the plain one."""
+    activations: Literal["fp32", "bf16"]
+    """As what feature maps are kept for the backward pass, on which results depend too."""
 
 
 class LaunchPlan(Frozen):

@@ -165,7 +165,7 @@ def test_a_result_reads_as_it_was_written_and_another_form_is_refused():
         StepResult.model_validate({**TWO_GROUPS.model_dump(), "form": 2})
 
 
-@pytest.mark.parametrize(("at_once", "sizes"), [(3, [3] * 5 + [2]), (2, [2] * 11), (99, [12])])
+@pytest.mark.parametrize(("at_once", "sizes"), [(3, [3] * 6), (2, [2] * 12), (99, [13])])
 def test_the_first_subject_is_in_every_group_and_every_other_one_in_one(at_once, sizes):
     subjects = list(step.SUBJECTS)
     groups = step.grouped(subjects, at_once=at_once)

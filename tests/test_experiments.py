@@ -69,7 +69,7 @@ def test_a_recipe_has_every_published_value(name):
         *("data.root", "data.train_folder", "data.val_folder", "data.on_unreadable", "data.class_names"),
         *("train.max_steps", "train.accumulation", "train.log_every_steps", "train.eval_every_epochs"),
         *("train.eval_batch_size", "train.checkpoint_every_steps", "train.keep_last", "train.keep_best"),
-        *("train.max_restarts", "data.workers", "model.kernels"),
+        *("train.max_restarts", "data.workers", "model.kernels", "train.activations"),
     }
     assert config.name == name
 

@@ -1,10 +1,11 @@
 """A subject of the step benchmark: mvit, with the session, cells and graphs of a real run.
 
     python benchmarks/subjects/of_mvit.py \
-        '{"model": "xx_small", "image_size": 256, "batch": 16, "threads": 2}' fused|plain [avx2] [traffic]
+        '{"model": "xx_small", "image_size": 256, "batch": 16, "threads": 2}' fused|plain [avx2] [bf16] [traffic]
 
-With `avx2`, the plan is made as if the CPU had no wider vectors. With `traffic`, the fused operators are called one by
-one, without graphs, and a first training step counts what they read and write.
+With `avx2`, the plan is made as if the CPU had no wider vectors; with `bf16`, activations are kept as that. With
+`traffic`, the fused operators are called one by one, without graphs, and a first training step counts what they read
+and write.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ PREPARED = "MVIT_SUBJECT"
 def main() -> None:
     stream = answers()
     case, form, held = json.loads(sys.argv[1]), sys.argv[2], "avx2" in sys.argv[3:]
+    activations = "bf16" if "bf16" in sys.argv[3:] else "fp32"
     host = replace(this_host(), kernels=Support("avx2")) if held else this_host()
     overrides = [
         f"model={case['model']}", f"model.kernels={form}", f"data.image_size={case['image_size']}",
         f"train.global_batch_size={case['batch']}", f"train.eval_batch_size={case['batch']}",
         f"topology.threads={case['threads']}", "topology.compile_cache=false", "tracking=none", "train.clip_norm=10",
-        "data=synthetic", "data.classes=1000", "data.num_train=64", "data.num_val=64", "data.workers=1",
+        f"train.activations={activations}", "data=synthetic", "data.classes=1000", "data.num_train=64",
+        "data.num_val=64", "data.workers=1",
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as room:
         planned = plan_launch(compose(overrides), host=host)

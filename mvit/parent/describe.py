@@ -52,7 +52,9 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
 
 def _kernels_line(kernels: KernelsPlan) -> str:
     """The form of the network, and why it is the plain one."""
-    return f"fused, {kernels.isa}" if kernels.isa else f"plain ({kernels.reason})"
+    if kernels.isa is None:
+        return f"plain ({kernels.reason})"
+    return f"fused, {kernels.isa}{', activations in bf16' if kernels.activations == 'bf16' else ''}"
 
 
 def _precision_line(config: RunConfig) -> str:

@@ -19,7 +19,13 @@ from mvit.parent.host import CHECKOUT, Host
 from mvit.parent.kernels import library_for
 from mvit.parent.plan import make_plan, without_kernels
 from mvit.parent.request.check import check
-from mvit.parent.request.launch_rules import WEIGHT_RULES, data_rules, host_rules, kernels_unavailable
+from mvit.parent.request.launch_rules import (
+    WEIGHT_RULES,
+    activations_unavailable,
+    data_rules,
+    host_rules,
+    kernels_unavailable,
+)
 from mvit.parent.request.rules import judge
 from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import Run, write_run
@@ -90,6 +96,8 @@ def plan_launch(raw: Mapping[str, Any], *, host: Host, surveys: Surveys | None =
         except KernelsUnavailable as error:
             if config.model.kernels == "fused":
                 raise ConfigError(kernels_unavailable(str(error))) from error
+            if plan.kernels.activations == "bf16":
+                raise ConfigError(activations_unavailable(str(error))) from error
             plan = plan.model_copy(update={"kernels": without_kernels(str(error))})
     return Planned(config, plan, survey)
 

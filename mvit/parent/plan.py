@@ -79,17 +79,24 @@ def bucket_plans(train: TrainConfig, image_size: int, *, parts: int, facts: Data
 def _kernels(config: RunConfig, host: Host) -> KernelsPlan:
     """The fused form where the configuration lets this host use it; the rules have refused what cannot be."""
     if config.model.kernels == "plain":
-        return KernelsPlan(isa=None, reason="model.kernels=plain")
+        return plain_form("model.kernels=plain")
     if config.topology.kind != "cpu":
-        return KernelsPlan(isa=None, reason="fused kernels are for a CPU")
+        return plain_form("fused kernels are for a CPU")
     if config.precision.kind != "fp32":
-        return KernelsPlan(isa=None, reason="fused kernels are for precision=fp32")
-    return KernelsPlan(isa=host.kernels.isa, reason="") if host.kernels.isa else without_kernels(host.kernels.reason)
+        return plain_form("fused kernels are for precision=fp32")
+    if host.kernels.isa is None:
+        return without_kernels(host.kernels.reason)
+    activations = config.train.activations if isinstance(config, TrainRun) else "fp32"
+    return KernelsPlan(isa=host.kernels.isa, reason="", activations=activations)
 
 
 def without_kernels(reason: str) -> KernelsPlan:
     """The plain form, for want of the fused one."""
-    return KernelsPlan(isa=None, reason=f"several times slower than fused; {reason}")
+    return plain_form(f"several times slower than fused; {reason}")
+
+
+def plain_form(reason: str) -> KernelsPlan:
+    return KernelsPlan(isa=None, reason=reason, activations="fp32")
 
 
 def _graphs(config: RunConfig, buckets: Sequence[BucketPlan]) -> tuple[GraphPlan, ...]:

@@ -11,7 +11,7 @@ from mvit.files import json_digest, read_json, read_mapping, write_json
 from mvit.plan import LaunchPlan
 from mvit.rundir.paths import RunDir
 
-SCHEMA = 6
+SCHEMA = 7
 
 
 @dataclass(frozen=True)

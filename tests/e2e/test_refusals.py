@@ -67,6 +67,13 @@ def refused(done, *lines):
             ["precision: 'bf16' does not run on a CPU; use precision=fp32 or an Ascend topology"],
         ),
         (
+            ["train.activations=bf16", "model.kernels=plain"],
+            [
+                "train.activations: 'bf16' is for the fused kernels, which are for a CPU in fp32;"
+                " use train.activations=fp32"
+            ],
+        ),
+        (
             ["topology=ascend_8"],
             [
                 "topology: needs 8 Ascend cards per node, this host has 0;"

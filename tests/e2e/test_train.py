@@ -132,6 +132,14 @@ def test_the_same_seed_gives_the_same_run(trained, launch):
     assert again.losses() == trained.losses()
 
 
+def test_activations_kept_in_bf16_train_as_those_in_fp32(trained, launch):
+    done = launch(*SMALL, "train.epochs=2", "tracking=none", "train.activations=bf16")
+    assert done.code == 0, done.err
+    assert "activations in bf16" in done.out
+    assert done.losses() != trained.losses()
+    assert done.losses()[:10] == pytest.approx(trained.losses()[:10], rel=0.01)  # later, roundings have grown
+
+
 def test_half_precision_trains(launch):
     done = launch(*SMALL, "precision=fp16", "tracking=none", "data.num_train=80")
     assert done.code == 0, done.err

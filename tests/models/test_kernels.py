@@ -232,6 +232,51 @@ def test_the_network_is_the_plain_one(mindspore, load_model, size, projection, s
         assert_alike(fused, plain, rel=1e-4)
 
 
+def rounded(x):
+    """To bfloat16, ties to even, as its bits."""
+    words = np.ascontiguousarray(x).view(np.uint32)
+    return np.where(np.isnan(x), words | 0x400000, words + 0x7FFF + ((words >> 16) & 1)).astype(np.uint32) >> 16
+
+
+@pytest.mark.mindspore
+@pytest.mark.parametrize(("kernel", "shape", "outputs"), [(1, (2, 5, 7, 33), 19), (3, (2, 9, 6, 8), 16)])
+def test_maps_are_kept_as_the_nearest_bfloat16(mindspore, kernels, kernel, shape, outputs):
+    from mvit.models.kernels import network
+
+    x = maps(*shape)
+    x[0, 1, 2] = np.nan
+    x[1, 3, 4], x[1, 3, 5], x[1, 4, 4] = 1e38, np.inf, 1e-40
+    kept = []
+    for form in (network.ConvNorm, network.Bf16ConvNorm):
+        cell = form(shape[-1], outputs, kernel_size=kernel)
+        fill(mindspore, cell)
+        kept.append(cell.in_training(mindspore.Tensor(x), *cell.parameters, cell.constants)[1].asnumpy())
+    exact, bf16 = kept
+    assert (exact.dtype, bf16.dtype) == (np.float32, np.uint16)
+    numbers = ~np.isnan(exact)
+    np.testing.assert_array_equal(bf16[numbers], rounded(exact)[numbers])
+    assert np.isnan((bf16[~numbers].astype(np.uint32) << 16).view(np.float32)).all()
+
+
+@pytest.mark.mindspore
+@pytest.mark.parametrize("name", ["conv_norm", "inverted_residual", "strided"])
+def test_gradients_of_maps_kept_as_bfloat16_are_off_by_their_rounding(mindspore, kernels, name):
+    from mvit.models.kernels import network
+
+    shape, stride, outputs = (4, 12, 10, 24), 2 if name == "strided" else 1, 24
+    if name == "conv_norm":
+        forms, arguments = (network.ConvNorm, network.Bf16ConvNorm), {"kernel_size": 3}
+    else:
+        forms, arguments = (network.InvertedResidual, network.Bf16InvertedResidual), {"stride": stride, "expansion": 2}
+    weights = np.random.default_rng(9).normal(size=strided(shape, stride, outputs)).astype(np.float32)
+    exact, bf16 = (
+        outcome(mindspore, form(shape[-1], outputs, **arguments), maps(*shape), weights=weights) for form in forms
+    )
+    assert_alike(bf16, exact, channels_last=False, rel=2**-6)
+    assert not np.array_equal(bf16["y"], exact["y"])
+    assert not np.array_equal(bf16["dx"], exact["dx"])
+
+
 @pytest.mark.mindspore
 def test_a_cell_with_a_frozen_norm_computes_in_its_plain_form(mindspore, kernels):
     from mvit.models import layers, mobilevit

@@ -43,12 +43,22 @@ def host_rules(host: Host) -> list[Rule]:
         if model.kernels == "fused" and host.kernels.isa is None:
             yield kernels_unavailable(host.kernels.reason)
 
-    return [(("topology",), cards), (("model",), kernels)]
+    def activations(train: TrainConfig) -> Iterator[Problem]:
+        if train.activations == "bf16" and host.kernels.isa is None:
+            yield activations_unavailable(host.kernels.reason)
+
+    return [(("topology",), cards), (("model",), kernels), (("train",), activations)]
 
 
 def kernels_unavailable(reason: str) -> Problem:
     """The refusal of fused kernels that this machine does not have."""
     return Problem("model.kernels", "fused", f"is not available: {reason}", "use model.kernels=auto")
+
+
+def activations_unavailable(reason: str) -> Problem:
+    """The refusal of what only those kernels can do."""
+    rule = f"is for the fused kernels, which are not available: {reason}"
+    return Problem("train.activations", "bf16", rule, "use train.activations=fp32")
 
 
 def _checkpoint(key: str, section: Task | Init) -> Iterator[Problem]:

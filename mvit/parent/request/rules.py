@@ -185,6 +185,12 @@ def _kernels(model: ModelConfig, topology: Topology, precision: Precision) -> It
         yield Problem("model.kernels", "fused", rule, "use model.kernels=auto")
 
 
+def _activations(train: TrainConfig, model: ModelConfig, topology: Topology, precision: Precision) -> Iterator[Problem]:
+    if train.activations == "bf16" and (model.kernels == "plain" or topology.kind != "cpu" or precision.kind != "fp32"):
+        rule = "is for the fused kernels, which are for a CPU in fp32"
+        yield Problem("train.activations", "bf16", rule, "use train.activations=fp32")
+
+
 RULES: list[Rule] = [
     (("model",), _shape),
     (("data",), _normalisation),
@@ -199,6 +205,7 @@ RULES: list[Rule] = [
     (("precision", "topology"), _device_precision),
     (("topology",), _bind_core),
     (("model", "topology", "precision"), _kernels),
+    (("train", "model", "topology", "precision"), _activations),
     (("schedule", "train"), _warmup),
     (("schedule", "train"), _milestones),
     (("schedule", "optimizer", "train"), _end_lr),

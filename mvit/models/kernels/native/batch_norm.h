@@ -7,6 +7,9 @@
 //   dbeta = s1,   dgamma = rstd s2
 //   dy = a (du - s1 / M - (y - mean) rstd^2 s2 / M) = a du + c1 y + c0
 //   c1 = -a rstd^2 s2 / M,   c0 = -a s1 / M - c1 mean
+//
+// y may be kept as bfloat16. Then mean, variance and all that follows are of what was kept, so that the gradient is that
+// of a network which rounds there.
 
 #pragma once
 
@@ -25,7 +28,7 @@ class Moments {
   explicit Moments(int channels)
       : channels_(channels), mean_(channels), squares_(channels), chunk_mean_(channels), chunk_squares_(channels) {}
 
-  void add(long rows, const float *y) {
+  template <class T> void add(long rows, const T *y) {
     for_lanes(channels_, [&](int c, int lanes) {
       // Deviations from any value near the mean; the first row's is one.
       Vec pivot = load(y + c, lanes), first{}, second{};
@@ -82,6 +85,29 @@ template <class Add> class Chunks {
   Add add_;
 };
 
+// Where one thread makes parts of an array: floats where they stay, others in the cache, to be converted.
+template <class T> class Made {
+ public:
+  Made(int slot, T *array, size_t part) : array_(array), part_(scratch.get(slot, part)) {}
+  float *at(long) const { return part_; }
+  void done(long offset, long count) const {
+    for_lanes((int)count, [&](int i, int lanes) { store(array_ + offset + i, load(part_ + i, lanes), lanes); });
+  }
+
+ private:
+  T *array_;
+  float *part_;
+};
+template <> class Made<float> {
+ public:
+  Made(int, float *array, size_t) : array_(array) {}
+  float *at(long offset) const { return array_ + offset; }
+  void done(long, long) const {}
+
+ private:
+  float *array_;
+};
+
 struct BatchNorm {
   int channels;
   const float *gamma, *beta;
@@ -134,7 +160,7 @@ class BatchNormGradient {
       : channels(channels), c0(channels), c1(channels), sums_(num_threads, std::vector<double>(2 * channels)) {}
 
   // Adds to one part the sums over some rows.
-  void add(int part, long rows, const float *y, const float *du, const float *mean) {
+  template <class T> void add(int part, long rows, const T *y, const float *du, const float *mean) {
     for_lanes(channels, [&](int c, int lanes) {
       Vec s1{}, s2{}, center = load(mean + c, lanes);
       for (long i = c; i < rows * channels; i += channels) {
@@ -185,7 +211,8 @@ struct Silu {
 INLINE Vec silu(Vec u) { return u * sigmoid(u); }
 
 // out = silu(a y + shift) for some rows; with slope, its derivative as well.
-INLINE void activate(const BatchNorm &norm, long rows, const float *y, float *out, float *slope) {
+template <class T>
+INLINE void activate(const BatchNorm &norm, long rows, const T *y, float *out, float *slope) {
   int channels = norm.channels;
   for_lanes(channels, [&](int c, int lanes) {
     Vec a = load(&norm.a[c], lanes), shift = load(&norm.shift[c], lanes);
@@ -198,7 +225,8 @@ INLINE void activate(const BatchNorm &norm, long rows, const float *y, float *ou
 }
 
 // dy = a du + c1 y + c0 for some rows.
-INLINE void norm_gradient(const BatchNorm &norm, const BatchNormGradient &gradient, long rows, const float *y,
+template <class T>
+INLINE void norm_gradient(const BatchNorm &norm, const BatchNormGradient &gradient, long rows, const T *y,
                           const float *du, float *dy) {
   int channels = norm.channels;
   for_lanes(channels, [&](int c, int lanes) {

@@ -88,13 +88,15 @@ struct Strips {
 };
 
 // y = conv(x) + bias; calls done(part, begin, rows) for rows of y that are complete, still in the cache.
-template <class Done>
-void convolve(const Geometry &g, const float *x, const Packed &weights, const float *bias, float *y, Done done) {
+template <class T, class Done>
+void convolve(const Geometry &g, const float *x, const Packed &weights, const float *bias, T *y, Done done) {
   if (g.kernel == 1) {
     parallel(g.rows(), [&](int part, Range range) {
+      Made<T> made(1, y, CHUNK * g.outputs);
       for_chunks(range, [&](long r, long rows) {
-        multiply(rows, {x + r * g.inputs, g.inputs, g.inputs}, weights.data(), g.outputs, bias, y + r * g.outputs,
+        multiply(rows, {x + r * g.inputs, g.inputs, g.inputs}, weights.data(), g.outputs, bias, made.at(r * g.outputs),
                  g.outputs);
+        made.done(r * g.outputs, rows * g.outputs);
         done(part, r, rows);
       });
     });
@@ -103,6 +105,7 @@ void convolve(const Geometry &g, const float *x, const Packed &weights, const fl
   Strips strips(g);
   parallel(strips.count(), [&](int part, Range range) {
     float *padded = scratch.get(0, strips.padded_rows() * strips.padded_row());
+    Made<T> made(1, y, g.out_width * g.outputs);
     for (long i = range.begin; i < range.end; ++i) {
       auto strip = strips.at(i);
       const float *input = strips.input(strip, x, padded);
@@ -111,7 +114,8 @@ void convolve(const Geometry &g, const float *x, const Packed &weights, const fl
         multiply(g.out_width,
                  {input + h * g.stride * strips.padded_row(), (long)g.stride * g.inputs, 3 * g.inputs, 3,
                   strips.padded_row()},
-                 weights.data(), g.outputs, bias, y + row * g.outputs, g.outputs);
+                 weights.data(), g.outputs, bias, made.at(row * g.outputs), g.outputs);
+        made.done(row * g.outputs, g.out_width * g.outputs);
       }
       long begin = (strip.image * g.out_height + strip.first) * g.out_width, end = begin + strip.rows * g.out_width;
       for_chunks({begin, end}, [&](long r, long rows) { done(part, r, rows); });
@@ -127,10 +131,12 @@ void reorder(const Geometry &g, const float *sums, float *dw) {
         *dw++ = sums[(o * g.taps() + tap) * g.inputs + i];
 }
 
-void forward(const Arguments &in) {
+// T is what y is kept as.
+template <class T> void forward(const Arguments &in) {
   // x w gamma beta moving_mean moving_variance constants(eps, kept) -> z y saved(mean, rstd)
   Geometry g(in, 0, 1, 7);
-  float *z = in.floats(7), *y = in.floats(8);
+  float *z = in.floats(7);
+  T *y = in.as<T>(8);
   BatchNorm norm(g.outputs, in.floats(2), in.floats(3));
   std::vector<Moments> moments(num_threads, Moments(g.outputs));
   convolve(g, in.floats(0), forward_weights(g, in.floats(1)), nullptr, y,
@@ -143,10 +149,11 @@ void forward(const Arguments &in) {
   });
 }
 
-void backward(const Arguments &in, bool with_dx) {
+template <class T> void backward(const Arguments &in, bool with_dx) {
   // x w gamma beta y saved dz -> (dw dgamma dbeta) [dx]
   Geometry g(in, 0, 1, 4);
-  const float *x = in.floats(0), *w = in.floats(1), *y = in.floats(4), *saved = in.floats(5), *dz = in.floats(6);
+  const float *x = in.floats(0), *w = in.floats(1), *saved = in.floats(5), *dz = in.floats(6);
+  const T *y = in.as<T>(4);
   float *dx = with_dx ? in.floats(8) : nullptr;
   int outputs = g.outputs;
   Pieces gradients{in.floats(7)};
@@ -224,11 +231,14 @@ void backward(const Arguments &in, bool with_dx) {
 }  // namespace
 
 // The running statistics move in place.
-OPERATOR(mvit_conv_norm) { forward(in); }
+OPERATOR(mvit_conv_norm) { forward<float>(in); }
+OPERATOR(mvit_conv_norm_bf16) { forward<Bf16>(in); }
 
-OPERATOR(mvit_conv_norm_grad) { backward(in, true); }
+OPERATOR(mvit_conv_norm_grad) { backward<float>(in, true); }
+OPERATOR(mvit_conv_norm_grad_bf16) { backward<Bf16>(in, true); }
 
-OPERATOR(mvit_conv_norm_grad_weights) { backward(in, false); }
+OPERATOR(mvit_conv_norm_grad_weights) { backward<float>(in, false); }
+OPERATOR(mvit_conv_norm_grad_weights_bf16) { backward<Bf16>(in, false); }
 
 // x w gamma beta moving_mean moving_variance constants(eps, kept) -> z, with the running statistics folded into w
 OPERATOR(mvit_conv_norm_eval) {

@@ -153,13 +153,12 @@ BatchNorm norm_at(const Arguments &in, int conv, int channels) {
   return BatchNorm(channels, in.floats(conv + 1), in.floats(conv + 2));
 }
 
-}  // namespace
-
-// -> z y1 y2 y3 saved(mean and rstd of each norm). The running statistics move in place.
-OPERATOR(mvit_inverted_residual) {
+// -> z y1 y2 y3 saved(mean and rstd of each norm). The running statistics move in place. T is what the y are kept as.
+template <class T> void forward(const Arguments &in) {
   Block b(in, X, EXPAND, CONSTANTS, 17);
   const float *x = in.floats(X), eps = in.floats(CONSTANTS)[0], kept = in.floats(CONSTANTS)[1];
-  float *z = in.floats(17), *y1 = in.floats(18), *y2 = in.floats(19), *y3 = in.floats(20), *saved = in.floats(21);
+  float *z = in.floats(17), *saved = in.floats(21);
+  T *y1 = in.as<T>(18), *y2 = in.as<T>(19), *y3 = in.as<T>(20);
   int hidden = b.hidden, outputs = b.outputs;
   auto of_batch = [&](BatchNorm &norm, std::vector<Moments> &moments, int conv, float *to) {
     norm.of_batch(moments, eps, kept, to, in.floats(conv + 3), in.floats(conv + 4));
@@ -168,8 +167,11 @@ OPERATOR(mvit_inverted_residual) {
   Packed w1 = transposed(in.floats(EXPAND), hidden, b.inputs);
   std::vector<Moments> moments1(num_threads, Moments(hidden));
   parallel(b.rows(), [&](int part, Range range) {
+    Made<T> made(0, y1, CHUNK * hidden);
     for_chunks(range, [&](long r, long rows) {
-      multiply(rows, {x + r * b.inputs, b.inputs, b.inputs}, w1.data(), hidden, nullptr, y1 + r * hidden, hidden);
+      float *out = made.at(r * hidden);
+      multiply(rows, {x + r * b.inputs, b.inputs, b.inputs}, w1.data(), hidden, nullptr, out, hidden);
+      made.done(r * hidden, rows * hidden);
       moments1[part].add(rows, y1 + r * hidden);
     });
   });
@@ -180,6 +182,7 @@ OPERATOR(mvit_inverted_residual) {
   std::vector<Moments> moments2(num_threads, Moments(hidden));
   parallel(b.batch * b.out_height, [&](int part, Range range) {
     Window window(0, b.height, b.width, hidden);
+    Made<T> made(1, y2, b.out_width * hidden);
     Chunks chunks(range.begin * b.out_width,
                   [&](long begin, long rows) { moments2[part].add(rows, y2 + begin * hidden); });
     for (long at = range.begin; at < range.end; ++at) {
@@ -188,10 +191,11 @@ OPERATOR(mvit_inverted_residual) {
       window.advance(top + 2, [&](long row, float *out) {
         activate(norm1, b.width, y1 + (image * b.height + row) * b.width * hidden, out, nullptr);
       });
-      float *out = y2 + at * b.out_width * hidden;
+      float *out = made.at(at * b.out_width * hidden);
       depthwise_row(window.row(top), window.row(top + 1), window.row(top + 2), b.stride, b.out_width, hidden,
                     taps.data(), false,
                     [&](int c, int lanes, long o, Vec v) { store(out + o * hidden + c, v, lanes); });
+      made.done(at * b.out_width * hidden, b.out_width * hidden);
       chunks.complete((at + 1) * b.out_width, at + 1 == range.end);
     }
   });
@@ -202,9 +206,11 @@ OPERATOR(mvit_inverted_residual) {
   std::vector<Moments> moments3(num_threads, Moments(outputs));
   parallel(b.out_rows(), [&](int part, Range range) {
     float *active = scratch.get(0, CHUNK * hidden);
+    Made<T> made(1, y3, CHUNK * outputs);
     for_chunks(range, [&](long r, long rows) {
       activate(norm2, rows, y2 + r * hidden, active, nullptr);
-      multiply(rows, {active, hidden, hidden}, w3.data(), outputs, nullptr, y3 + r * outputs, outputs);
+      multiply(rows, {active, hidden, hidden}, w3.data(), outputs, nullptr, made.at(r * outputs), outputs);
+      made.done(r * outputs, rows * outputs);
       moments3[part].add(rows, y3 + r * outputs);
     });
   });
@@ -225,10 +231,11 @@ OPERATOR(mvit_inverted_residual) {
 }
 
 // x, three times (w gamma beta), y1 y2 y3 saved constants dz -> dx, (three times dw dgamma dbeta)
-OPERATOR(mvit_inverted_residual_grad) {
+template <class T> void backward(const Arguments &in) {
   Block b(in, 0, 1, 14, 15);
   int hidden = b.hidden, outputs = b.outputs;
-  const float *x = in.floats(0), *y1 = in.floats(10), *y2 = in.floats(11), *y3 = in.floats(12);
+  const float *x = in.floats(0);
+  const T *y1 = in.as<T>(10), *y2 = in.as<T>(11), *y3 = in.as<T>(12);
   const float *saved1 = in.floats(13), *saved2 = saved1 + 2 * hidden, *saved3 = saved2 + 2 * hidden;
   const float *dz = in.floats(15);
   float *dx = in.floats(16);
@@ -336,6 +343,14 @@ OPERATOR(mvit_inverted_residual_grad) {
   });
   std::copy_n(dw1.total(), (long)hidden * b.inputs, of_w1);
 }
+
+}  // namespace
+
+OPERATOR(mvit_inverted_residual) { forward<float>(in); }
+OPERATOR(mvit_inverted_residual_bf16) { forward<Bf16>(in); }
+
+OPERATOR(mvit_inverted_residual_grad) { backward<float>(in); }
+OPERATOR(mvit_inverted_residual_grad_bf16) { backward<Bf16>(in); }
 
 // -> z, with the running statistics folded into the weights; the hidden maps never leave the cache.
 OPERATOR(mvit_inverted_residual_eval) {

@@ -13,6 +13,7 @@ struct Arguments {
   int64_t **shapes;
 
   float *floats(int i) const { return (float *)pointers[i]; }
+  template <class T> T *as(int i) const { return (T *)pointers[i]; }
   const int32_t *ints(int i) const { return (const int32_t *)pointers[i]; }
   int64_t dim(int i, int axis) const { return shapes[i][axis]; }
   int64_t last_dim(int i) const { return shapes[i][num_dims[i] - 1]; }

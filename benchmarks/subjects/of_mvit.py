@@ -120,7 +120,8 @@ def count_traffic() -> dict[str, float]:
         def __call__(self, *inputs: Any) -> Any:
             outputs = super().__call__(*inputs)
             tensors = (*inputs, *(outputs if isinstance(outputs, tuple) else (outputs,)))
-            traffic[self.name] = traffic.get(self.name, 0.0) + 1e-6 * sum(tensor.nbytes for tensor in tensors)
+            name = self.func.rpartition(":mvit_")[2]
+            traffic[name] = traffic.get(name, 0.0) + 1e-6 * sum(tensor.nbytes for tensor in tensors)
             return outputs
 
     ms.set_context(mode=ms.PYNATIVE_MODE)

@@ -85,29 +85,6 @@ template <class Add> class Chunks {
   Add add_;
 };
 
-// Where one thread makes parts of an array: floats where they stay, others in the cache, to be converted.
-template <class T> class Made {
- public:
-  Made(int slot, T *array, size_t part) : array_(array), part_(scratch.get(slot, part)) {}
-  float *at(long) const { return part_; }
-  void done(long offset, long count) const {
-    for_lanes((int)count, [&](int i, int lanes) { store(array_ + offset + i, load(part_ + i, lanes), lanes); });
-  }
-
- private:
-  T *array_;
-  float *part_;
-};
-template <> class Made<float> {
- public:
-  Made(int, float *array, size_t) : array_(array) {}
-  float *at(long offset) const { return array_ + offset; }
-  void done(long, long) const {}
-
- private:
-  float *array_;
-};
-
 struct BatchNorm {
   int channels;
   const float *gamma, *beta;

@@ -6,6 +6,7 @@
 // dw = dy^T x over all windows, and dx = the convolution of dy with w transposed, its taps reversed.
 
 #include "batch_norm.h"
+#include "bfloat16.h"
 #include "matmul.h"
 #include "operator.h"
 

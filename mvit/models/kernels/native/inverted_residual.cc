@@ -14,6 +14,7 @@
 #include <tuple>
 
 #include "batch_norm.h"
+#include "bfloat16.h"
 #include "matmul.h"
 #include "operator.h"
 

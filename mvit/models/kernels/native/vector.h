@@ -59,32 +59,6 @@ INLINE void store_first(float *p, Vec v, int count) { memcpy(p, &v, 4 * count); 
 INLINE Vec load(const float *p, int count) { return count >= LANES ? load(p) : load_first(p, count); }
 INLINE void store(float *p, Vec v, int count) { count >= LANES ? store(p, v) : store_first(p, v, count); }
 
-// bfloat16, the upper half of a float: rounded to nearest, ties to even. A NaN stays one.
-struct Bf16 {
-  uint16_t half;
-};
-typedef uint32_t WordVec __attribute__((vector_size(4 * LANES)));
-typedef uint16_t HalfVec __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
-
-INLINE Vec load(const Bf16 *p, int count) {
-  HalfVec halves{};
-  if (count >= LANES)
-    halves = *(const HalfVec *)p;
-  else
-    memcpy(&halves, p, 2 * count);
-  return (Vec)(__builtin_convertvector(halves, WordVec) << 16);
-}
-INLINE void store(Bf16 *p, Vec v, int count) {
-  WordVec word = (WordVec)v, rounded = word + 0x7FFF + ((word >> 16) & 1);
-  WordVec is_number = (WordVec)(v == v);
-  word = (rounded & is_number) | ((word | 0x400000) & ~is_number);
-  HalfVec halves = __builtin_convertvector(word >> 16, HalfVec);
-  if (count >= LANES)
-    *(HalfVec *)p = halves;
-  else
-    memcpy(p, &halves, 2 * count);
-}
-
 // Calls body(offset, lanes) for a row of `count` floats. The two calls are apart so that `lanes` is a constant in the
 // first one, where the masks fold away.
 template <class Body> INLINE void for_lanes(int count, Body body) {

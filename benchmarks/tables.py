@@ -221,7 +221,9 @@ def pages(root: Path, results: list[AnyResult]) -> dict[Path, str]:
     performance, readme, drawn = root / "docs/performance.md", root / "README.md", root / "docs/step.svg"
     text = "\n\n".join(map(text_of, results)) or NONE
     steps = (result for result in results if isinstance(result, StepResult))
-    newest = max(steps, key=lambda result: result.date, default=None)
+    # One file alone: what stands side by side took turns.
+    shown = (result for result in steps if any(REFERENCE in result.names(case) for case in result.cases))
+    newest = max(shown, key=lambda result: result.date, default=None)
     svg = picture(newest, label=label) if newest else ""
     link = f"![Training speed on {newest.cpu}]({drawn.relative_to(root)})" if newest and svg else ""
     return {

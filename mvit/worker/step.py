@@ -21,6 +21,7 @@ class RunStep:
         self.apply = (
             ApplyAccumulated(self.accumulate, update, ema) if self.accumulate else TrainStep(gradients, update, ema)
         )
+        self.net = gradients.net
         self.cells = [cell for cell in (self.accumulate, self.apply) if cell is not None]
         for cell in self.cells:
             cell.set_train(True)
@@ -46,8 +47,10 @@ class RunStep:
         Returns the loss sum over the global batch and the gradient norm, on the device.
         """
         rates = (ms.Tensor(lr, ms.float32), ms.Tensor(decay, ms.float32))
-        # Evaluation in between switches the network's mode, which is part of a graph's identity.
-        self.cells[0].set_train(True)
+        # Evaluation in between switches the network's mode, which is part of a graph's identity. Setting it walks all
+        # cells, which takes a millisecond.
+        if not self.net.training:
+            self.cells[0].set_train(True)
         for mix, key in draws:
             inputs = (*_tensors(next(batches)), ms.Tensor(mix), ms.Tensor(key, ms.int32))
             if self.accumulate is None:

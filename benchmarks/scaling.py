@@ -1,4 +1,4 @@
-"""Scaling benchmark: a job on one worker and on two, on the same cores, and the share of a step that the sum takes.
+"""Scaling benchmark: a job on one worker and on two, and the share of a step that the all-reduce takes.
 
     python benchmarks/scaling.py [--case xx_small:32x64] [--rounds 5] [--steps 100] [--json FILE]
 

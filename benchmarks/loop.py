@@ -11,6 +11,7 @@ augmenting use the cores that the step uses: `augment=none` leaves the loop's ow
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -19,38 +20,30 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.machine import CHECKOUT, commit, cpu_model, positive
 from benchmarks.results import spread
-from benchmarks.runs import default_job
+from benchmarks.runs import default_job, frozen
 from benchmarks.step import case_of
-from benchmarks.subjects.loop_of_mvit import AFTERWARDS
-from mvit.models.kernels.build import KERNELS_VARIABLE
-from mvit.parent.command import worker_environment
-from mvit.parent.freeze import freeze, plan_launch
 from mvit.parent.host import this_host
-from mvit.parent.kernels import library_of
-from mvit.parent.request.compose import compose
+
+AFTERWARDS = 5
+"""Steps that do not count after bare ones, during which batches were prepared ahead."""
 
 
 def blocks(overrides: list[str], *, steps: int) -> list[tuple[float, float]]:
     """For each block of steps of the job, milliseconds of a step in the run and of a bare one."""
-    host = this_host()
     with TemporaryDirectory() as room:
-        run = freeze(plan_launch(compose(overrides), host=host), Path(room) / "run", made_of=({}, ""))
-        environment = {**os.environ, **worker_environment(run.config.topology, host=host, logs=Path(room))}
-        if library := library_of(run.plan, say=print):
-            environment[KERNELS_VARIABLE] = str(library)
-        command = [sys.executable, "benchmarks/subjects/loop_of_mvit.py", str(run.folder.path), str(steps)]
+        run, environment = frozen(overrides, Path(room) / "run", host=this_host())
+        subject = ("benchmarks/subjects/loop_of_mvit.py", str(run.folder.path), str(steps), str(AFTERWARDS))
         done = subprocess.run(
-            command,
+            [sys.executable, *subject],
             cwd=CHECKOUT,
-            env=environment,
+            env={**os.environ, **environment},
             capture_output=True,
             text=True,
             check=False,
         )
     if done.returncode:
-        sys.exit(f"{done.stderr}\n{' '.join(command)}: exit code {done.returncode}")
-    pairs = (line.split() for line in done.stdout.splitlines())
-    return [(float(pair[0]), float(pair[1])) for pair in pairs if len(pair) == 2]
+        sys.exit(f"{done.stderr}\n{' '.join(subject)}: exit code {done.returncode}")
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
 def main() -> None:

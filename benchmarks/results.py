@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -206,7 +206,7 @@ def write(result: AnyResult, path: Path) -> None:
     path.write_text(result.model_dump_json(indent=1) + "\n")
 
 
-def spread(values: list[float], form: Callable[[float], str]) -> str:
+def spread(values: Sequence[float], form: Callable[[float], str]) -> str:
     """Median (minimum-maximum)."""
     if not values:
         return "-"

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 from benchmarks.machine import commit, cpu_model, now, positive
 from benchmarks.results import Case, Roof, RooflineResult, write
 from benchmarks.step import BY_NAME, Process, Subject, case_of
+from benchmarks.subjects.serving import seconds
 from benchmarks.tables import roofline_table
 
 CASES = ("xx_small:16x256", "x_small:16x256", "small:16x256", "xx_small:32x64")
@@ -36,14 +36,9 @@ COPIED = 256_000_000
 TRAFFIC = Subject("mvit-traffic", "mvit", ("fused", "traffic"))
 
 
-def seconds(act: Callable[[], object]) -> float:
+def fastest_s(act: Callable[[], object]) -> float:
     """The shortest of three times: what the machine can do."""
-    times: list[float] = []
-    for _ in range(3):
-        began = time.perf_counter()
-        act()
-        times.append(time.perf_counter() - began)
-    return min(times)
+    return min(seconds(act) for _ in range(3))
 
 
 class Machine:
@@ -58,10 +53,10 @@ class Machine:
         self.pool = ThreadPoolExecutor(threads)
 
     def gflop_per_s(self) -> float:
-        return 2e-9 * SIDE**3 / seconds(lambda: np.matmul(*self.matrices, out=self.product))
+        return 2e-9 * SIDE**3 / fastest_s(lambda: np.matmul(*self.matrices, out=self.product))
 
     def gb_per_s(self) -> float:
-        return 2e-9 * COPIED / seconds(lambda: list(self.pool.map(np.copyto, self.copies, self.parts)))
+        return 2e-9 * COPIED / fastest_s(lambda: list(self.pool.map(np.copyto, self.copies, self.parts)))
 
 
 def roof(case: Case, machine: Machine, *, threads: int, rounds: int, steps: int) -> Roof:

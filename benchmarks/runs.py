@@ -5,11 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 from benchmarks.machine import CHECKOUT
 from benchmarks.results import Case
+from mvit.models.kernels.build import KERNELS_VARIABLE
+from mvit.parent.command import worker_environment
+from mvit.parent.freeze import freeze, plan_launch
+from mvit.parent.host import Host
+from mvit.parent.kernels import library_of
+from mvit.parent.request.compose import compose
+from mvit.rundir.frozen import Run
 
 
 def metrics_of(*overrides: str) -> dict[str, float]:
@@ -21,6 +29,15 @@ def metrics_of(*overrides: str) -> dict[str, float]:
             sys.exit(f"launch.py {' '.join(overrides)}: exit code {done.returncode}")
         (result,) = Path(folder).glob("*/*/result.json")
         return json.loads(result.read_text())["metrics"]
+
+
+def frozen(overrides: Sequence[str], folder: Path, *, host: Host) -> tuple[Run, dict[str, str]]:
+    """A run that a benchmark executes itself, and what its worker needs in the environment."""
+    run = freeze(plan_launch(compose(overrides), host=host), folder, made_of=({}, ""))
+    environment = worker_environment(run.config.topology, host=host, logs=Path(gettempdir()))
+    if library := library_of(run.plan, say=lambda _: None):
+        environment[KERNELS_VARIABLE] = str(library)
+    return run, environment
 
 
 def default_job(case: Case, *, steps: int) -> list[str]:

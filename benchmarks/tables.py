@@ -144,11 +144,11 @@ def scaling_tables(result: ScalingResult) -> str:
                 f"{way.workers} worker{'s' if way.workers > 1 else ''}",
                 str(way.threads),
                 str(way.batch),
-                spread(list(way.step_ms), "{:.1f}".format),
+                spread(way.step_ms, "{:.1f}".format),
                 spread(way.images_per_s, "{:.0f}".format),
                 spread(to_first, "{:.2f}".format),
                 spread(to_second, "{:.2f}".format),
-                spread(list(way.all_reduce_pct), "{:.1f}".format) if way.workers > 1 else "-",
+                spread(way.all_reduce_pct, "{:.1f}".format) if way.workers > 1 else "-",
             )
         )
     sum_ms = median(weak.all_reduce_ms)
@@ -180,7 +180,7 @@ def roofline_table(result: RooflineResult) -> str:
     for roof in result.roofs:
         gb = sum(roof.operators_mb.values()) / 1e3
         multiplying, moving = 1e3 * roof.gflop / median(roof.gflop_per_s), 1e3 * gb / median(roof.gb_per_s)
-        bound, measured = max(multiplying, moving), list(roof.step_ms)
+        bound, measured = max(multiplying, moving), roof.step_ms
         rows.append(
             (
                 roof.case.label,

@@ -22,13 +22,10 @@ from typing import Any
 
 from serving import answers, seconds, serve  # pyright: ignore[reportMissingImports]
 
+from benchmarks.runs import frozen
 from mvit.config import TrainRun
-from mvit.models.kernels.build import KERNELS_VARIABLE, Support
-from mvit.parent.command import worker_environment
-from mvit.parent.freeze import freeze, plan_launch
+from mvit.models.kernels.build import Support
 from mvit.parent.host import this_host
-from mvit.parent.kernels import library_of
-from mvit.parent.request.compose import compose
 from mvit.rundir.frozen import Run
 
 PREPARED = "MVIT_SUBJECT"
@@ -48,11 +45,7 @@ def main() -> None:
         "data.num_val=64", "data.workers=1",
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as room:
-        planned = plan_launch(compose(overrides), host=host)
-        run = freeze(planned, Path(room) / "run", made_of=({}, ""))
-        environment = worker_environment(run.config.topology, host=host, logs=Path(tempfile.gettempdir()))
-        if library := library_of(run.plan, say=lambda _: None):
-            environment[KERNELS_VARIABLE] = str(library)
+        run, environment = frozen(overrides, Path(room) / "run", host=host)
         counted = "traffic" in sys.argv[3:]
         subject = prepare(run, batch=case["batch"], counted=counted) if PREPARED in os.environ else None
     if subject is None:  # libraries read the environment when they are loaded

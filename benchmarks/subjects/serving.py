@@ -21,7 +21,7 @@ def answers() -> Any:
     return stream
 
 
-def seconds(act: Callable[[], None]) -> float:
+def seconds(act: Callable[[], object]) -> float:
     """How long an action takes."""
     began = time.perf_counter()
     act()

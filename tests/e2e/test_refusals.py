@@ -69,9 +69,13 @@ def refused(done, *lines):
         (
             ["train.activations=bf16", "model.kernels=plain"],
             [
-                "train.activations: 'bf16' is for the fused kernels, which are for a CPU in fp32;"
+                "train.activations: 'bf16' is for the fused kernels, and model.kernels is plain;"
                 " use train.activations=fp32"
             ],
+        ),
+        (
+            ["train.activations=bf16", "precision=fp16"],
+            ["train.activations: 'bf16' is for the fused kernels, and precision is fp16; use train.activations=fp32"],
         ),
         (
             ["topology=ascend_8"],

@@ -179,16 +179,22 @@ _SECRET = re.compile(r"://[^\s]*@|[?&][\w-]*(password|passwd|token|secret|key)="
 
 
 def _kernels(model: ModelConfig, topology: Topology, precision: Precision) -> Iterator[Problem]:
-    if model.kernels == "fused" and (topology.kind != "cpu" or precision.kind != "fp32"):
-        wrong = f"topology is {topology.kind}" if topology.kind != "cpu" else f"precision is {precision.kind}"
-        rule = f"is for a CPU in fp32, and {wrong}"
-        yield Problem("model.kernels", "fused", rule, "use model.kernels=auto")
+    if model.kernels == "fused" and (wrong := _not_for_kernels(topology, precision)):
+        yield Problem("model.kernels", "fused", f"is for a CPU in fp32, and {wrong}", "use model.kernels=auto")
 
 
 def _activations(train: TrainConfig, model: ModelConfig, topology: Topology, precision: Precision) -> Iterator[Problem]:
-    if train.activations == "bf16" and (model.kernels == "plain" or topology.kind != "cpu" or precision.kind != "fp32"):
-        rule = "is for the fused kernels, which are for a CPU in fp32"
+    wrong = "model.kernels is plain" if model.kernels == "plain" else _not_for_kernels(topology, precision)
+    if train.activations == "bf16" and wrong:
+        rule = f"is for the fused kernels, and {wrong}"
         yield Problem("train.activations", "bf16", rule, "use train.activations=fp32")
+
+
+def _not_for_kernels(topology: Topology, precision: Precision) -> str | None:
+    """What keeps the fused kernels from being used, if anything does."""
+    if topology.kind != "cpu":
+        return f"topology is {topology.kind}"
+    return None if precision.kind == "fp32" else f"precision is {precision.kind}"
 
 
 RULES: list[Rule] = [

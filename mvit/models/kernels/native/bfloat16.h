@@ -13,7 +13,6 @@ namespace mvit {
 struct Bf16 {
   uint16_t half;
 };
-typedef uint32_t WordVec __attribute__((vector_size(4 * LANES)));
 typedef uint16_t HalfVec __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
 INLINE Vec load(const Bf16 *p, int count) {

@@ -21,10 +21,12 @@ class DropoutMask {
   INLINE void apply(long row, long first, long count, const float *x, const float *residual, float *out) const {
     uint32_t of_row = hash((uint32_t)row * GOLDEN + row_key_);
     const uint32_t *of_column = &columns_[first];
-    if (residual)
-      for (long j = 0; j < count; ++j) out[j] = residual[j] + kept(of_row ^ of_column[j], x[j]);
-    else
-      for (long j = 0; j < count; ++j) out[j] = kept(of_row ^ of_column[j], x[j]);
+    for_lanes((int)count, [&](int j, int lanes) {
+      WordVec mixed = (WordVec)load((const float *)of_column + j, lanes) ^ of_row;
+      IntVec kept = (IntVec)(mixed * mixed) >= threshold_;
+      Vec v = (Vec)((IntVec)(load(x + j, lanes) * factor_) & kept);
+      store(out + j, residual ? load(residual + j, lanes) + v : v, lanes);
+    });
   }
 
  private:
@@ -34,10 +36,6 @@ class DropoutMask {
     h = (h ^ (h >> 15)) * 0x846CA68Bu;
     return h ^ (h >> 16);
   }
-  INLINE float kept(uint32_t mixed, float x) const {
-    return (int32_t)(mixed * mixed) >= threshold_ ? x * factor_ : 0.0f;
-  }
-
   uint32_t row_key_;
   int32_t threshold_;
   float factor_;

@@ -105,17 +105,20 @@ INLINE void add_taps(const float *dy, const float *above, const float *at, const
                      long out_width, int channels, float *dtaps) {
   for_lanes(channels, [&](int c, int lanes) {
     Vec sums[9];
+#pragma GCC unroll 9
     for (int tap = 0; tap < 9; ++tap) sums[tap] = load(dtaps + tap * channels + c, lanes);
     const float *p0 = above + c, *p1 = at + c, *p2 = below + c, *g = dy + c;
     long step = (long)stride * channels;
     for (long o = 0; o < out_width; ++o, p0 += step, p1 += step, p2 += step, g += channels) {
       Vec d = load(g, lanes);
+#pragma GCC unroll 3
       for (int j = 0; j < 3; ++j) {
         sums[j] += d * load(p0 + j * channels, lanes);
         sums[3 + j] += d * load(p1 + j * channels, lanes);
         sums[6 + j] += d * load(p2 + j * channels, lanes);
       }
     }
+#pragma GCC unroll 9
     for (int tap = 0; tap < 9; ++tap) store(dtaps + tap * channels + c, sums[tap], lanes);
   });
 }

@@ -75,11 +75,20 @@ struct Rows {
   long piece_stride = 0;
 };
 
+// Lanes of vector j of a panel of `columns` columns: all of them but in the last one.
+template <int VECTORS> INLINE int lanes_of(int j, int columns) {
+  return j + 1 < VECTORS ? LANES : columns - (VECTORS - 1) * LANES;
+}
+
+// Loops over a tile are unrolled by order: GCC keeps one in registers only if all of them are, early.
 template <int HEIGHT, int VECTORS>
 INLINE void multiply_tile(const Rows &a, const float *b, const float *bias, float *c, long c_stride, int columns) {
   Vec tile[HEIGHT][VECTORS];
+#pragma GCC unroll 32
   for (int r = 0; r < HEIGHT; ++r)
-    for (int j = 0; j < VECTORS; ++j) tile[r][j] = bias ? load(bias + j * LANES, columns - j * LANES) : Vec{};
+#pragma GCC unroll 4
+    for (int j = 0; j < VECTORS; ++j)
+      tile[r][j] = bias ? load(bias + j * LANES, lanes_of<VECTORS>(j, columns)) : Vec{};
   for (int piece = 0; piece < a.pieces; ++piece) {
     const float *row = a.data + piece * a.piece_stride;
     for (int k = 0; k < a.length; ++k, b += VECTORS * LANES) {
@@ -92,8 +101,11 @@ INLINE void multiply_tile(const Rows &a, const float *b, const float *bias, floa
       }
     }
   }
+#pragma GCC unroll 32
   for (int r = 0; r < HEIGHT; ++r)
-    for (int j = 0; j < VECTORS; ++j) store(c + r * c_stride + j * LANES, tile[r][j], columns - j * LANES);
+#pragma GCC unroll 4
+    for (int j = 0; j < VECTORS; ++j)
+      store(c + r * c_stride + j * LANES, tile[r][j], lanes_of<VECTORS>(j, columns));
 }
 
 // Calls body(first row, constant) with the tallest tiles that fit, then shorter ones.
@@ -146,43 +158,44 @@ struct RowPairs {
   long a_stride, a_group;
 };
 
-template <int HEIGHT, int VECTORS>
+// WHOLE: the columns fill all vectors.
+template <int HEIGHT, int VECTORS, bool WHOLE>
 INLINE void outer_tile(const RowPairs &rows, int column, float *d, long d_stride, int columns) {
+  auto lanes = [columns](int j) { return WHOLE ? LANES : lanes_of<VECTORS>(j, columns); };
   Vec tile[HEIGHT][VECTORS];
   for (int r = 0; r < HEIGHT; ++r)
     for (int j = 0; j < VECTORS; ++j) tile[r][j] = Vec{};
-  bool whole = columns == VECTORS * LANES;
-  auto add_rows = [&](auto load_last) {
-    for (long group = 0; group < rows.outer; ++group) {
-      const float *g = rows.g + group * rows.g_group + column, *a = rows.a + group * rows.a_group;
-      for (long i = 0; i < rows.inner; ++i, g += rows.g_stride, a += rows.a_stride) {
-        Vec factors[VECTORS];
-        for (int j = 0; j + 1 < VECTORS; ++j) factors[j] = load(a + j * LANES);
-        factors[VECTORS - 1] = load_last(a + (VECTORS - 1) * LANES);
+  for (long group = 0; group < rows.outer; ++group) {
+    const float *g = rows.g + group * rows.g_group + column, *a = rows.a + group * rows.a_group;
+    for (long i = 0; i < rows.inner; ++i, g += rows.g_stride, a += rows.a_stride) {
+      Vec factors[VECTORS];
+      for (int j = 0; j + 1 < VECTORS; ++j) factors[j] = load(a + j * LANES);
+      const float *last = a + (VECTORS - 1) * LANES;
+      factors[VECTORS - 1] = WHOLE ? load(last) : load_first(last, lanes(VECTORS - 1));
 #pragma GCC unroll 32
-        for (int r = 0; r < HEIGHT; ++r) {
-          Vec x = splat(g[r]);
-          for (int j = 0; j < VECTORS; ++j) tile[r][j] += x * factors[j];
-        }
+      for (int r = 0; r < HEIGHT; ++r) {
+        Vec x = splat(g[r]);
+        for (int j = 0; j < VECTORS; ++j) tile[r][j] += x * factors[j];
       }
     }
-  };
-  int last = columns - (VECTORS - 1) * LANES;
-  if (whole)
-    add_rows([](const float *p) { return load(p); });
-  else
-    add_rows([last](const float *p) { return load_first(p, last); });
+  }
+#pragma GCC unroll 32
   for (int r = 0; r < HEIGHT; ++r)
+#pragma GCC unroll 4
     for (int j = 0; j < VECTORS; ++j) {
       float *p = d + r * d_stride + j * LANES;
-      store(p, load(p, columns - j * LANES) + tile[r][j], columns - j * LANES);
+      store(p, load(p, lanes(j)) + tile[r][j], lanes(j));
     }
 }
 
 template <int VECTORS>
 NOINLINE void outer_panel(const RowPairs &rows, int g_columns, float *d, long d_stride, int columns) {
   for_tiles<ACCUMULATORS / VECTORS>(g_columns, [&](long r, auto height) {
-    outer_tile<height, VECTORS>(rows, (int)r, d + r * d_stride, d_stride, columns);
+    float *at = d + r * d_stride;
+    if (columns == VECTORS * LANES)
+      outer_tile<height, VECTORS, true>(rows, (int)r, at, d_stride, columns);
+    else
+      outer_tile<height, VECTORS, false>(rows, (int)r, at, d_stride, columns);
   });
 }
 

@@ -41,9 +41,14 @@ struct Layer {
 
   // out = residual + dropout(x) for rows of tokens that begin with row `first` of all.
   void drop(const DropoutMask &mask, long first, long rows, const float *x, const float *residual, float *out) const {
-    for (long r = 0; r < rows; ++r)
-      mask.apply((first + r) / tokens, (first + r) % tokens * features, features, x + r * features,
-                 residual ? residual + r * features : nullptr, out + r * features);
+    for (long end = first + rows; first < end;) {
+      long sequence = first / tokens, token = first % tokens, count = std::min(end - first, tokens - token) * features;
+      mask.apply(sequence, token * features, count, x, residual, out);
+      first += count / features;
+      x += count;
+      out += count;
+      if (residual) residual += count;
+    }
   }
 
  private:

@@ -29,6 +29,7 @@ constexpr int LANES = 4, ACCUMULATORS = 24, WIDEST = 4;
 
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t IntVec __attribute__((vector_size(4 * LANES)));
+typedef uint32_t WordVec __attribute__((vector_size(4 * LANES)));
 typedef float UnalignedVec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 INLINE Vec load(const float *p) { return *(const UnalignedVec *)p; }
@@ -68,9 +69,13 @@ template <class Body> INLINE void for_lanes(int count, Body body) {
 }
 
 INLINE float sum(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)v);
+#else
   float total = 0;
   for (int i = 0; i < LANES; ++i) total += v[i];
   return total;
+#endif
 }
 
 // Minimum and maximum with a constant; a NaN in x stays one: the instructions return their second operand then.

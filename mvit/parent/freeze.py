@@ -14,7 +14,7 @@ from mvit.data import dataset
 from mvit.data.survey import Survey
 from mvit.errors import ConfigError, DatasetError
 from mvit.files import write_json
-from mvit.models.kernels.build import Isa, KernelsUnavailable
+from mvit.models.kernels.build import Activations, Isa, KernelsUnavailable
 from mvit.parent.host import CHECKOUT, Host
 from mvit.parent.kernels import library_for
 from mvit.parent.plan import make_plan, without_kernels
@@ -45,7 +45,7 @@ class Surveys:
     """What one launch looks at once, however many of its trials use it: data, and the kernels' library."""
 
     def __init__(self) -> None:
-        self._kernels: dict[Isa, KernelsUnavailable | None] = {}
+        self._kernels: dict[tuple[Isa, Activations], KernelsUnavailable | None] = {}
         self._surveys: dict[str, Survey] = {}
         self._readable: dict[tuple[str, bool], Survey] = {}
 
@@ -56,15 +56,16 @@ class Surveys:
             self._surveys[key] = dataset.survey(data)
         return self._surveys[key]
 
-    def kernels(self, isa: Isa) -> None:
+    def kernels(self, isa: Isa, activations: Activations) -> None:
         """Build the kernels' library unless it stands; raises `KernelsUnavailable`."""
-        if isa not in self._kernels:
+        key = (isa, activations)
+        if key not in self._kernels:
             try:
-                library_for(isa, say=console.say)
-                self._kernels[isa] = None
+                library_for(isa, activations, say=console.say)
+                self._kernels[key] = None
             except KernelsUnavailable as error:
-                self._kernels[isa] = error
-        if error := self._kernels[isa]:
+                self._kernels[key] = error
+        if error := self._kernels[key]:
             raise error
 
     def readable(self, data: Data, *, training: bool, cache: Path) -> Survey:
@@ -92,7 +93,7 @@ def plan_launch(raw: Mapping[str, Any], *, host: Host, surveys: Surveys | None =
     plan = make_plan(config, host=host, facts=survey.facts)
     if plan.kernels.isa and not config.dry_run:
         try:
-            surveys.kernels(plan.kernels.isa)
+            surveys.kernels(plan.kernels.isa, plan.kernels.activations)
         except KernelsUnavailable as error:
             if config.model.kernels == "fused":
                 raise ConfigError(kernels_unavailable(str(error))) from error

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mvit.errors import ConfigError, Problem
-from mvit.models.kernels.build import Isa, KernelsUnavailable, library
+from mvit.models.kernels.build import Activations, Isa, KernelsUnavailable, library
 from mvit.plan import LaunchPlan
 
 
-def library_for(isa: Isa, *, say: Callable[[str], None]) -> Path:
+def library_for(isa: Isa, activations: Activations, *, say: Callable[[str], None]) -> Path:
     """The library, built if need be; raises `KernelsUnavailable`."""
-    return library(isa, before_build=lambda: say("mvit: compiling the fused kernels for this CPU, once"))
+    return library(isa, activations, before_build=lambda: say("mvit: compiling the fused kernels for this CPU, once"))
 
 
 def library_of(plan: LaunchPlan, *, say: Callable[[str], None]) -> Path | None:
@@ -20,7 +20,7 @@ def library_of(plan: LaunchPlan, *, say: Callable[[str], None]) -> Path | None:
     if plan.kernels.isa is None:
         return None
     try:
-        return library_for(plan.kernels.isa, say=say)
+        return library_for(plan.kernels.isa, plan.kernels.activations, say=say)
     except KernelsUnavailable as error:
         rule = f"is what the run was planned with, and is not available: {error}"
         raise ConfigError(Problem("kernels", plan.kernels.isa, rule, "mend that, or start a new run")) from error

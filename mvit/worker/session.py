@@ -98,7 +98,7 @@ def _network(config: RunConfig, plan: LaunchPlan) -> mobilevit.MobileViT:
     if plan.kernels.isa:
         assert plan.threads is not None
         operators.open_library(Path(os.environ[KERNELS_VARIABLE]), threads=plan.threads)
-        form = fused.MobileViT if plan.kernels.activations == "fp32" else fused.Bf16MobileViT
+        form = fused.MobileViT
     return form(config.model, num_classes=plan.num_classes)
 
 

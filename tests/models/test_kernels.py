@@ -10,9 +10,13 @@ KEY = 77
 
 @pytest.fixture(params=[1, 3], ids=["one-thread", "three-threads"])
 def kernels(request, mindspore):
+    open_library("fp32", threads=request.param)
+
+
+def open_library(activations, *, threads=3):
     from mvit.models.kernels import operators
 
-    operators.open_library(build.library(build.this_cpu()[0]), threads=request.param)
+    operators.open_library(build.library(build.this_cpu()[0], activations), threads=threads)
 
 
 def fill(ms, cell, seed=3):
@@ -240,15 +244,16 @@ def rounded(x):
 
 @pytest.mark.mindspore
 @pytest.mark.parametrize(("kernel", "shape", "outputs"), [(1, (2, 5, 7, 33), 19), (3, (2, 9, 6, 8), 16)])
-def test_maps_are_kept_as_the_nearest_bfloat16(mindspore, kernels, kernel, shape, outputs):
+def test_maps_are_kept_as_the_nearest_bfloat16(mindspore, kernel, shape, outputs):
     from mvit.models.kernels import network
 
     x = maps(*shape)
     x[0, 1, 2] = np.nan
     x[1, 3, 4], x[1, 3, 5], x[1, 4, 4] = 1e38, np.inf, 1e-40
     kept = []
-    for form in (network.ConvNorm, network.Bf16ConvNorm):
-        cell = form(shape[-1], outputs, kernel_size=kernel)
+    for activations in ("fp32", "bf16"):
+        open_library(activations)
+        cell = network.ConvNorm(shape[-1], outputs, kernel_size=kernel)
         fill(mindspore, cell)
         kept.append(cell.in_training(mindspore.Tensor(x), *cell.parameters, cell.constants)[1].asnumpy())
     exact, bf16 = kept
@@ -260,18 +265,21 @@ def test_maps_are_kept_as_the_nearest_bfloat16(mindspore, kernels, kernel, shape
 
 @pytest.mark.mindspore
 @pytest.mark.parametrize("name", ["conv_norm", "inverted_residual", "strided"])
-def test_gradients_of_maps_kept_as_bfloat16_are_off_by_their_rounding(mindspore, kernels, name):
+def test_gradients_of_maps_kept_as_bfloat16_are_off_by_their_rounding(mindspore, name):
     from mvit.models.kernels import network
 
     shape, stride, outputs = (4, 12, 10, 24), 2 if name == "strided" else 1, 24
     if name == "conv_norm":
-        forms, arguments = (network.ConvNorm, network.Bf16ConvNorm), {"kernel_size": 3}
+        form, arguments = network.ConvNorm, {"kernel_size": 3}
     else:
-        forms, arguments = (network.InvertedResidual, network.Bf16InvertedResidual), {"stride": stride, "expansion": 2}
+        form, arguments = network.InvertedResidual, {"stride": stride, "expansion": 2}
     weights = np.random.default_rng(9).normal(size=strided(shape, stride, outputs)).astype(np.float32)
-    exact, bf16 = (
-        outcome(mindspore, form(shape[-1], outputs, **arguments), maps(*shape), weights=weights) for form in forms
-    )
+    outcomes = []
+    for activations in ("fp32", "bf16"):
+        open_library(activations)
+        cell = form(shape[-1], outputs, **arguments)
+        outcomes.append(outcome(mindspore, cell, maps(*shape), weights=weights))
+    exact, bf16 = outcomes
     assert_alike(bf16, exact, channels_last=False, rel=2**-6)
     assert not np.array_equal(bf16["y"], exact["y"])
     assert not np.array_equal(bf16["dx"], exact["dx"])

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,10 +29,14 @@ NATIVE = Path(__file__).parent / "native"
 Isa = Literal["avx512", "avx2", "neon"]
 """What vectors a library is made of; results depend on it."""
 
+Activations = Literal["fp32", "bf16"]
+"""As what a library keeps feature maps for the backward pass; results depend on it too."""
+
 # Extension by extension: compilers know the levels x86-64-v3 and -v4 only since g++ 11.
 _AVX2 = ("-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mf16c", "-mlzcnt", "-mmovbe")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
 FLAGS: dict[Isa, tuple[str, ...]] = {"avx512": _AVX512, "avx2": _AVX2, "neon": ("-march=armv8-a",)}
+KEPT: dict[Activations, tuple[str, ...]] = {"fp32": (), "bf16": ("-DMVIT_BF16",)}
 COMMON_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-fno-math-errno", "-pipe", "-w")
 
 # What Linux calls the extensions that x86-64-v3 and -v4 stand for (System V ABI, x86-64 supplement, table 3.1).
@@ -80,7 +84,7 @@ def support() -> Support:
     return Support(None, f"this CPU ({platform.machine()}) has neither AVX2 nor NEON")
 
 
-def library(isa: Isa, *, before_build: Callable[[], None] = lambda: None) -> Path:
+def library(isa: Isa, activations: Activations = "fp32", *, before_build: Callable[[], None] = lambda: None) -> Path:
     """The library for an instruction set: the cached one, or a new one, which takes about 10 s.
 
     Raises `KernelsUnavailable` without a compiler, or where it cannot be stored. Of processes that ask at once, one
@@ -88,21 +92,22 @@ def library(isa: Isa, *, before_build: Callable[[], None] = lambda: None) -> Pat
     """
     if isa not in this_cpu():
         raise KernelsUnavailable(f"this CPU has no {isa}")
+    flags = (*COMMON_FLAGS, *FLAGS[isa], *KEPT[activations])
     compiler = _compiler()
-    version = _version(compiler) if compiler else "*"
+    name = _name(isa, flags, _version(compiler) if compiler else "*")
     refused = ""
     for folder in cache_folders("kernels"):
         try:
             if compiler is None:
-                if whole := [path for path in sorted(folder.glob(_name(isa, version))) if _is_whole(path)]:
+                if whole := [path for path in sorted(folder.glob(name)) if _is_whole(path)]:
                     return whole[0]
                 continue
-            path = folder / _name(isa, version)
+            path = folder / name
             if not _is_whole(path):
                 with lock(folder / "lock", create=True):
                     if not _is_whole(path):
                         before_build()
-                        _build(path, isa, compiler)
+                        _build(path, flags, compiler)
             return path
         except OSError as error:
             refused = f"no library in {folder}: {error.strerror or error}"
@@ -130,9 +135,9 @@ def _sources() -> Iterator[Path]:
     yield from sorted([*NATIVE.glob("*.h"), *NATIVE.glob("*.cc")])
 
 
-def _name(isa: Isa, compiler: str) -> str:
+def _name(isa: Isa, flags: Sequence[str], compiler: str) -> str:
     """The library's file: named by all that decides about its code."""
-    digest = hashlib.sha256("\0".join((*COMMON_FLAGS, *FLAGS[isa])).encode())
+    digest = hashlib.sha256("\0".join(flags).encode())
     for source in _sources():
         digest.update(f"\0{source.name}\0".encode() + source.read_bytes())
     return f"libmvit-{isa}-{digest.hexdigest()[:12]}-{compiler}.so"
@@ -155,13 +160,13 @@ def _seal(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _build(path: Path, isa: Isa, compiler: str) -> None:
+def _build(path: Path, flags: Sequence[str], compiler: str) -> None:
     """Compile the sources side by side, link, and put the library in its place; the caller holds the lock."""
     for stale in path.parent.glob(".build-*"):  # of a process that was killed
         shutil.rmtree(stale, ignore_errors=True)
-    flags = (*COMMON_FLAGS, *FLAGS[isa])
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as folder:
         sources = [source for source in _sources() if source.suffix == ".cc"]
+        sources.sort(key=lambda source: -source.stat().st_size)  # the longest first, so that none is left at the end
         objects = [Path(folder) / f"{source.stem}.o" for source in sources]
         commands = [[compiler, *flags, "-c", str(s), "-o", str(o)] for s, o in zip(sources, objects, strict=True)]
         with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:

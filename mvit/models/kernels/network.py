@@ -56,8 +56,6 @@ class Freezable(nn.Cell):
     """A cell with operators, and a form without them for when a BatchNorm is frozen."""
 
     has_frozen_norm = False
-    keeps_bf16 = False
-    """Whether feature maps are kept for the backward pass as bfloat16."""
     weights: Parameters
     """What the operator has gradients of."""
 
@@ -91,9 +89,9 @@ class ConvNorm(Freezable, layers.ConvNorm):
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
-        self.in_training = operators.conv_norm(stride=stride, bf16=self.keeps_bf16)
+        self.in_training = operators.conv_norm(stride=stride)
         self.in_evaluation = operators.conv_norm_eval(stride=stride)
-        self.gradient = operators.conv_norm_grad(bf16=self.keeps_bf16)
+        self.gradient = operators.conv_norm_grad()
         self.parameters, self.weights = _parameters(self), _weights(self)
         self.constants = _constants(layers.BATCH_NORM_EPS, layers.BATCH_NORM_KEPT)
 
@@ -121,7 +119,7 @@ class Stem(ConvNorm):
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
-        self.gradient = operators.conv_norm_grad_weights(bf16=self.keeps_bf16)
+        self.gradient = operators.conv_norm_grad_weights()
 
     def backward(self, kept, dz):
         if self.has_frozen_norm:
@@ -133,9 +131,9 @@ class Stem(ConvNorm):
 class InvertedResidual(Freezable, mobilevit.InvertedResidual):
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, expansion: int) -> None:
         super().__init__(in_channels, out_channels, stride=stride, expansion=expansion)
-        self.in_training = operators.inverted_residual(stride=stride, bf16=self.keeps_bf16)
+        self.in_training = operators.inverted_residual(stride=stride)
         self.in_evaluation = operators.inverted_residual_eval(stride=stride)
-        self.gradient = operators.inverted_residual_grad(bf16=self.keeps_bf16)
+        self.gradient = operators.inverted_residual_grad()
         parts = (self.expand, self.depthwise, self.project)
         self.parameters = tuple(parameter for part in parts for parameter in _parameters(part))
         self.weights = tuple(parameter for part in parts for parameter in _weights(part))
@@ -360,28 +358,3 @@ class MobileViT(mobilevit.MobileViT):
                 d_stages = d + d_stages
         d_stem = self.stem.backward(of_stem, dx)[1]
         return d_stem + d_stages + d_transformers + d_final + d_head
-
-
-class Bf16ConvNorm(ConvNorm):
-    keeps_bf16 = True
-
-
-class Bf16Stem(Stem):
-    keeps_bf16 = True
-
-
-class Bf16InvertedResidual(InvertedResidual):
-    keeps_bf16 = True
-
-
-class Bf16MobileViTBlock(MobileViTBlock):
-    conv_norm = Bf16ConvNorm
-
-
-class Bf16MobileViT(MobileViT):
-    """Keeps the feature maps of convolutions for the backward pass as bfloat16; the transformers' are float32."""
-
-    first_conv_norm = Bf16Stem
-    conv_norm = Bf16ConvNorm
-    inverted_residual = Bf16InvertedResidual
-    block = Bf16MobileViTBlock

@@ -20,6 +20,7 @@ import mindspore as ms
 from mindspore import ops
 
 _library: Path | None = None
+_keeps_bf16 = False
 
 
 def open_library(path: Path, *, threads: int) -> None:
@@ -27,9 +28,10 @@ def open_library(path: Path, *, threads: int) -> None:
 
     Call it before a network is built. A process has one library.
     """
-    global _library
-    ctypes.CDLL(str(path)).mvit_set_threads(threads)
-    _library = path
+    global _library, _keeps_bf16
+    library = ctypes.CDLL(str(path))
+    library.mvit_set_threads(threads)
+    _library, _keeps_bf16 = path, bool(library.mvit_keeps_bf16())
 
 
 def group_bytes(workers: int, size: int) -> int:
@@ -65,10 +67,11 @@ def _loaded() -> ctypes.CDLL:
 def _operator(name: str, shapes: Callable[..., Any], *, outputs: int = 1, kept: Sequence[int] = ()) -> Any:
     """An operator of float32 tensors; `shapes` gives those of its outputs from those of its inputs.
 
-    The outputs `kept` are bfloat16, as bits, for the operator that computes the gradient.
+    The outputs `kept` are feature maps for the operator that computes the gradient; a library that keeps them as
+    bfloat16 writes its bits.
     """
     assert _library is not None, "open_library comes first"
-    each = tuple(ms.uint16 if output in kept else ms.float32 for output in range(outputs))
+    each = tuple(ms.uint16 if output in kept and _keeps_bf16 else ms.float32 for output in range(outputs))
     dtype = each[0] if outputs == 1 else each
 
     def dtypes(*_):
@@ -77,27 +80,27 @@ def _operator(name: str, shapes: Callable[..., Any], *, outputs: int = 1, kept: 
     return ops.Custom(f"{_library}:mvit_{name}", out_shape=shapes, out_dtype=dtypes, func_type="aot")
 
 
-def conv_norm(*, stride: int, bf16: bool) -> Any:
+def conv_norm(*, stride: int) -> Any:
     """x, weight, gamma, beta, moving_mean, moving_variance, constants -> silu(batch_norm(conv(x))), y, saved.
 
-    Moves the running statistics. With `bf16`, here and below, what is kept of feature maps is rounded to bfloat16.
+    Moves the running statistics.
     """
 
     def shapes(x, w, *_):
         y = _strided(x, stride, w[0])
         return y, y, [2 * w[0]]
 
-    return _operator(_named("conv_norm", bf16), shapes, outputs=3, kept=[1] if bf16 else [])
+    return _operator("conv_norm", shapes, outputs=3, kept=[1])
 
 
-def conv_norm_grad(*, bf16: bool) -> Any:
+def conv_norm_grad() -> Any:
     """x, weight, gamma, beta, y, saved, dz -> d of weight, gamma, beta, and dx; for stride 1 alone."""
-    return _operator(_named("conv_norm_grad", bf16), lambda x, w, g, b, *_: (_flat(w, g, b), x), outputs=2)
+    return _operator("conv_norm_grad", lambda x, w, g, b, *_: (_flat(w, g, b), x), outputs=2)
 
 
-def conv_norm_grad_weights(*, bf16: bool) -> Any:
+def conv_norm_grad_weights() -> Any:
     """The same without dx, for any stride."""
-    return _operator(_named("conv_norm_grad_weights", bf16), lambda x, w, g, b, *_: _flat(w, g, b))
+    return _operator("conv_norm_grad_weights", lambda x, w, g, b, *_: _flat(w, g, b))
 
 
 def conv_norm_eval(*, stride: int) -> Any:
@@ -105,7 +108,7 @@ def conv_norm_eval(*, stride: int) -> Any:
     return _operator("conv_norm_eval", lambda x, w, *_: _strided(x, stride, w[0]))
 
 
-def inverted_residual(*, stride: int, bf16: bool) -> Any:
+def inverted_residual(*, stride: int) -> Any:
     """x, three times (weight, gamma, beta, moving_mean, moving_variance), constants -> z, y1, y2, y3, saved.
 
     constants: epsilon, the share of the running statistics that is kept, stride.
@@ -116,12 +119,12 @@ def inverted_residual(*, stride: int, bf16: bool) -> Any:
         z = _strided(x, stride, outputs)
         return z, _strided(x, 1, hidden), _strided(x, stride, hidden), z, [4 * hidden + 2 * outputs]
 
-    return _operator(_named("inverted_residual", bf16), shapes, outputs=5, kept=[1, 2, 3] if bf16 else [])
+    return _operator("inverted_residual", shapes, outputs=5, kept=[1, 2, 3])
 
 
-def inverted_residual_grad(*, bf16: bool) -> Any:
+def inverted_residual_grad() -> Any:
     """x, three times (weight, gamma, beta), y1, y2, y3, saved, constants, dz -> dx, and d of the nine."""
-    return _operator(_named("inverted_residual_grad", bf16), lambda x, *rest: (x, _flat(*rest[:9])), outputs=2)
+    return _operator("inverted_residual_grad", lambda x, *rest: (x, _flat(*rest[:9])), outputs=2)
 
 
 def inverted_residual_eval(*, stride: int) -> Any:
@@ -233,10 +236,6 @@ def average() -> Any:
     The norm is that of the update after which it comes.
     """
     return _operator("average", lambda *_: [1])
-
-
-def _named(operator: str, bf16: bool) -> str:
-    return f"{operator}_bf16" if bf16 else operator
 
 
 def _strided(x: list[int], stride: int, channels: int) -> list[int]:

@@ -1,4 +1,4 @@
-// bfloat16, the upper half of a float: what feature maps may be kept as. All arithmetic is on floats.
+// bfloat16, the upper half of a float: what a library may keep feature maps as. All arithmetic is on floats.
 
 #pragma once
 
@@ -33,6 +33,13 @@ INLINE void store(Bf16 *p, Vec v, int count) {
   else
     memcpy(p, &halves, 2 * count);
 }
+
+// What this library keeps.
+#if defined(MVIT_BF16)
+using Kept = Bf16;
+#else
+using Kept = float;
+#endif
 
 // Where one thread makes parts of an array: floats where they stay, others in the cache, to be converted.
 template <class T> class Made {

@@ -133,11 +133,11 @@ void reorder(const Geometry &g, const float *sums, float *dw) {
 }
 
 // T is what y is kept as.
-template <class T> void forward(const Arguments &in) {
+void forward(const Arguments &in) {
   // x w gamma beta moving_mean moving_variance constants(eps, kept) -> z y saved(mean, rstd)
   Geometry g(in, 0, 1, 7);
   float *z = in.floats(7);
-  T *y = in.as<T>(8);
+  Kept *y = in.as<Kept>(8);
   BatchNorm norm(g.outputs, in.floats(2), in.floats(3));
   std::vector<Moments> moments(num_threads, Moments(g.outputs));
   convolve(g, in.floats(0), forward_weights(g, in.floats(1)), nullptr, y,
@@ -150,11 +150,11 @@ template <class T> void forward(const Arguments &in) {
   });
 }
 
-template <class T> void backward(const Arguments &in, bool with_dx) {
+void backward(const Arguments &in, bool with_dx) {
   // x w gamma beta y saved dz -> (dw dgamma dbeta) [dx]
   Geometry g(in, 0, 1, 4);
   const float *x = in.floats(0), *w = in.floats(1), *saved = in.floats(5), *dz = in.floats(6);
-  const T *y = in.as<T>(4);
+  const Kept *y = in.as<Kept>(4);
   float *dx = with_dx ? in.floats(8) : nullptr;
   int outputs = g.outputs;
   Pieces gradients{in.floats(7)};
@@ -232,14 +232,11 @@ template <class T> void backward(const Arguments &in, bool with_dx) {
 }  // namespace
 
 // The running statistics move in place.
-OPERATOR(mvit_conv_norm) { forward<float>(in); }
-OPERATOR(mvit_conv_norm_bf16) { forward<Bf16>(in); }
+OPERATOR(mvit_conv_norm) { forward(in); }
 
-OPERATOR(mvit_conv_norm_grad) { backward<float>(in, true); }
-OPERATOR(mvit_conv_norm_grad_bf16) { backward<Bf16>(in, true); }
+OPERATOR(mvit_conv_norm_grad) { backward(in, true); }
 
-OPERATOR(mvit_conv_norm_grad_weights) { backward<float>(in, false); }
-OPERATOR(mvit_conv_norm_grad_weights_bf16) { backward<Bf16>(in, false); }
+OPERATOR(mvit_conv_norm_grad_weights) { backward(in, false); }
 
 // x w gamma beta moving_mean moving_variance constants(eps, kept) -> z, with the running statistics folded into w
 OPERATOR(mvit_conv_norm_eval) {

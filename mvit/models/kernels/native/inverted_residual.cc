@@ -157,12 +157,14 @@ BatchNorm norm_at(const Arguments &in, int conv, int channels) {
   return BatchNorm(channels, in.floats(conv + 1), in.floats(conv + 2));
 }
 
-// -> z y1 y2 y3 saved(mean and rstd of each norm). The running statistics move in place. T is what the y are kept as.
-template <class T> void forward(const Arguments &in) {
+}  // namespace
+
+// -> z y1 y2 y3 saved(mean and rstd of each norm). The running statistics move in place.
+OPERATOR(mvit_inverted_residual) {
   Block b(in, X, EXPAND, CONSTANTS, 17);
   const float *x = in.floats(X), eps = in.floats(CONSTANTS)[0], kept = in.floats(CONSTANTS)[1];
   float *z = in.floats(17), *saved = in.floats(21);
-  T *y1 = in.as<T>(18), *y2 = in.as<T>(19), *y3 = in.as<T>(20);
+  Kept *y1 = in.as<Kept>(18), *y2 = in.as<Kept>(19), *y3 = in.as<Kept>(20);
   int hidden = b.hidden, outputs = b.outputs;
   auto of_batch = [&](BatchNorm &norm, std::vector<Moments> &moments, int conv, float *to) {
     norm.of_batch(moments, eps, kept, to, in.floats(conv + 3), in.floats(conv + 4));
@@ -171,7 +173,7 @@ template <class T> void forward(const Arguments &in) {
   Packed w1 = transposed(in.floats(EXPAND), hidden, b.inputs);
   std::vector<Moments> moments1(num_threads, Moments(hidden));
   parallel(b.rows(), [&](int part, Range range) {
-    Made<T> made(0, y1, CHUNK * hidden);
+    Made<Kept> made(0, y1, CHUNK * hidden);
     for_chunks(range, [&](long r, long rows) {
       float *out = made.at(r * hidden);
       multiply(rows, {x + r * b.inputs, b.inputs, b.inputs}, w1.data(), hidden, nullptr, out, hidden);
@@ -186,7 +188,7 @@ template <class T> void forward(const Arguments &in) {
   std::vector<Moments> moments2(num_threads, Moments(hidden));
   parallel(b.batch * b.out_height, [&](int part, Range range) {
     Window window(0, b.height, b.width, hidden);
-    Made<T> made(1, y2, b.out_width * hidden);
+    Made<Kept> made(1, y2, b.out_width * hidden);
     Chunks chunks(range.begin * b.out_width,
                   [&](long begin, long rows) { moments2[part].add(rows, y2 + begin * hidden); });
     for (long at = range.begin; at < range.end; ++at) {
@@ -210,7 +212,7 @@ template <class T> void forward(const Arguments &in) {
   std::vector<Moments> moments3(num_threads, Moments(outputs));
   parallel(b.out_rows(), [&](int part, Range range) {
     float *active = scratch.get(0, CHUNK * hidden);
-    Made<T> made(1, y3, CHUNK * outputs);
+    Made<Kept> made(1, y3, CHUNK * outputs);
     for_chunks(range, [&](long r, long rows) {
       activate(norm2, rows, y2 + r * hidden, active, nullptr);
       multiply(rows, {active, hidden, hidden}, w3.data(), outputs, nullptr, made.at(r * outputs), outputs);
@@ -235,11 +237,11 @@ template <class T> void forward(const Arguments &in) {
 }
 
 // x, three times (w gamma beta), y1 y2 y3 saved constants dz -> dx, (three times dw dgamma dbeta)
-template <class T> void backward(const Arguments &in) {
+OPERATOR(mvit_inverted_residual_grad) {
   Block b(in, 0, 1, 14, 15);
   int hidden = b.hidden, outputs = b.outputs;
   const float *x = in.floats(0);
-  const T *y1 = in.as<T>(10), *y2 = in.as<T>(11), *y3 = in.as<T>(12);
+  const Kept *y1 = in.as<Kept>(10), *y2 = in.as<Kept>(11), *y3 = in.as<Kept>(12);
   const float *saved1 = in.floats(13), *saved2 = saved1 + 2 * hidden, *saved3 = saved2 + 2 * hidden;
   const float *dz = in.floats(15);
   float *dx = in.floats(16);
@@ -347,14 +349,6 @@ template <class T> void backward(const Arguments &in) {
   });
   std::copy_n(dw1.total(), (long)hidden * b.inputs, of_w1);
 }
-
-}  // namespace
-
-OPERATOR(mvit_inverted_residual) { forward<float>(in); }
-OPERATOR(mvit_inverted_residual_bf16) { forward<Bf16>(in); }
-
-OPERATOR(mvit_inverted_residual_grad) { backward<float>(in); }
-OPERATOR(mvit_inverted_residual_grad_bf16) { backward<Bf16>(in); }
 
 // -> z, with the running statistics folded into the weights; the hidden maps never leave the cache.
 OPERATOR(mvit_inverted_residual_eval) {

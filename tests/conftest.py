@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -98,11 +99,16 @@ class Launched:
         return json.loads((self.folder / "result.json").read_text())
 
 
-def launcher(tmp_path_factory):
-    """A function that runs launch.py with overrides, its runs and its store in a new temporary folder."""
+def launcher(tmp_path_factory, *, store: Path | None = None):
+    """A function that runs launch.py with overrides, its runs and its store in a new temporary folder.
+
+    The store is a copy of the one given, or made by the launch.
+    """
 
     def start(*overrides: str, env: dict[str, str] | None = None, timeout_s: float = 280) -> Launched:
         room = tmp_path_factory.mktemp("launch")
+        if store:
+            shutil.copy(store, room / "mlflow.db")
         environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{room}/mlflow.db", **(env or {})}
         overrides = (f"runs_dir={room}/runs", *overrides)
         command = [sys.executable, str(CHECKOUT / "launch.py"), *overrides]
@@ -115,8 +121,8 @@ def launcher(tmp_path_factory):
 
 
 @pytest.fixture
-def launch(tmp_path_factory):
-    return launcher(tmp_path_factory)
+def launch(tmp_path_factory, empty_store):
+    return launcher(tmp_path_factory, store=empty_store)
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,7 @@ def test_a_gradient_that_is_not_finite_reaches_the_weights(mindspore, kernels, k
 
 def tiny_step(config, *, accumulation, fused):
     """A fused network's step on the same batch again and again, and its moving average."""
+    from mvit.models.kernels import operators
     from mvit.models.kernels.network import MobileViT
     from mvit.worker.fused_gradients import FusedGradients
     from mvit.worker.fused_update import FusedEma, FusedUpdate, fused_constants
@@ -108,6 +109,7 @@ def tiny_step(config, *, accumulation, fused):
     from mvit.worker.step import RunStep
     from mvit.worker.step_graphs import Update
 
+    operators.open_library(build.library(build.this_cpu()[0]), threads=2)
     net = MobileViT(config.model, num_classes=5)
     trained = net.trainable_params()
     same = {"rate_factors": [1.0] * len(trained), "decays": [True] * len(trained)}
@@ -130,7 +132,7 @@ def tiny_step(config, *, accumulation, fused):
 @pytest.mark.parametrize("fused", [True, False], ids=["fused-update", "plain-update"])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_moving_average_is_of_the_weights_and_statistics_after_the_update(
-    mindspore, kernels, configured, accumulation, fused
+    mindspore, configured, accumulation, fused
 ):
     """MindSpore sees neither the update nor BatchNorm move parameters: only the order of a step makes this true."""
     step, ema = tiny_step(configured(*TINY, "data=synthetic"), accumulation=accumulation, fused=fused)

@@ -15,7 +15,7 @@ if not (3, 10) <= sys.version_info[:2] <= (3, 12) or find_spec("hydra") is None:
 
 import os
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,15 @@ def _main(argv: list[str]) -> int:
             if line.problems:
                 raise ConfigError(*line.problems)
             return _many(argv, line, composer)
-        return launch(composer.compose(line.overrides, problems=line.problems), argv=argv)
+        return launch(composer.compose(line.overrides, problems=[*line.problems, *_of_several(line)]), argv=argv)
+
+
+def _of_several(line: CommandLine) -> Iterator[Problem]:
+    """The problems of what is for several runs, in a request for one."""
+    for text in line.overrides:
+        key, _, value = text.partition("=")
+        if key.lstrip("+~").split(".")[0].split("/")[0] == "sweep":
+            yield Problem(key, value, "is for several runs", "remove it, or add -m")
 
 
 def _many(argv: list[str], line: CommandLine, composer: Composer) -> int:
@@ -87,7 +95,7 @@ def _shows_nothing(_: DictConfig) -> None:
 
 def _sweep(overrides: Any, argv: list[str], composer: Composer) -> int:
     with _hydra_errors():
-        return launch_sweep(overrides, compose=composer.compose, argv=argv)
+        return launch_sweep(overrides, composer=composer, argv=argv)
 
 
 @contextmanager

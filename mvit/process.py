@@ -65,6 +65,11 @@ def launcher_is_gone() -> bool:
     return bool(pid) and str(process_start(int(pid))) != rest.partition(":")[0]
 
 
+def stop_with_parent() -> None:
+    """Ask Linux to send SIGTERM when the parent process ends, however it does. Safe between fork and exec."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def die_with_parent() -> None:
     """Ask Linux to send SIGKILL when the parent process ends: msrun leaves its workers behind.
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
 
-from mvit.config import TASKS, CommonConfig, Frozen, kind_of, variants
+from mvit.config import TASKS, CommonConfig, Frozen, SweepRequest, kind_of, variants
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -33,23 +33,30 @@ def _lines() -> Iterator[str]:
             yield from _rows("", _owner(name), skip, {name: _used_by(name)})
     yield ""
     for group, models in _groups().items():
-        yield f"## {group}"
+        yield from _group(group, models, used_by=_used_by(group).strip())
+    models = variants(SweepRequest.model_fields["sweep"].annotation)
+    yield from _group("sweep", models, used_by="Only for several runs.")
+
+
+def _group(group: str, models: list[type[Frozen]], *, used_by: str) -> Iterator[str]:
+    """The section of a group: its options, and the keys of each kind."""
+    yield f"## {group}"
+    yield ""
+    if used_by:
+        yield used_by
         yield ""
-        if note := _used_by(group).strip():
-            yield note
+    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    yield f"`{group}=` " + ", ".join(f"`{option}`" for option in options)
+    yield ""
+    for model in models:
+        if len(models) > 1:
+            yield f"### {group}.kind: {kind_of(model)}"
             yield ""
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        yield f"`{group}=` " + ", ".join(f"`{option}`" for option in options)
-        yield ""
-        for model in models:
-            if len(models) > 1:
-                yield f"### {group}.kind: {kind_of(model)}"
-                yield ""
-            if model.__doc__:
-                yield model.__doc__.strip()
-                yield ""
-            notes = {key: _used_by(group, key=key) for key in model.model_fields} if len(models) == 1 else {}
-            yield from _table(f"{group}.", model, skip={"kind"}, notes=notes)
+        if model.__doc__:
+            yield model.__doc__.strip()
+            yield ""
+        notes = {key: _used_by(group, key=key) for key in model.model_fields} if len(models) == 1 else {}
+        yield from _table(f"{group}.", model, skip={"kind"}, notes=notes)
 
 
 def _fields() -> list[str]:

@@ -17,8 +17,10 @@ from mvit.data import dataset
 from mvit.data.source import Source
 from mvit.parent.request.check import parse
 from mvit.parent.request.compose import Composer
+from mvit.parent.sweep import schedule
 from mvit.parent.tracking.store import prepare
 from mvit.rundir.sidecar import Conventions, Position, Sidecar
+from tests.stand_ins import StandIns
 
 COMPOSER = Composer()
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -37,6 +39,9 @@ CONVENTIONS = Conventions(
     token_projection="linear",
     num_classes=10,
 )
+
+
+SWEEP = COMPOSER.sweep([])
 
 
 def sidecar(position: Position, *, conventions: Conventions = CONVENTIONS) -> Sidecar:
@@ -123,6 +128,14 @@ def launcher(tmp_path_factory, *, store: Path | None = None):
 @pytest.fixture
 def launch(tmp_path_factory, empty_store):
     return launcher(tmp_path_factory, store=empty_store)
+
+
+@pytest.fixture
+def stand_ins(monkeypatch) -> StandIns:
+    """The processes of a sweep's trials."""
+    made = StandIns()
+    monkeypatch.setattr(schedule, "command_of", made)
+    return made
 
 
 @pytest.fixture(scope="session")

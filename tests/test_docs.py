@@ -205,7 +205,7 @@ def test_every_file_of_a_run_folder_is_in_the_readme():
     text = text_of("README.md")
     folder = source_of("mvit/rundir/paths.py", "RunDir")
     files = set(re.findall(r'self\.path / "([\w.]+)"', folder))
-    transient = {"stop.json", "stop_at.json", "sweep.json"}
+    transient = {"stop.json", "stop_at.json", "ledger.jsonl"}
     assert {name for name in files - transient if name not in text} == set()
 
 

@@ -19,6 +19,9 @@ def add_to(commands: Commands) -> None:
         "overrides", nargs="*", metavar="key=value", help="limits.* and train.max_restarts; any key with --fork"
     )
     parser.add_argument("--fork", action="store_true", help="start a new run from the newest checkpoint instead")
+    parser.add_argument(
+        "--failed", action="store_true", help="of a sweep, run the failed trials alone, whatever failed"
+    )
     parser.set_defaults(act=act)
 
 
@@ -32,6 +35,6 @@ def act(arguments: argparse.Namespace) -> int:
         path, slot = locate(arguments.run, runs=RUNS), slot_from_environment()
         if arguments.fork:
             return fork(path, arguments.overrides, slot=slot, argv=sys.argv)
-        return resume(path, arguments.overrides, slot=slot)
+        return resume(path, arguments.overrides, slot=slot, failed=arguments.failed)
 
     return reported(run)

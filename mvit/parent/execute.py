@@ -58,8 +58,10 @@ class Silent:
     def complain(self, line: str) -> None: ...
 
 
-def execute(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer) -> Outcome:
+def execute(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer, mirrored: bool = True) -> Outcome:
     """Execute the run to its end; a run that was started before goes on from its newest checkpoint.
+
+    One that is not to be mirrored leaves MLflow to who asked for that.
 
     Any number may be executed at once, each from a thread of its own. Raises `RunDirError` where another process, or
     another thread, is at it already, and `ConfigError` where the slot does not fit or the run's kernels are missing.
@@ -70,14 +72,14 @@ def execute(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer) -> O
         tracker = None
         outcome = Outcome("FAILED", 1, Failure("code", None, "launcher", "the launcher itself failed"))
         try:
-            if tracker := tracker_of(run):
+            if mirrored and (tracker := tracker_of(run)):
                 tracker.start()
             outcome = _attempts(run, slot=slot, kernels=kernels, stop=stop, observer=observer, tracker=tracker)
         finally:
             _record(run.folder, outcome, observer)
             if tracker:
                 times = stop.times
-                _finish_tracking(tracker, run, outcome, observer, give_up=lambda: stop.times > times)
+                finish_tracking(tracker, run, outcome, observer, give_up=lambda: stop.times > times)
     return outcome
 
 
@@ -135,9 +137,10 @@ def _record(folder: RunDir, outcome: Outcome, observer: Observer) -> None:
     record_end(folder, outcome.status, exit_code=outcome.exit_code, failure=outcome.failure)
 
 
-def _finish_tracking(
+def finish_tracking(
     tracker: Tracker, run: Run, outcome: Outcome, observer: Observer, *, give_up: Callable[[], bool]
 ) -> None:
+    """Send MLflow the end of the run, and record whether that arrived."""
     folder, is_stopped = run.folder, outcome.status in ("KILLED", "PAUSED")
     if not is_stopped and (problem := draw_confusion(run)):
         observer.complain(problem)

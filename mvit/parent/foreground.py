@@ -23,12 +23,12 @@ from mvit.rundir.result import read_result
 from mvit.rundir.stop import StopReason
 
 
-def follow(run: Run, *, slot: Slot) -> Outcome:
+def follow(run: Run, *, slot: Slot, mirrored: bool = True) -> Outcome:
     """Execute the run, show how it goes, report its end. Ctrl-C, SIGTERM and SIGHUP stop it. Main thread only."""
     began = time.monotonic()
     past = past_runs(run.config, run.plan, CHECKOUT / run.config.runs_dir) if console.console.is_terminal else None
     with signals.stopping() as stop, ProgressView(run, past=past) as view:
-        outcome = execute(run, slot=slot, stop=stop, observer=view)
+        outcome = execute(run, slot=slot, stop=stop, observer=view, mirrored=mirrored)
     if stop.reason:  # whatever became of this run, nothing is to come after it
         outcome = replace(outcome, exit_code=stop.reason.exit_code)
     _report(run, outcome, reason=stop.reason, seconds=time.monotonic() - began)

@@ -70,7 +70,7 @@ def _is_ours(path: Path) -> bool:
 
 def _folders(runs: Path) -> Iterator[Path]:
     """Every run, sweep and trial below `runs`, found by the places of their files alone."""
-    for pattern in ("*/*/run.json", "*/*/sweep.json", "*/*/*/run.json"):
+    for pattern in ("*/*/run.json", "*/*/ledger.jsonl", "*/*/*/run.json"):
         for file in sorted(runs.glob(pattern)):
             yield file.parent
 

@@ -27,7 +27,7 @@ def close(runs: Path) -> None:
     unmirrored: list[RunDir] = []
     for file in sorted((*runs.glob("*/*/launcher.json"), *runs.glob("*/*/*/launcher.json")), reverse=True):
         folder = RunDir(file.parent)
-        if status := _close_if_orphan(folder):
+        if status := close_one(folder):
             console.say(f"mvit: the launcher of {console.shown(folder.path)} died; marked {status}")
         ending = read_ending(folder)
         if ending and ending.mirrored is not True and folder.tracking.exists() and not launcher_lives(folder):
@@ -37,7 +37,7 @@ def close(runs: Path) -> None:
         threading.Thread(target=lambda: [_mirror(folder) for folder in batch], name="orphans", daemon=True).start()
 
 
-def _close_if_orphan(folder: RunDir) -> EndStatus | None:
+def close_one(folder: RunDir) -> EndStatus | None:
     """Under the lock of who claims a run: nobody resumes it meanwhile."""
     with suppress(OSError), lock(folder.path, wait=False) as is_ours:
         if is_ours and is_orphan(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from mvit import console
 from mvit.config import RunConfig, TrainRun, validated
 from mvit.console import mvit_command, shown
 from mvit.errors import ConfigError, DataChanged, Problem, RunDirError
-from mvit.parent import provenance
+from mvit.parent import orphans, provenance
 from mvit.parent.announce import announce, resumes_at
 from mvit.parent.foreground import follow
 from mvit.parent.freeze import Surveys, checked, freeze, plan_launch
@@ -21,13 +22,17 @@ from mvit.parent.request.compose import override
 from mvit.parent.slot import Slot, must_fit
 from mvit.parent.sweep.sweep import run_sweep
 from mvit.rundir import checkpoints
+from mvit.rundir.ending import RETRYABLE, read_ending
 from mvit.rundir.frozen import Run, read_run, run_digest
 from mvit.rundir.launcher import launcher_lives
+from mvit.rundir.ledger import asked_for
 from mvit.rundir.ownership import must_be_over
 from mvit.rundir.paths import RunDir, new_run_id
 from mvit.rundir.state import run_status
 from mvit.rundir.sweep import is_sweep, trials_of
 
+LEAVE_S = 60.0
+"""Longest wait for the trials of a sweep whose parent was killed."""
 MAY_CHANGE = ("limits.", "train.max_restarts")
 """What only the launcher reads: another value gives the same run."""
 
@@ -58,41 +63,56 @@ def reopen(folder: RunDir, overrides: Sequence[str] = (), *, surveys: Surveys | 
     return replace(run, config=config)
 
 
-def run_frozen(path: Path, overrides: Sequence[str], *, slot: Slot) -> int:
+def run_frozen(path: Path, overrides: Sequence[str], *, slot: Slot, mirrored: bool = True) -> int:
     """Execute a frozen run, or go on with it, in the foreground; returns the exit code."""
     if is_sweep(path):
         raise RunDirError(f"{shown(path)} is a sweep; use: {mvit_command('resume', path)}")
     run = reopen(RunDir(path), overrides)
     must_fit(slot, run.plan)
     announce(run)
-    return follow(run, slot=slot).exit_code
+    return follow(run, slot=slot, mirrored=mirrored).exit_code
 
 
-def resume(path: Path, overrides: Sequence[str], *, slot: Slot) -> int:
-    """Continue a run, or what of a sweep is not finished; returns the exit code."""
+def resume(path: Path, overrides: Sequence[str], *, slot: Slot, failed: bool = False) -> int:
+    """Continue a run, or what of a sweep is not finished, or has `failed` alone; returns the exit code."""
     if is_sweep(path):
-        return _resume_sweep(path, overrides, slot=slot)
+        return _resume_sweep(path, overrides, failed=failed)
     _must_not_be_above_runs(path)
+    if failed:
+        raise ConfigError(Problem("--failed", None, "is for a sweep, and this is a run", "leave it out"))
     return run_frozen(path, overrides, slot=slot)
 
 
-def _resume_sweep(path: Path, overrides: Sequence[str], *, slot: Slot) -> int:
-    for trial in trials_of(path):
-        if launcher_lives(trial):  # with its end recorded, it is busy with the next one
+def _resume_sweep(path: Path, overrides: Sequence[str], *, failed: bool) -> int:
+    deadline = time.monotonic() + LEAVE_S
+    while any(map(launcher_lives, trials_of(path))):
+        # Trials of a sweep that was killed stop after a checkpoint.
+        if launcher_lives(RunDir(path)) or time.monotonic() > deadline:
             raise RunDirError(f"{path} is still running; stop it first")
+        time.sleep(0.2)
+    asked = asked_for(path)
+    retries = asked.sweep.retries if asked else RETRYABLE
     runs: list[Run] = []
-    surveys, code = Surveys(), 0
+    surveys, code, left = Surveys(), 0, 0
     for trial in trials_of(path):
-        if run_status(trial) == "FINISHED":
+        orphans.close_one(trial)
+        ending = read_ending(trial)
+        failure = ending.error if ending else None
+        if run_status(trial) == "FINISHED" or (failed and not failure):
+            continue
+        if failure and failure.kind not in retries and not failed:
+            left += 1
             continue
         try:
-            run = reopen(trial, overrides, surveys=surveys)
-            must_fit(slot, run.plan)
-            runs.append(run)
+            runs.append(reopen(trial, overrides, surveys=surveys))
         except (ConfigError, RunDirError) as error:  # one that cannot be opened does not keep the others
             console.complain(f"{trial.path.name}: {line}" for line in str(error).splitlines())
             code = 2
-    return max(code, run_sweep(path, runs, slot=slot))
+    if left:
+        command = mvit_command("resume", path, "--failed")
+        console.complain([f"{left} failed in a way that would come back; run them again with: {command}"])
+        code = code or 1
+    return max(code, run_sweep(path, runs)) if runs or not left else code
 
 
 def _must_not_be_above_runs(path: Path) -> None:

@@ -38,6 +38,11 @@ class Slot:
         return {} if self.cards is None else {"ASCEND_RT_VISIBLE_DEVICES": ",".join(map(str, self.cards))}
 
 
+def cores_of_this_process() -> tuple[int, ...]:
+    """The cores that this process may use."""
+    return tuple(sorted(os.sched_getaffinity(0)))
+
+
 def slot_from_environment() -> Slot:
     """The slot that MVIT_MASTER_PORT, MVIT_NODE_RANK and MVIT_MASTER_ADDR describe; raises `ConfigError`."""
     port = _number("MVIT_MASTER_PORT")

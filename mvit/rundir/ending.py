@@ -13,16 +13,13 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from mvit.config import Frozen
+from mvit.config import FailureKind, Frozen
 from mvit.files import read_json_bytes, write_json
 from mvit.rundir.launcher import read_launcher
 from mvit.rundir.paths import RunDir
 
 EndStatus = Literal["FINISHED", "PAUSED", "FAILED", "KILLED"]
-Kind = Literal[
-    "config", "data", "compile", "oom", "nan", "comm", "port", "checkpoint", "disk", "code", "killed", "hang"
-]
-"""The class of a failure."""
+Kind = FailureKind
 RETRYABLE: frozenset[Kind] = frozenset(("comm", "port", "killed", "hang"))
 """Classes worth a retry, which `train.max_restarts` is for; running out of memory would only happen again."""
 

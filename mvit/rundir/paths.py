@@ -16,7 +16,7 @@ runs/<name>/<time>-<id>/
     error.json          the first cause of a failure, written by the parent
     end.json            how the run ended, and whether its mirror knows; written by the parent (ending.py)
 
-A sweep's folder holds one such folder per trial, and sweep.json.
+A sweep's folder holds one such folder per trial, and ledger.jsonl, its truth (ledger.py).
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ class RunDir:
         return self.path / "tracking.json"
 
     @property
-    def sweep(self) -> Path:
-        """Of the folder of a sweep: what was asked for."""
-        return self.path / "sweep.json"
+    def ledger(self) -> Path:
+        """Of the folder of a sweep."""
+        return self.path / "ledger.jsonl"
 
 
 def new_run_id() -> str:

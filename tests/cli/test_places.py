@@ -50,7 +50,7 @@ def test_a_frozen_run_ends_with_the_command_that_executes_it(freeze, tmp_path):
 def test_a_frozen_sweep_ends_with_the_command_that_executes_it(freeze, tmp_path):
     *_, command, last = freeze(tmp_path, f"runs_dir={tmp_path}/my runs", "-m", "seed=1,2")
     assert command == f"mvit: frozen; execute them with: python -m mvit resume '{last}'"
-    assert (tmp_path / last / "sweep.json").exists()
+    assert (tmp_path / last / "ledger.jsonl").exists()
 
 
 def test_paths_are_relative_below_the_working_directory_and_absolute_elsewhere(monkeypatch, tmp_path):

@@ -1,22 +1,25 @@
 """Sweeps: every trial is composed, checked and frozen before the first one starts."""
 
-import json
+import os
 import shutil
+import signal
 import sys
+import threading
 import time
 
 import pytest
 
 import launch as launch_script
+from mvit.cli.main import main
 from mvit.config import TrainRun
-from mvit.parent import signals
 from mvit.parent.request import compose, keys
-from mvit.parent.sweep import sweep
-from mvit.rundir.ending import Outcome, record_end
+from mvit.parent.sweep import schedule
 from mvit.rundir.frozen import read_run
-from mvit.rundir.paths import RunDir
-from mvit.rundir.state import run_status, sweep_status, trials_of
+from mvit.rundir.ledger import TrialEnded, TrialStarted, read_events
+from mvit.rundir.state import run_status, sweep_status
+from mvit.rundir.sweep import read_trials, trials_of
 from tests.conftest import CHECKOUT, Launched
+from tests.stand_ins import FAILED, FINISHED
 
 
 @pytest.fixture
@@ -34,28 +37,6 @@ def launch(tmp_path_factory, monkeypatch, capfd):
     return start
 
 
-@pytest.fixture
-def follow(monkeypatch):
-    """Stands for the execution of a trial: `ends` are the outcomes, in order."""
-
-    def install(*ends):
-        followed = []
-
-        def stand_in(run, *, slot):
-            outcome = ends[len(followed)]
-            followed.append(run)
-            record_end(run.folder, outcome.status, exit_code=outcome.exit_code)
-            return outcome
-
-        monkeypatch.setattr(sweep, "follow", stand_in)
-        return followed
-
-    return install
-
-
-FINISHED, KILLED = Outcome("FINISHED", 0), Outcome("KILLED", 143)
-
-
 def seed_of(config):
     assert isinstance(config, TrainRun)
     return config.seed
@@ -67,7 +48,7 @@ def optimizer_of(config):
 
 
 def the_sweep(done):
-    (file,) = done.runs.glob("*/*/sweep.json")
+    (file,) = done.runs.glob("*/*/ledger.jsonl")
     return file.parent
 
 
@@ -87,26 +68,23 @@ def test_a_mistake_in_one_of_forty_trials_refuses_the_sweep_at_once_and_leaves_n
     assert list(done.runs.parent.iterdir()) == []
 
 
-def test_every_trial_is_frozen_before_the_first_one_starts(launch, monkeypatch):
+def test_every_trial_is_frozen_before_the_first_one_starts(launch, stand_ins):
     seen = []
 
-    def follow(run, *, slot):
+    def look(run):
         folder = run.folder.path.parent
         seen.append([(trial.path.name, seed_of(read_run(trial).config)) for trial in trials_of(folder)])
-        record_end(run.folder, "FINISHED", exit_code=0)
-        return FINISHED
 
-    monkeypatch.setattr(sweep, "follow", follow)
+    stand_ins.at_start = look
     done = launch("-m", "seed=1,2,3")
     assert done.code == 0, done.err
     assert [seed for _, seed in seen[0]] == [1, 2, 3]
     assert seen[0] == seen[1] == seen[2]
     assert sweep_status(the_sweep(done)) == "FINISHED"
-    asked = json.loads(RunDir(the_sweep(done)).sweep.read_text())["trials"]
-    assert [trial["overrides"][-1] for trial in asked] == ["seed=1", "seed=2", "seed=3"]
+    assert [trial.overrides[-1] for trial in read_trials(the_sweep(done))] == ["seed=1", "seed=2", "seed=3"]
 
 
-def test_editing_every_yaml_while_a_sweep_runs_changes_nothing_in_it(launch, monkeypatch, tmp_path):
+def test_editing_every_yaml_while_a_sweep_runs_changes_nothing_in_it(launch, stand_ins, monkeypatch, tmp_path):
     """On a copy of conf/ that takes the place of the checkout's, and has a value of its own."""
     conf = shutil.copytree(CHECKOUT / "conf", tmp_path / "conf")
     adamw = conf / "optimizer" / "adamw.yaml"
@@ -115,14 +93,12 @@ def test_editing_every_yaml_while_a_sweep_runs_changes_nothing_in_it(launch, mon
         monkeypatch.setattr(module, "CONF", conf)
     executed = []
 
-    def follow(run, *, slot):
+    def edit(run):
         for file in conf.rglob("*.yaml"):
             file.write_text("nothing: of this\n")
         executed.append(optimizer_of(read_run(run.folder).config))
-        record_end(run.folder, "FINISHED", exit_code=0)
-        return FINISHED
 
-    monkeypatch.setattr(sweep, "follow", follow)
+    stand_ins.at_start = edit
     assert launch("-m", "optimizer.lr=1e-3,2e-3,3e-3").code == 0
     assert [(optimizer.lr, optimizer.weight_decay) for optimizer in executed] == [
         (1e-3, 0.125),
@@ -132,33 +108,109 @@ def test_editing_every_yaml_while_a_sweep_runs_changes_nothing_in_it(launch, mon
     assert launch("-m", "optimizer.lr=1e-3,2e-3").code == 2  # what was edited is what a launch reads
 
 
-def test_a_signal_ends_a_sweep_and_not_one_trial_of_it(launch, follow):
-    followed = follow(KILLED)
+def test_a_signal_stops_the_trials_that_run_and_starts_no_other(launch, stand_ins):
+    stand_ins.seconds = 30.0
+    stand_ins.at_start = lambda run: threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     done = launch("-m", "model=xx_small,x_small", "seed=1,2")
     assert done.code == 143
-    assert len(followed) == 1
+    assert len(stand_ins.started) == 1
     folder = the_sweep(done)
     assert [run_status(trial) for trial in trials_of(folder)] == ["KILLED", "FROZEN", "FROZEN", "FROZEN"]
     assert f"mvit: sweep KILLED, {folder}: 3 not started, 1 KILLED" in done.out.replace("runs/", f"{done.runs}/")
     assert "mvit: continue with: python -m mvit resume " in done.out
 
 
-def test_a_signal_between_two_trials_ends_the_sweep_in_order(launch, monkeypatch):
-    def follow(run, *, slot):
-        record_end(run.folder, "FINISHED", exit_code=0)
-        raise signals.Interrupted(15)
-
-    monkeypatch.setattr(sweep, "follow", follow)
-    done = launch("-m", "seed=1,2")
-    assert done.code == 143
-    assert json.loads(RunDir(the_sweep(done)).end.read_text())["status"] == "KILLED"
-
-
-def test_a_trial_that_fails_leaves_the_others_their_turn(launch, follow):
-    followed = follow(FINISHED, Outcome("FAILED", 1), FINISHED)
+def test_a_trial_that_fails_leaves_the_others_their_turn(launch, stand_ins):
+    stand_ins.ends = [FINISHED, FAILED, FINISHED]
     done = launch("-m", "seed=1,2,3")
-    assert (done.code, len(followed)) == (1, 3)
+    assert (done.code, len(stand_ins.started)) == (1, 3)
     assert sweep_status(the_sweep(done)) == "FAILED"
+
+
+def test_so_many_failures_in_a_row_start_no_other_trial(launch, stand_ins):
+    stand_ins.ends = [FAILED, FINISHED, FAILED, FAILED]
+    done = launch("-m", "seed=1,2,3,4,5,6", "sweep.max_failures_in_a_row=2")
+    assert (done.code, len(stand_ins.started)) == (1, 4)
+    assert done.err == "mvit: the sweep is ended: 2 trials in a row failed, the last one with nan: as told\n"
+
+
+@pytest.mark.parametrize("kind", ["disk", "config"])
+def test_a_failure_that_every_trial_would_meet_starts_no_other(launch, stand_ins, kind):
+    stand_ins.ends = [(f"FAILED:{kind}", 1)]
+    done = launch("-m", "seed=1,2,3")
+    assert (done.code, len(stand_ins.started)) == (1, 1)
+    assert f"the sweep is ended: a trial failed as all others would ({kind}: as told)" in done.err
+
+
+def test_with_fail_fast_the_first_failure_stops_what_runs(launch, stand_ins):
+    stand_ins.ends = [FAILED]
+    stand_ins.at_start = lambda run: setattr(stand_ins, "seconds", 30.0 if len(stand_ins.started) > 1 else 0.3)
+    done = launch("-m", "seed=1,2,3", "sweep.slots=2", "sweep.fail_fast=true")
+    assert done.code != 0
+    assert [run_status(trial) for trial in trials_of(the_sweep(done))] == ["FAILED", "KILLED", "FROZEN"]
+    assert "sweep.fail_fast is set" in done.err
+
+
+def test_a_sweep_ends_once_its_time_is_over(launch, stand_ins):
+    stand_ins.seconds = 30.0
+    done = launch("-m", "seed=1,2", "sweep.max_hours=0.0002")
+    assert done.code != 0
+    assert [run_status(trial) for trial in trials_of(the_sweep(done))] == ["KILLED", "FROZEN"]
+    assert "sweep.max_hours=0.0002 are over" in done.err
+
+
+def test_resume_runs_what_may_go_well_and_with_failed_what_did_not(launch, stand_ins):
+    stand_ins.ends = [FINISHED, FAILED, ("FAILED:killed", 1), FINISHED]
+    done = launch("-m", "seed=1,2,3,4")
+    folder = the_sweep(done)
+    trials = trials_of(folder)
+    assert main(["resume", str(folder)]) == 1  # the one that is left
+    assert [run.folder for run in stand_ins.started[4:]] == [trials[2]]
+    assert main(["resume", str(folder), "--failed"]) == 0
+    assert [run.folder for run in stand_ins.started[5:]] == [trials[1]]
+    assert sweep_status(folder) == "FINISHED"
+
+
+def test_trials_run_side_by_side_each_in_a_free_slot(launch, stand_ins):
+    first, *_, last = sorted(os.sched_getaffinity(0))
+    stand_ins.seconds = 0.5
+    done = launch("-m", "seed=1,2,3,4", f"sweep.slots=[[{first}],[{last}]]")
+    assert done.code == 0, done.err
+    events = list(read_events(the_sweep(done)))
+    assert [event.event for event in events][:7] == ["asked", *4 * ["frozen"], "started", "started"]
+    running, most = {}, 0  # slots, by their trials
+    for event in events:
+        if isinstance(event, TrialStarted):
+            assert event.slot not in running.values()
+            running[event.trial] = event.slot
+        elif isinstance(event, TrialEnded):
+            del running[event.trial]
+        most = max(most, len(running))
+    assert most == 2
+    assert sorted(stand_ins.slots) == 2 * [f"cores={first}"] + 2 * [f"cores={last}"]
+    assert {read_run(trial).plan.cores for trial in trials_of(the_sweep(done))} == {1}
+
+
+def test_a_trial_that_stands_still_is_killed_and_its_slot_is_free_again(launch, stand_ins, monkeypatch):
+    monkeypatch.setattr(schedule, "STOPPED_S", 0.5)
+    stand_ins.seconds = 30.0
+
+    def stop(run):
+        stand_ins.seconds = 0.0
+
+    stand_ins.at_start = stop
+    started = schedule.subprocess.Popen
+
+    def popen(command, **more):
+        process = started(command, **more)
+        if len(stand_ins.started) == 1:
+            process.send_signal(signal.SIGSTOP)
+        return process
+
+    monkeypatch.setattr(schedule.subprocess, "Popen", popen)
+    done = launch("-m", "seed=1,2")
+    assert done.code == 1
+    assert [run_status(trial) for trial in trials_of(the_sweep(done))] == ["KILLED", "FINISHED"]
 
 
 def test_a_dry_run_of_a_sweep_shows_every_plan_and_names_no_folder(launch):
@@ -170,7 +222,7 @@ def test_a_dry_run_of_a_sweep_shows_every_plan_and_names_no_folder(launch):
     assert not done.runs.exists()
 
 
-def test_a_sweep_can_be_frozen_and_resumed_later(launch, follow):
+def test_a_sweep_can_be_frozen_and_resumed_later(launch):
     done = launch("-m", "seed=1,2", "freeze=true")
     assert done.code == 0
     folder = the_sweep(done)

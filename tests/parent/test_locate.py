@@ -39,7 +39,7 @@ def sweep(runs):
     folder = runs / "digits" / "20260102-000000-5eed"
     for trial in ("0-20260102-000000-aaaa", "1-20260102-000000-bbbb"):
         make(folder / trial)
-    (folder / "sweep.json").write_text("{}")
+    (folder / "ledger.jsonl").write_text("")
     return folder
 
 

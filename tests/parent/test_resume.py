@@ -14,15 +14,16 @@ from mvit.files import json_digest, write_json
 from mvit.parent import orphans, resume, verdict
 from mvit.parent.command import Command
 from mvit.parent.plan import make_plan
-from mvit.parent.sweep import sweep
 from mvit.process import process_start
 from mvit.rundir import checkpoints, ending, launcher, ownership, paths
 from mvit.rundir.ending import Outcome, record_end
 from mvit.rundir.frozen import Run, write_run
+from mvit.rundir.ledger import Asked, Ledger, TrialEnded, TrialFrozen, read_events
 from mvit.rundir.paths import RunDir
 from mvit.rundir.state import run_status, status_of_trials, sweep_status
 from mvit.rundir.status import read_statuses
 from mvit.rundir.sweep import trials_of
+from tests.conftest import SWEEP
 from tests.data.test_dataset import make_folder
 from tests.parent.test_plan import HOST
 
@@ -87,13 +88,12 @@ def followed(monkeypatch):
     """The runs that would be executed; each of them ends FINISHED."""
     runs = []
 
-    def follow(run, *, slot):
+    def follow(run, *, slot, mirrored):
         runs.append(run)
         record_end(run.folder, "FINISHED", exit_code=0)
         return Outcome("FINISHED", 0)
 
-    for module in (resume, sweep):
-        monkeypatch.setattr(module, "follow", follow)
+    monkeypatch.setattr(resume, "follow", follow)
     return runs
 
 
@@ -214,7 +214,8 @@ def made_sweep(made):
     def make():
         trials = [made(name=f"sweep/{number}-x") for number in range(3)]
         folder = RunDir(trials[0].path.parent)
-        write_json(folder.sweep, {"trials": [{"overrides": [], "folder": trial.path.name} for trial in trials]})
+        frozen = [TrialFrozen(trial=n, folder=trial.path.name, overrides=()) for n, trial in enumerate(trials)]
+        Ledger(folder.path).append(Asked(argv=(), sweep=SWEEP, slots=("",)), *frozen)
         record_end(trials[1], "FINISHED", exit_code=0)
         return folder, trials
 
@@ -226,7 +227,8 @@ def test_a_folder_above_runs_is_no_sweep(capsys, made):
     assert "holds runs but is not a sweep; name one of them, such as trial-a" in refused(capsys, trial.path.parent)
 
 
-def test_a_sweep_that_still_runs_is_refused(capsys, made_sweep):
+def test_a_sweep_that_still_runs_is_refused(capsys, made_sweep, monkeypatch):
+    monkeypatch.setattr(resume, "LEAVE_S", 0.2)
     folder, trials = made_sweep()
     ownership.claim(trials[0])
     record_end(trials[0], "FINISHED", exit_code=0)
@@ -234,20 +236,20 @@ def test_a_sweep_that_still_runs_is_refused(capsys, made_sweep):
     assert "fork one of its trials" in refused(capsys, folder.path, fork=True)
 
 
-def test_the_trials_of_a_sweep_that_are_not_finished_are_run_one_after_the_other(capsys, made_sweep, followed):
+def test_the_trials_of_a_sweep_that_are_not_finished_are_run(capsys, made_sweep, stand_ins):
     folder, trials = made_sweep()
     record_end(trials[2], "FAILED", exit_code=1)
     assert main(["resume", str(folder.path)]) == 0
-    assert [run.folder for run in followed] == [trials[0], trials[2]]
+    assert [run.folder for run in stand_ins.started] == [trials[0], trials[2]]
     assert "mvit: sweep FINISHED, " in capsys.readouterr().out
     assert sweep_status(folder.path) == "FINISHED"
 
 
-def test_a_trial_that_cannot_be_opened_leaves_the_others_their_turn(capsys, made_sweep, followed):
+def test_a_trial_that_cannot_be_opened_leaves_the_others_their_turn(capsys, made_sweep, stand_ins):
     folder, trials = made_sweep()
     trials[0].run.write_text("{torn")
     assert main(["resume", str(folder.path)]) == 2
-    assert [run.folder for run in followed] == [trials[2]]
+    assert [run.folder for run in stand_ins.started] == [trials[2]]
     out, err = capsys.readouterr()
     assert f"{trials[0].path} is not a run folder" in err
     assert "1 not started" in out
@@ -353,22 +355,25 @@ def test_a_run_that_finishes_while_another_process_reopens_it_stays_finished(mad
     assert run_status(folder) == "FINISHED"
 
 
-def test_a_torn_sweep_json_costs_the_overrides_alone(made_sweep, followed):
+def test_torn_lines_of_a_ledger_cost_those_lines_alone(made_sweep, stand_ins):
     folder, trials = made_sweep()
-    folder.sweep.write_text('{"trials": [1')
+    asked, *frozen = folder.ledger.read_text().splitlines(keepends=True)
+    folder.ledger.write_text("".join([asked, frozen[0][:20] + "\n", frozen[1], frozen[2][:30]]))
     assert trials_of(folder.path) == trials
     assert main(["resume", str(folder.path)]) == 0
-    assert [run.folder for run in followed] == [trials[0], trials[2]]
+    assert [run.folder for run in stand_ins.started] == [trials[0], trials[2]]
+    ended = [event.trial for event in read_events(folder.path) if isinstance(event, TrialEnded)]
+    assert ended == [0, 2]
 
 
-def test_a_trial_whose_data_is_gone_does_not_keep_the_others(capsys, made_sweep, made, followed):
+def test_a_trial_whose_data_is_gone_does_not_keep_the_others(capsys, made_sweep, made, stand_ins):
     folder, trials = made_sweep()
     content = json.loads(trials[0].run.read_text())
     content.pop("sha256")
     content["plan"]["dataset"]["fingerprint"] = "other"
     write_json(trials[0].run, {**content, "sha256": json_digest(content)})
     assert main(["resume", str(folder.path)]) == 2
-    assert [run.folder for run in followed] == [trials[2]]
+    assert [run.folder for run in stand_ins.started] == [trials[2]]
     assert f"{trials[0].path.name}: " in capsys.readouterr().err
 
 

@@ -103,6 +103,15 @@ def sweep_lines(results: Sequence[TrialResult]) -> Iterator[str]:
     yield from _table(_fitting(columns))
 
 
+def labels_of(trials: Sequence[Sequence[str]]) -> list[str]:
+    """Each trial by the overrides in which it differs from another, as `lr=0.001 model=x_small`."""
+    columns = _varied([TrialResult("", list(overrides), {}) for overrides in trials])
+    labels = [
+        " ".join(f"{column.heading}={column.cells[number]}" for column in columns) for number in range(len(trials))
+    ]
+    return [label or f"trial-{number}" for number, label in enumerate(labels)]
+
+
 def _varied(results: Sequence[TrialResult]) -> list[_Column]:
     """A column for each key whose override differs, under the last part of the key where that says enough."""
     keys = dict.fromkeys(_key(override) for result in results for override in result.overrides)

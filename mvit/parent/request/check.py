@@ -14,7 +14,18 @@ from typing import Annotated, Any, cast, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from mvit.config import TASKS, CommonConfig, Frozen, RunConfig, TrainRun, kind_of, validated, variants
+from mvit.config import (
+    TASKS,
+    CommonConfig,
+    Frozen,
+    RunConfig,
+    SweepConfig,
+    SweepRequest,
+    TrainRun,
+    kind_of,
+    validated,
+    variants,
+)
 from mvit.errors import ConfigError, Problem
 from mvit.parent.request import keys
 from mvit.parent.request.rules import RULES, judge
@@ -56,6 +67,28 @@ def check(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
                 extra = [_place(variants(annotation), list(item["loc"]))[0] for item in error.errors()]
                 sections[name] = adapter.validate_python(_without(raw[name], extra))
     return sections, problems + list(judge(RULES, sections))
+
+
+TAGS = ("count", "shares")
+"""What pydantic puts into the location of an error in `sweep.slots`, beside its keys."""
+
+
+def sweep_settings(raw: Any) -> SweepConfig:
+    """The typed section `sweep`; raises `ConfigError` with every problem found."""
+    try:
+        return TypeAdapter(SweepConfig).validate_python(_without_missing(raw))
+    except ValidationError as error:
+        errors: list[dict[str, Any]] = [
+            {**item, "loc": [part for part in item["loc"] if part not in TAGS]} for item in error.errors()
+        ]
+        # A list without a legal element is too short as well.
+        inner = [one for one in errors if not any(_is_below(two["loc"], one["loc"]) for two in errors)]
+        problems = (_translate("sweep", SweepConfig, item, model=SweepRequest) for item in inner)
+        raise ConfigError(*{str(problem): problem for problem in problems}.values()) from error
+
+
+def _is_below(place: list[Any], above: list[Any]) -> bool:
+    return len(place) > len(above) and place[: len(above)] == above
 
 
 def _model(raw: Mapping[str, Any]) -> tuple[type[CommonConfig], list[Problem]]:
@@ -111,7 +144,7 @@ def _of_value(annotation: Any, field: FieldInfo) -> TypeAdapter[Any]:
     return TypeAdapter[Any](constrained, config=ConfigDict(strict=True))
 
 
-def _translate(section: str, annotation: Any, error: Any, *, model: type[CommonConfig]) -> Problem:
+def _translate(section: str, annotation: Any, error: Any, *, model: type[Frozen]) -> Problem:
     where, models, siblings = _place(variants(annotation), list(error["loc"]))
     path = ".".join([section, *(str(part) for part in where)])
     value = error["input"]
@@ -135,7 +168,7 @@ def _translate(section: str, annotation: Any, error: Any, *, model: type[CommonC
             return Problem(path, "null" if value is None else value, message, purpose)
 
 
-def _extra(section: str, where: list[Any], siblings: list[type[Frozen]], *, model: type[CommonConfig]) -> Problem:
+def _extra(section: str, where: list[Any], siblings: list[type[Frozen]], *, model: type[Frozen]) -> Problem:
     """A key that its section does not have: that of another kind or task, or of none."""
     path = ".".join([section, *(str(part) for part in where)])
     chosen = siblings[0]

@@ -25,11 +25,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from mvit.config import RunConfig
+from mvit.config import RunConfig, SweepConfig
 from mvit.credentials import hidden
 from mvit.errors import ConfigError, Problem, first_line
 from mvit.parent.request import keys
-from mvit.parent.request.check import check
+from mvit.parent.request.check import check, sweep_settings
 from mvit.parent.request.command_line import CommandLine
 from mvit.parent.request.inherit import Explicit, inherited
 from mvit.parent.request.keys import CONF
@@ -110,10 +110,18 @@ class Composer:
         except InterpolationResolutionError as error:
             problem = Problem(error.full_key or ROOT, None, "cannot be resolved", hidden(first_line(error)))
             raise ConfigError(*request.problems, problem) from error
+        raw.pop("sweep", None)
         if request.problems:
             _, more = check(raw)
             raise ConfigError(*request.problems, *(one for one in more if not request.hides(one)))
         return raw
+
+    def sweep(self, overrides: Sequence[str]) -> SweepConfig:
+        """How these runs, one of which the overrides make, are gone through; raises `ConfigError`."""
+        request = read_overrides(overrides, self)
+        composed = self.composed(request)
+        request.set_values(composed)
+        return sweep_settings(_plain(composed.sweep))
 
     def is_sweep(self, overrides: Sequence[str]) -> bool:
         """Whether an experiment, or a value of Hydra's, asks for several runs; False where `compose` refuses them."""

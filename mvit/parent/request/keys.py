@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, cast, get_origin
 
-from mvit.config import TASKS, CommonConfig, Frozen, kind_of, variants
+from mvit.config import TASKS, Frozen, kind_of, variants
 from mvit.errors import Problem
 from mvit.parent.host import CHECKOUT
 
@@ -95,7 +95,7 @@ def _leaf(path: str) -> str:
     return path.rpartition(".")[2]
 
 
-def unknown(path: str, model: type[CommonConfig]) -> Problem:
+def unknown(path: str, model: type[Frozen]) -> Problem:
     """The problem of a key that no task has."""
     keys = keys_of(model)
     if key := meant(path, keys):

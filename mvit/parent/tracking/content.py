@@ -15,6 +15,7 @@ from mvit.rundir.ending import EndStatus, Failure, read_failure
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import read_statuses
+from mvit.rundir.sweep import is_sweep
 from mvit.rundir.tracking import read_record
 
 MAX_ERROR = 5000
@@ -43,7 +44,9 @@ def tags_of(run: Run) -> dict[str, str]:
 
 
 def run_name(run: Run) -> str:
-    return f"{run.config.name}-{run.folder.path.name}"
+    """A trial is named by what distinguishes it, as its folder is."""
+    path = run.folder.path
+    return path.name.rpartition("-")[0] if is_sweep(path.parent) else f"{run.config.name}-{path.name}"
 
 
 def mlflow_status(status: EndStatus) -> MlflowStatus:

@@ -19,9 +19,11 @@ from mvit.parent.tracking.store import connect
 from mvit.parent.tracking.sweep_run import open_sweep
 from mvit.rundir.ending import record_end
 from mvit.rundir.journal import Journal
+from mvit.rundir.ledger import Asked, Ledger, TrialFrozen
 from mvit.rundir.paths import RunDir
 from mvit.rundir.result import TrainResult, write_result
 from mvit.rundir.status import Stage, WorkerError, WorkerStatus, write_status
+from tests.conftest import SWEEP
 from tests.parent.tracking.test_live import TRACKING, points_in, python, wait_for
 
 pytestmark = pytest.mark.mlflow
@@ -261,8 +263,8 @@ def test_trials_are_put_below_the_run_of_their_sweep_which_is_ended(capsys, run_
         write(folder, until=2)
         metrics = {"best/val_acc1": float(best)}
         finish(folder, TrainResult(task="train", steps=2, metrics=metrics, graphs={}, compiled=1))
-    asked = {"trials": [{"overrides": [], "folder": folder.path.name} for folder in trials]}
-    write_json(trials[0].path.parent / "sweep.json", asked)
+    frozen = [TrialFrozen(trial=number, folder=trial.path.name, overrides=()) for number, trial in enumerate(trials)]
+    Ledger(trials[0].path.parent).append(Asked(argv=(), sweep=SWEEP, slots=("",)), *frozen)
     for _ in "ab":
         assert main(["sync", str(tmp_path / "runs"), "--uri", store]) == 0
     assert "nothing to do" in capsys.readouterr().out

@@ -1,0 +1,204 @@
+"""The schedule of a sweep: trials wait for slots, run side by side in processes of their own, and end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvit import console
+from mvit.parent import orphans
+from mvit.parent.execute import Silent, finish_tracking
+from mvit.parent.host import CHECKOUT
+from mvit.parent.stop_request import StopRequest
+from mvit.parent.sweep.ends import Ends
+from mvit.parent.sweep.slots import Slots
+from mvit.parent.sweep.view import SweepView
+from mvit.parent.tracking.live import Tracker, tracker_of
+from mvit.plan import LaunchPlan
+from mvit.process import is_stopped, stop_with_parent
+from mvit.rundir.ending import Failure, Outcome, read_ending, record_end
+from mvit.rundir.frozen import Run
+from mvit.rundir.ledger import Event, Ledger, TrialEnded, TrialStarted
+from mvit.rundir.ownership import alive
+from mvit.rundir.result import best_accuracy
+
+LOOK_EVERY_S = 0.2
+STOPPED_S = 20.0
+"""How long a trial's process may stand still, as after SIGSTOP, before it is killed: others wait for its slot."""
+LEAVE_S = 20.0
+"""Longest wait for what a killed trial leaves behind."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A trial that is to be run."""
+
+    number: int
+    run: Run
+
+
+@dataclass
+class _Running:
+    trial: Waiting
+    taken: tuple[int, ...]
+    process: subprocess.Popen[bytes]
+    tracker: Tracker | None
+    stood_since: float | None = None
+    asked_to_stop: int = 0
+
+
+class Schedule:
+    """Runs trials in slots, and tells the ledger and the view. Needs no main thread and no signal handlers."""
+
+    def __init__(self, folder: Path, slots: Slots, *, ends: Ends, stop: StopRequest, view: SweepView) -> None:
+        self._slots, self._ends, self._stop, self._view = slots, ends, stop, view
+        self._ledger = Ledger(folder)
+        self._untold: list[Event] = []
+        self._running: list[_Running] = []
+        self._farewells: list[threading.Thread] = []
+
+    def go(self, waiting: Sequence[Waiting]) -> dict[int, Outcome]:
+        """Run the trials, in this order as slots become free; returns how those ended that were started.
+
+        Once a stop is requested, no trial starts, and those that run stop after a checkpoint.
+        """
+        waiting = list(waiting)
+        outcomes: dict[int, Outcome] = {}
+        while self._running or (waiting and not self._is_over()):
+            while waiting and not self._is_over():
+                if (taken := self._slots.take(workers_here(waiting[0].run.plan))) is None:
+                    break
+                self._start(waiting.pop(0), taken)
+            for running in list(self._running):
+                if (outcome := self._look_at(running)) is not None:
+                    outcomes[running.trial.number] = outcome
+            with suppress(OSError):  # a terminal or a disk that is written to is no reason to end the sweep
+                self._view.look()
+            time.sleep(LOOK_EVERY_S)
+        for farewell in self._farewells:
+            farewell.join()
+        return outcomes
+
+    def _is_over(self) -> bool:
+        """Whether no other trial is to start."""
+        self._ends.look_at_the_clock()
+        return bool(self._stop) or self._ends.reason is not None
+
+    def _tell(self, event: Event) -> None:
+        """Append to the ledger. On a full disk, lines wait for the next one: folders say how trials ended."""
+        self._untold.append(event)
+        try:
+            self._ledger.append(*self._untold)
+            self._untold.clear()
+        except OSError as error:
+            console.complain([f"cannot write {self._ledger.path}: {error.strerror}; the sweep continues"])
+
+    def _start(self, trial: Waiting, taken: tuple[int, ...]) -> None:
+        folder = trial.run.folder
+        tracker = tracker_of(trial.run)
+        if tracker:
+            tracker.start()
+        self._tell(TrialStarted(trial=trial.number, slot=taken[0]))
+        with (folder.logs / "launcher.log").open("ab") as log:
+            process = subprocess.Popen(
+                command_of(trial.run, slot=self._slots.text(taken)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=CHECKOUT,
+                start_new_session=True,  # a Ctrl-C is for the sweep, which asks each of its trials to stop
+                preexec_fn=stop_with_parent,
+            )
+        self._running.append(_Running(trial, taken, process, tracker))
+        self._view.started(trial.number, trial.run, where=_in_slot(self._slots, taken))
+
+    def _look_at(self, running: _Running) -> Outcome | None:
+        """How the trial ended, if it has."""
+        process = running.process
+        if process.poll() is None:
+            while running.asked_to_stop < min(max(self._stop.times, int(self._ends.is_stop)), 2):
+                running.asked_to_stop += 1
+                process.send_signal(signal.SIGTERM)
+            self._kill_if_it_stands_still(running)
+            return None
+        outcome = _outcome(running.trial.run, process.returncode)
+        failure = outcome.failure
+        self._running.remove(running)
+        self._slots.give_back(running.taken)
+        score = best_accuracy([running.trial.run.folder])
+        kind = failure.kind if failure else None
+        self._tell(TrialEnded(trial=running.trial.number, status=outcome.status, kind=kind, score=score))
+        self._ends.take(outcome)
+        reason = f": {failure.message}" if failure else "" if score is None else f", best {score:.2f} %"
+        self._view.ended(running.trial.number, outcome.status, note=reason)
+        if running.tracker:
+            self._farewells.append(threading.Thread(target=self._mirror_end, args=(running, outcome), daemon=True))
+            self._farewells[-1].start()
+        return outcome
+
+    def _kill_if_it_stands_still(self, running: _Running) -> None:
+        if not is_stopped(running.process.pid):
+            running.stood_since = None
+        elif running.stood_since is None:
+            running.stood_since = time.monotonic()
+        elif time.monotonic() - running.stood_since > STOPPED_S:
+            running.process.kill()
+
+    def _mirror_end(self, running: _Running, outcome: Outcome) -> None:
+        assert running.tracker is not None
+        times = self._stop.times
+        finish_tracking(
+            running.tracker, running.trial.run, outcome, Complaints(), give_up=lambda: self._stop.times > times + 1
+        )
+
+
+class Complaints(Silent):
+    """Follows nothing, and passes on what went wrong."""
+
+    def complain(self, line: str) -> None:
+        console.complain([line])
+
+
+def command_of(run: Run, *, slot: str) -> list[str]:
+    """What executes a trial."""
+    command = [sys.executable, "-m", "mvit", "run", str(run.folder.path), "--of-sweep"]
+    return [*command, "--slot", slot] if slot else command
+
+
+def workers_here(plan: LaunchPlan) -> int:
+    """How many workers of a run are on this machine."""
+    return plan.world_size // plan.nodes
+
+
+def _in_slot(slots: Slots, taken: Sequence[int]) -> str:
+    return f" in slot {', '.join(map(str, taken))}" if len(slots.shares) > 1 else ""
+
+
+def _outcome(run: Run, code: int) -> Outcome:
+    """How a trial ended, from its folder; one that was killed gets its end recorded here."""
+    folder, deadline = run.folder, time.monotonic() + LEAVE_S
+    while read_ending(folder) is None and alive(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    orphans.close_one(folder)
+    if ending := read_ending(folder):
+        return Outcome(ending.status, code if code > 0 or ending.status == "FINISHED" else 1, ending.error)
+    # It ended before it could claim its folder.
+    if code < 0:
+        outcome = Outcome("KILLED", 1, Failure("killed", None, "launcher", f"it was ended by signal {-code}"))
+    else:
+        failure = Failure("config", None, "launcher", _last_line(folder.logs / "launcher.log"))
+        outcome = Outcome("FAILED", code or 1, failure)
+    record_end(folder, outcome.status, exit_code=outcome.exit_code, failure=outcome.failure)
+    return outcome
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return lines[-1].removeprefix("mvit: ") if lines else "nothing was said"

@@ -1,0 +1,106 @@
+"""ledger.jsonl: the truth of a sweep. First what was asked for, then a line per event, appended by the sweep's parent.
+
+Each line reaches the disk whole, in one write, before the parent goes on. A torn one, as a kill or a full disk leaves
+it, costs that line.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from mvit.config import Frozen, Strings, SweepConfig
+from mvit.files import nonblocking
+from mvit.rundir.ending import EndStatus
+from mvit.rundir.paths import RunDir
+
+
+class _Event(Frozen):
+    time: float = Field(default_factory=time.time)
+    """Seconds since 1970."""
+
+
+class Asked(_Event):
+    """The first line: what a person typed."""
+
+    event: Literal["asked"] = "asked"
+    argv: Strings
+    sweep: SweepConfig
+    slots: Strings
+    """Each as `python -m mvit run --slot` takes it; empty for one that is everything."""
+
+
+class TrialFrozen(_Event):
+    """A trial has its folder."""
+
+    event: Literal["frozen"] = "frozen"
+    trial: int
+    folder: str
+    overrides: Strings
+    """As a person would type them for this run alone."""
+
+
+class TrialStarted(_Event):
+    """A process executes the trial."""
+
+    event: Literal["started"] = "started"
+    trial: int
+    slot: int
+
+
+class TrialEnded(_Event):
+    """That process is gone."""
+
+    event: Literal["ended"] = "ended"
+    trial: int
+    status: EndStatus
+    kind: str | None = None
+    """The class of its failure."""
+    score: float | None = None
+    """The best accuracy so far, in per cent."""
+
+
+Event = Asked | TrialFrozen | TrialStarted | TrialEnded
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+
+
+class Ledger:
+    """Appends to the ledger of a sweep."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = RunDir(folder).ledger
+
+    def append(self, *events: Event) -> None:
+        """A line for each event, or none of them; raises `OSError`."""
+        lines = b"".join(_EVENT.dump_json(event) + b"\n" for event in events)
+        with self.path.open("ab+", buffering=0) as file:
+            if (end := file.seek(0, os.SEEK_END)) and os.pread(file.fileno(), 1, end - 1) != b"\n":
+                lines = b"\n" + lines  # what was torn keeps its own line
+            try:
+                if file.write(lines) < len(lines):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(end)
+                raise
+
+
+def asked_for(folder: Path) -> Asked | None:
+    """What the sweep was asked for; None where that line is torn."""
+    return next((event for event in read_events(folder) if isinstance(event, Asked)), None)
+
+
+def read_events(folder: Path) -> Iterator[Event]:
+    """The events in their order, without lines that are torn or of another version; none where there is no ledger."""
+    with suppress(OSError), open(RunDir(folder).ledger, "rb", opener=nonblocking) as file:
+        for line in file:
+            with suppress(ValidationError):
+                yield _EVENT.validate_json(line)

@@ -1,0 +1,57 @@
+"""The ledger of a sweep: whole lines, in order, whatever the last one met."""
+
+import errno
+import os
+
+import pytest
+
+from mvit.rundir.ledger import Asked, Ledger, TrialEnded, TrialFrozen, TrialStarted, read_events
+from mvit.rundir.paths import RunDir
+from tests.conftest import SWEEP
+
+EVENTS = [
+    Asked(argv=("launch.py", "-m", "seed=1,2"), sweep=SWEEP, slots=("cores=0", "cores=1")),
+    TrialFrozen(trial=0, folder="0-a", overrides=("seed=1",)),
+    TrialStarted(trial=0, slot=1),
+    TrialEnded(trial=0, status="FAILED", kind="nan", score=12.5),
+]
+
+
+def test_events_are_read_as_they_were_appended_one_line_each(tmp_path):
+    Ledger(tmp_path).append(*EVENTS[:2])
+    for event in EVENTS[2:]:
+        Ledger(tmp_path).append(event)
+    assert list(read_events(tmp_path)) == EVENTS
+    assert len(RunDir(tmp_path).ledger.read_text().splitlines()) == 4
+
+
+def test_a_folder_without_a_ledger_has_no_events(tmp_path):
+    assert list(read_events(tmp_path)) == []
+
+
+@pytest.mark.parametrize("cut", [1, 5, 40])
+def test_a_torn_last_line_costs_that_line_and_no_later_one(tmp_path, cut):
+    Ledger(tmp_path).append(*EVENTS[:3])
+    path = RunDir(tmp_path).ledger
+    os.truncate(path, path.stat().st_size - cut)
+    Ledger(tmp_path).append(EVENTS[3])
+    found = list(read_events(tmp_path))
+    assert found in ([*EVENTS[:2], EVENTS[3]], EVENTS)  # all but the newline may be there
+    assert (found == EVENTS) == (cut == 1)
+
+
+def test_a_line_that_the_disk_took_in_part_is_taken_back(tmp_path, monkeypatch):
+    ledger = Ledger(tmp_path)
+    ledger.append(*EVENTS[:2])
+    before = RunDir(tmp_path).ledger.read_bytes()
+
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        ledger.append(EVENTS[2])
+    monkeypatch.undo()
+    assert RunDir(tmp_path).ledger.read_bytes() == before
+    ledger.append(EVENTS[3])
+    assert list(read_events(tmp_path)) == [*EVENTS[:2], EVENTS[3]]

@@ -20,6 +20,8 @@ from mvit.parent.host import CHECKOUT, this_host
 from mvit.parent.launch import show_plan
 from mvit.parent.request.compose import override
 from mvit.parent.slot import Slot, must_fit
+from mvit.parent.sweep.schedule import workers_here
+from mvit.parent.sweep.slots import slots_again
 from mvit.parent.sweep.sweep import run_sweep
 from mvit.rundir import checkpoints
 from mvit.rundir.ending import RETRYABLE, read_ending
@@ -76,14 +78,14 @@ def run_frozen(path: Path, overrides: Sequence[str], *, slot: Slot, mirrored: bo
 def resume(path: Path, overrides: Sequence[str], *, slot: Slot, failed: bool = False) -> int:
     """Continue a run, or what of a sweep is not finished, or has `failed` alone; returns the exit code."""
     if is_sweep(path):
-        return _resume_sweep(path, overrides, failed=failed)
+        return _resume_sweep(path, overrides, slot=slot, failed=failed)
     _must_not_be_above_runs(path)
     if failed:
         raise ConfigError(Problem("--failed", None, "is for a sweep, and this is a run", "leave it out"))
     return run_frozen(path, overrides, slot=slot)
 
 
-def _resume_sweep(path: Path, overrides: Sequence[str], *, failed: bool) -> int:
+def _resume_sweep(path: Path, overrides: Sequence[str], *, slot: Slot, failed: bool) -> int:
     deadline = time.monotonic() + LEAVE_S
     while any(map(launcher_lives, trials_of(path))):
         # Trials of a sweep that was killed stop after a checkpoint.
@@ -91,7 +93,7 @@ def _resume_sweep(path: Path, overrides: Sequence[str], *, failed: bool) -> int:
             raise RunDirError(f"{path} is still running; stop it first")
         time.sleep(0.2)
     asked = asked_for(path)
-    retries = asked.sweep.retries if asked else RETRYABLE
+    retries, slots = asked.sweep.retries if asked else RETRYABLE, slots_again(asked)
     runs: list[Run] = []
     surveys, code, left = Surveys(), 0, 0
     for trial in trials_of(path):
@@ -104,7 +106,9 @@ def _resume_sweep(path: Path, overrides: Sequence[str], *, failed: bool) -> int:
             left += 1
             continue
         try:
-            runs.append(reopen(trial, overrides, surveys=surveys))
+            run = reopen(trial, overrides, surveys=surveys)
+            must_fit(slots.example(slot, workers=workers_here(run.plan)), run.plan)
+            runs.append(run)
         except (ConfigError, RunDirError) as error:  # one that cannot be opened does not keep the others
             console.complain(f"{trial.path.name}: {line}" for line in str(error).splitlines())
             code = 2

@@ -6,7 +6,7 @@ runs/<name>/<time>-<id>/
     provenance.json     code, versions, host, data and command behind the run; code.patch beside it
     metrics.jsonl       the journal, a line per entry, written by rank 0 (journal.py)
     status/<rank>.json  stage, step, heartbeat and error of each process (status.py)
-    logs/attempt-<n>/   a file per process
+    logs/attempt-<n>/   a file per process; logs/launcher.log: what the launcher of a trial said
     checkpoints/        last, best and kept ones (checkpoints.py)
     confusion.json      class by class counts of the best evaluation, written by rank 0
     result.json         final and best numbers, written last by rank 0 (result.py)
@@ -64,6 +64,11 @@ class RunDir:
     @property
     def logs(self) -> Path:
         return self.path / "logs"
+
+    @property
+    def launcher_log(self) -> Path:
+        """Of a trial: what its launcher says, which has no terminal."""
+        return self.logs / "launcher.log"
 
     def attempt_logs(self, attempt: int) -> Path:
         return self.logs / f"attempt-{attempt}"

@@ -146,7 +146,7 @@ def test_with_fail_fast_the_first_failure_stops_what_runs(launch, stand_ins):
     stand_ins.ends = [FAILED]
     stand_ins.at_start = lambda run: setattr(stand_ins, "seconds", 30.0 if len(stand_ins.started) > 1 else 0.3)
     done = launch("-m", "seed=1,2,3", "sweep.slots=2", "sweep.fail_fast=true")
-    assert done.code != 0
+    assert done.code == 1
     assert [run_status(trial) for trial in trials_of(the_sweep(done))] == ["FAILED", "KILLED", "FROZEN"]
     assert "sweep.fail_fast is set" in done.err
 
@@ -154,7 +154,7 @@ def test_with_fail_fast_the_first_failure_stops_what_runs(launch, stand_ins):
 def test_a_sweep_ends_once_its_time_is_over(launch, stand_ins):
     stand_ins.seconds = 30.0
     done = launch("-m", "seed=1,2", "sweep.max_hours=0.0002")
-    assert done.code != 0
+    assert done.code == 75
     assert [run_status(trial) for trial in trials_of(the_sweep(done))] == ["KILLED", "FROZEN"]
     assert "sweep.max_hours=0.0002 are over" in done.err
 

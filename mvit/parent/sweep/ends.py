@@ -22,6 +22,8 @@ class Ends:
     max_hours: float | None = None
     reason: str | None = None
     is_stop: bool = False
+    exit_code: int = 1
+    """Of the sweep."""
     _in_a_row: int = 0
     _began: float = field(default_factory=time.monotonic)
 
@@ -51,6 +53,7 @@ class Ends:
         """End the sweep once its time is over."""
         if self.max_hours is not None and time.monotonic() - self._began > 3600 * self.max_hours:
             self._end(f"sweep.max_hours={self.max_hours:g} are over", is_stop=True)
+            self.exit_code = 75  # EX_TEMPFAIL: it can go on later
 
     def _end(self, reason: str, *, is_stop: bool = False) -> None:
         self.is_stop |= is_stop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from mvit import console
 from mvit.parent import orphans
@@ -27,6 +29,7 @@ from mvit.rundir.ending import Failure, Outcome, read_ending, record_end
 from mvit.rundir.frozen import Run
 from mvit.rundir.ledger import Event, Ledger, TrialEnded, TrialStarted
 from mvit.rundir.ownership import alive
+from mvit.rundir.paths import RunDir
 from mvit.rundir.result import best_accuracy
 
 LOOK_EVERY_S = 0.2
@@ -106,7 +109,7 @@ class Schedule:
         if tracker:
             tracker.start()
         self._tell(TrialStarted(trial=trial.number, slot=taken[0]))
-        with (folder.logs / "launcher.log").open("ab") as log:
+        with _log_of(folder) as log:
             process = subprocess.Popen(
                 command_of(trial.run, slot=self._slots.text(taken)),
                 stdin=subprocess.DEVNULL,
@@ -155,7 +158,7 @@ class Schedule:
         assert running.tracker is not None
         times = self._stop.times
         finish_tracking(
-            running.tracker, running.trial.run, outcome, Complaints(), give_up=lambda: self._stop.times > times + 1
+            running.tracker, running.trial.run, outcome, Complaints(), give_up=lambda: self._stop.times > times
         )
 
 
@@ -193,12 +196,22 @@ def _outcome(run: Run, code: int) -> Outcome:
     if code < 0:
         outcome = Outcome("KILLED", 1, Failure("killed", None, "launcher", f"it was ended by signal {-code}"))
     else:
-        failure = Failure("config", None, "launcher", _last_line(folder.logs / "launcher.log"))
+        failure = Failure("config", None, "launcher", _last_line(folder.launcher_log))
         outcome = Outcome("FAILED", code or 1, failure)
     record_end(folder, outcome.status, exit_code=outcome.exit_code, failure=outcome.failure)
     return outcome
 
 
+def _log_of(folder: RunDir) -> BinaryIO:
+    """What the trial's process says goes here; nowhere on a disk that is full."""
+    try:
+        return folder.launcher_log.open("ab")
+    except OSError:
+        return Path(os.devnull).open("ab")
+
+
 def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return lines[-1].removeprefix("mvit: ") if lines else "nothing was said"
+    with suppress(OSError):
+        if lines := log.read_text(encoding="utf-8", errors="replace").splitlines():
+            return lines[-1].removeprefix("mvit: ")
+    return "nothing was said"

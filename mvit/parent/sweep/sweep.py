@@ -167,6 +167,8 @@ def run_sweep(folder: Path, runs: Sequence[Run]) -> int:
         _close(folder, store)
     if stop.reason:
         return stop.reason.exit_code
+    if ends.reason:
+        return ends.exit_code
     return max([0, *(outcome.exit_code for outcome in outcomes.values())])
 
 

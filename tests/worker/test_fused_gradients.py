@@ -12,8 +12,6 @@ pytestmark = pytest.mark.mindspore
 
 def gradients_of(ms, config, *, fused, patterns, split=True):
     """Loss sum, gradients and trained parameters; without `split`, a gradient may be of several parameters."""
-    from mindspore import ops
-
     from mvit.models import mobilevit
     from mvit.models.kernels import network, operators
     from mvit.worker.device import freeze
@@ -31,18 +29,7 @@ def gradients_of(ms, config, *, fused, patterns, split=True):
     images = np.random.default_rng(4).integers(0, 256, (4, 45, 45, 3)).astype(np.uint8)
     labels = ms.Tensor(np.array([0, 1, 2, 3], np.int32))
     mix = ms.Tensor(np.array([0, 0, 0, 0, 0, 1], np.float32))
-    key = ms.Tensor(7, ms.int32)
-    if fused:
-        loss, gradients = cell(ms.Tensor(images), labels, mix, key)
-    else:  # by single operators: to compile the plain form takes longer than all else here
-        ms.set_context(mode=ms.PYNATIVE_MODE)
-        factor = ms.Tensor(1 / len(images), ms.float32)
-        differentiate = ops.value_and_grad(
-            lambda images: cell.forward(images, labels, mix[5], key, factor), None, cell.parameters
-        )
-        loss, gradients = differentiate(cell.normalise(ms.Tensor(images)))
-        loss = loss / factor
-        ms.set_context(mode=ms.GRAPH_MODE)
+    loss, gradients = cell(ms.Tensor(images), labels, mix, ms.Tensor(7, ms.int32))
     return float(loss.asnumpy()), [gradient.asnumpy() for gradient in gradients], net.trainable_params()
 
 

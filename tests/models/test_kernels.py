@@ -40,6 +40,21 @@ def outcome(ms, cell, x, *rest, weights, training=True):
 
     from mvit.models.kernels.network import MobileViT, Stem
 
+    class Differentiated(nn.Cell):
+        def __init__(self, cell):
+            super().__init__(auto_prefix=False)
+            self.cell = cell
+            self.parameters = ms.ParameterTuple(cell.trainable_params())
+            self.differentiate = ops.value_and_grad(self.forward, 0, self.parameters, has_aux=True)
+
+        def forward(self, x, weights, *rest):
+            y = self.cell(x, *rest)
+            return ops.reduce_sum(y * weights), y
+
+        def construct(self, x, weights, *rest):
+            (_, y), (dx, gradients) = self.differentiate(x, weights, *rest)
+            return y, (dx, gradients)
+
     class WrittenOut(nn.Cell):
         def __init__(self, cell):
             super().__init__(auto_prefix=False)
@@ -52,27 +67,12 @@ def outcome(ms, cell, x, *rest, weights, training=True):
     fill(ms, cell)
     cell.set_train(training)
     x = ms.Tensor(np.ascontiguousarray(x))
-    weights = ms.Tensor(np.ascontiguousarray(weights))
+    if not training:
+        return {"y": cell(x, *rest).asnumpy()}
     is_fused = hasattr(cell, "differentiated")
-    parameters = ms.ParameterTuple(cell.trainable_params())
-
-    def forward(x):
-        y = cell(x, *rest)
-        return ops.reduce_sum(y * weights), y
-
-    # The plain form by single operators: to compile it takes longer than all else here.
-    ms.set_context(mode=ms.GRAPH_MODE if is_fused else ms.PYNATIVE_MODE)
-    try:
-        if not training:
-            return {"y": cell(x, *rest).asnumpy()}
-        if is_fused:
-            graph = WrittenOut(cell)
-            graph.set_train(True)
-            y, gradients = graph(x, weights, *rest)
-        else:
-            (_, y), gradients = ops.value_and_grad(forward, 0, parameters, has_aux=True)(x)
-    finally:
-        ms.set_context(mode=ms.GRAPH_MODE)
+    graph = WrittenOut(cell) if is_fused else Differentiated(cell)
+    graph.set_train(True)
+    y, gradients = graph(x, ms.Tensor(np.ascontiguousarray(weights)), *rest)
     values = {"y": y.asnumpy()}
     if not is_fused or not isinstance(cell, (MobileViT, Stem)):  # which have no gradient of the images
         values["dx"] = gradients[0].asnumpy()
@@ -83,7 +83,7 @@ def outcome(ms, cell, x, *rest, weights, training=True):
             pieces = np.split(d.asnumpy().ravel(), np.cumsum([p.size for p in part])[:-1])
             values |= {f"d {p.name}": piece.reshape(p.shape) for p, piece in zip(part, pieces, strict=True)}
     else:
-        values |= {f"d {p.name}": g.asnumpy() for p, g in zip(parameters, gradients[1], strict=True)}
+        values |= {f"d {p.name}": g.asnumpy() for p, g in zip(graph.parameters, gradients[1], strict=True)}
     return values | {p.name: p.asnumpy() for p in cell.get_parameters() if "moving" in p.name}
 
 
@@ -209,10 +209,16 @@ def test_a_transformer_layer_is_the_plain_one(
     assert_alike(fused, plain, channels_last=False)
 
 
+def networks():
+    """Every size in every form, of which make test has them all and .ci/run two."""
+    for size in ("xx_small", "x_small", "small"):
+        for projection, side in (("linear", 45), ("conv_norm_silu", 64), ("linear", 64), ("conv_norm_silu", 45)):
+            quick = size == "xx_small" and (projection, side) in (("linear", 45), ("conv_norm_silu", 64))
+            yield pytest.param(size, projection, side, marks=() if quick else pytest.mark.long)
+
+
 @pytest.mark.mindspore
-@pytest.mark.parametrize("side", [45, 64])
-@pytest.mark.parametrize("projection", ["linear", "conv_norm_silu"])
-@pytest.mark.parametrize("size", ["xx_small", "x_small", "small"])
+@pytest.mark.parametrize(("size", "projection", "side"), list(networks()))
 def test_the_network_is_the_plain_one(mindspore, load_model, size, projection, side):
     from mvit.models import mobilevit
     from mvit.models.kernels import network, operators

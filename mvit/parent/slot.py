@@ -113,8 +113,8 @@ def must_fit(slot: Slot, plan: LaunchPlan) -> None:
         needs = f"{local} Ascend cards on each node" if plan.device == "Ascend" else "no cards"
         problems.append(Problem("--slot", cards, f"does not fit the run, which needs {needs}", "change the slot"))
     cores = f"cores={','.join(map(str, slot.cores or ()))}"
-    if missing := sorted(set(slot.cores or ()) - os.sched_getaffinity(0)):
-        available = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    if missing := sorted(set(slot.cores or ()) - set(cores_of_this_process())):
+        available = ",".join(map(str, cores_of_this_process()))
         rule = f"has core {missing[0]}, which is not available to this process"
         problems.append(Problem("--slot", cores, rule, f"use some of cores={available}"))
     elif slot.cores is not None and plan.cores is not None and len(slot.cores) != plan.cores:
@@ -134,7 +134,7 @@ def bound(slot: Slot, plan: LaunchPlan) -> Slot:
     oneDNN divides its work by the cores that it sees, so that their number is part of the numerics. They are drawn, as
     others may do the same; a machine that has fewer is left as it is.
     """
-    available = sorted(os.sched_getaffinity(0))
+    available = cores_of_this_process()
     if slot.cores is not None or plan.cores is None or len(available) <= plan.cores:
         return slot
     return replace(slot, cores=tuple(sorted(random.sample(available, plan.cores))))

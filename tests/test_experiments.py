@@ -74,6 +74,14 @@ def test_a_recipe_has_every_published_value(name):
     assert config.name == name
 
 
+@pytest.mark.parametrize("recipe", ["reproduce", "cvnets"])
+@pytest.mark.parametrize("size", ["x_small", "small"])
+def test_a_recipe_of_another_size_differs_in_its_model_and_warm_up_alone(recipe, size):
+    smallest, other = (flat(composed(f"experiment={recipe}_{name}")) for name in ("xx_small", size))
+    changed = {path for path in smallest.keys() | other.keys() if smallest.get(path) != other.get(path)}
+    assert {path for path in changed if not path.startswith("model.")} <= {"name", "schedule.warmup"}
+
+
 def test_the_walk_begins_at_mindcvs_recipe_and_ends_at_the_authors():
     def step(name):
         raw = flat(composed("experiment=mindcv_to_cvnets", f"+experiment/mindcv_to_cvnets={name}"))

@@ -1,4 +1,7 @@
-"""The recipes of experiments/, for a few steps on generated images: real processes, two workers."""
+"""The recipes of experiments/, for a few steps on generated images: real processes, two workers.
+
+Those of the other sizes differ in the model alone: see tests/test_experiments.py, and tests/models for the networks.
+"""
 
 import json
 from pathlib import Path
@@ -33,15 +36,7 @@ def launch(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "overrides"),
-    [
-        ("reproduce_xx_small", BATCH),
-        pytest.param("reproduce_x_small", (*BATCH, *TINY[:2]), marks=pytest.mark.long),
-        pytest.param("reproduce_small", (*BATCH, *TINY[:2]), marks=pytest.mark.long),
-        ("cvnets_xx_small", (*TWO_SIZES, *TINY[:2])),
-        pytest.param("cvnets_x_small", (*TWO_SIZES, *TINY[:2]), marks=pytest.mark.long),
-        pytest.param("cvnets_small", (*TWO_SIZES, *TINY[:2]), marks=pytest.mark.long),
-    ],
+    ("name", "overrides"), [("reproduce_xx_small", BATCH), ("cvnets_xx_small", (*TWO_SIZES, *TINY[:2]))]
 )
 def test_a_recipe_runs_on_two_workers(launch, pictures, name, overrides):
     done = launch(f"experiment={name}", f"data.root={pictures}", *SMALL, *overrides, timeout_s=560)

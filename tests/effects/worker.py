@@ -13,12 +13,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from mvit.config import RunConfig, TrainRun
+from mvit.config import ModelConfig, Precision, TrainRun
 from mvit.files import write_json
 from mvit.models import mobilevit
 from mvit.models.layers import ConvNorm, dense
 from mvit.models.mobilevit import MobileViT
-from mvit.rundir.frozen import read_run
+from mvit.rundir.frozen import Run, read_run
 from mvit.rundir.paths import RunDir
 from mvit.worker import device
 from mvit.worker.input import loader
@@ -50,22 +50,35 @@ class StandIn(nn.Cell):
         return ops.cast(self.final(ops.mean(self.stem(images), (2, 3))), ms.float32)
 
 
-def network(config: RunConfig, *, num_classes: int) -> list[str]:
+NETWORKS: dict[str, list[str]] = {}
+"""What `network` returned, by what it is of: most runs differ in something else."""
+
+
+def network_of(run: Run) -> list[str]:
+    """The network of a run, see `network`."""
+    config, trains = run.config, isinstance(run.config, TrainRun)
+    key = f"{config.model!r} {config.precision!r} {run.plan.num_classes} {trains}"
+    if key not in NETWORKS:
+        NETWORKS[key] = network(config.model, config.precision, num_classes=run.plan.num_classes, trains=trains)
+    return NETWORKS[key]
+
+
+def network(model: ModelConfig, precision: Precision, *, num_classes: int, trains: bool) -> list[str]:
     """MobileViT as configured: the type that each of its cells computes in, and its logits for fixed images.
 
     A forward pass in training only for a run that trains. A CPU does not compute in bfloat16.
     """
     ms.set_seed(1)
-    net = MobileViT(config.model, num_classes=num_classes)
-    device.cast_network(net, config.precision)
+    net = MobileViT(model, num_classes=num_classes)
+    device.cast_network(net, precision)
     types = [
         f"{name} {cell.get_flags().get('fp16')} {cell.get_flags().get('bf16')}" for name, cell in net.cells_and_names()
     ]
-    if config.precision.kind == "bf16":
+    if precision.kind == "bf16":
         return types
     images = np.asarray(noise((32, 64)), np.float32).reshape(2, 32, 32, 3).transpose(0, 3, 1, 2) / 255
-    for trains in (False, True) if isinstance(config, TrainRun) else (False,):
-        logits = net.set_train(trains)(ms.Tensor(images), ms.Tensor(1, ms.int32))
+    for training in (False, True) if trains else (False,):
+        logits = net.set_train(training)(ms.Tensor(images), ms.Tensor(1, ms.int32))
         types.append(hashlib.sha256(logits.asnumpy().tobytes()).hexdigest())
     return types
 
@@ -74,7 +87,7 @@ def main(paths: list[Path]) -> None:
     runs = [read_run(RunDir(path)) for path in paths]
     device.open_device("CPU", threads=1, jit_level=None)
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    networks = [network(run.config, num_classes=run.plan.num_classes) for run in runs]
+    networks = [network_of(run) for run in runs]
     ms.set_context(mode=ms.GRAPH_MODE)
 
     device.open_device = lambda *_, **__: None  # a process sets its threads once

@@ -13,6 +13,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("run", metavar="RUN", help="its folder, short id or MLflow run id")
     parser.add_argument("--slot", metavar="SLOT", help="what it may use: cores=0-3, cards=0,1, port=21000; joined by :")
     parser.add_argument("--of-sweep", action="store_true", help="leave MLflow to the sweep that starts the run")
+    parser.add_argument("--until-epoch", type=int, metavar="N", help="pause after the evaluation of this epoch")
     parser.set_defaults(act=act)
 
 
@@ -26,6 +27,12 @@ def act(arguments: argparse.Namespace) -> int:
         slot = slot_from_environment()
         if arguments.slot is not None:
             slot = parse_slot(arguments.slot, slot)
-        return run_frozen(locate(arguments.run, runs=RUNS), [], slot=slot, mirrored=not arguments.of_sweep)
+        return run_frozen(
+            locate(arguments.run, runs=RUNS),
+            [],
+            slot=slot,
+            mirrored=not arguments.of_sweep,
+            until_epoch=arguments.until_epoch,
+        )
 
     return reported(run)

@@ -58,10 +58,19 @@ class Silent:
     def complain(self, line: str) -> None: ...
 
 
-def execute(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer, mirrored: bool = True) -> Outcome:
+def execute(
+    run: Run,
+    *,
+    slot: Slot,
+    stop: StopRequest,
+    observer: Observer,
+    mirrored: bool = True,
+    until_epoch: int | None = None,
+) -> Outcome:
     """Execute the run to its end; a run that was started before goes on from its newest checkpoint.
 
-    One that is not to be mirrored leaves MLflow to who asked for that.
+    One that is not to be mirrored leaves MLflow to who asked for that. With `until_epoch`, the run is PAUSED after the
+    evaluation of that epoch.
 
     Any number may be executed at once, each from a thread of its own. Raises `RunDirError` where another process, or
     another thread, is at it already, and `ConfigError` where the slot does not fit or the run's kernels are missing.
@@ -74,7 +83,15 @@ def execute(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer, mirr
         try:
             if mirrored and (tracker := tracker_of(run)):
                 tracker.start()
-            outcome = _attempts(run, slot=slot, kernels=kernels, stop=stop, observer=observer, tracker=tracker)
+            outcome = _attempts(
+                run,
+                slot=slot,
+                kernels=kernels,
+                stop=stop,
+                observer=observer,
+                tracker=tracker,
+                until_epoch=until_epoch,
+            )
         finally:
             _record(run.folder, outcome, observer)
             if tracker:
@@ -84,7 +101,14 @@ def execute(run: Run, *, slot: Slot, stop: StopRequest, observer: Observer, mirr
 
 
 def _attempts(
-    run: Run, *, slot: Slot, kernels: Path | None, stop: StopRequest, observer: Observer, tracker: Tracker | None
+    run: Run,
+    *,
+    slot: Slot,
+    kernels: Path | None,
+    stop: StopRequest,
+    observer: Observer,
+    tracker: Tracker | None,
+    until_epoch: int | None,
 ) -> Outcome:
     """Try, and try again what failed for a reason that may not come back."""
     folder, host, max_restarts = run.folder, this_host(), run.config.max_restarts
@@ -105,7 +129,9 @@ def _attempts(
     while True:
         port = slot.port if slot.port and is_free(slot.port) else free_port()
         command = make_command(run, host=host, slot=slot, port=port, attempt=attempt, kernels=kernels, graphs=graphs)
-        outcome = supervise.run(command, folder, limits=run.config.limits, watch=watch, stop=stop)
+        outcome = supervise.run(
+            command, folder, limits=run.config.limits, watch=watch, stop=stop, until_epoch=until_epoch
+        )
         failure = outcome.failure
         if stop or failure is None:
             return outcome

@@ -23,12 +23,12 @@ from mvit.rundir.result import read_result
 from mvit.rundir.stop import StopReason
 
 
-def follow(run: Run, *, slot: Slot, mirrored: bool = True) -> Outcome:
+def follow(run: Run, *, slot: Slot, mirrored: bool = True, until_epoch: int | None = None) -> Outcome:
     """Execute the run, show how it goes, report its end. Ctrl-C, SIGTERM and SIGHUP stop it. Main thread only."""
     began = time.monotonic()
     past = past_runs(run.config, run.plan, CHECKOUT / run.config.runs_dir) if console.console.is_terminal else None
     with signals.stopping() as stop, ProgressView(run, past=past) as view:
-        outcome = execute(run, slot=slot, stop=stop, observer=view, mirrored=mirrored)
+        outcome = execute(run, slot=slot, stop=stop, observer=view, mirrored=mirrored, until_epoch=until_epoch)
     if stop.reason:  # whatever became of this run, nothing is to come after it
         outcome = replace(outcome, exit_code=stop.reason.exit_code)
     _report(run, outcome, reason=stop.reason, seconds=time.monotonic() - began)
@@ -43,7 +43,8 @@ def _report(run: Run, outcome: Outcome, *, reason: StopReason | None, seconds: f
     # Reads the checkpoint, which a finished run can do without.
     step = None if outcome.status == "FINISHED" else checkpoints.newest_step(folder)
     if outcome.status in ("KILLED", "PAUSED"):
-        console.complain([f"stopped by {reason}"])
+        if reason:
+            console.complain([f"stopped by {reason}"])
         place = "before its first checkpoint" if step is None else f"after step {step}"
         console.complain([f"stopped {place}; continue with: {resume}"])
     if outcome.failure:

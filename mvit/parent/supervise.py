@@ -26,8 +26,8 @@ from mvit.parent.watchdog import Watchdog
 from mvit.process import MARK, die_with_parent, marked, new_mark
 from mvit.rundir.ending import Failure, Kind, Outcome
 from mvit.rundir.paths import RunDir
-from mvit.rundir.status import Stage, read_statuses, read_workers, workers_finished
-from mvit.rundir.stop import write_stop
+from mvit.rundir.status import Stage, read_statuses, read_workers, workers_finished, workers_stopped
+from mvit.rundir.stop import StopReason, read_stop, write_stop
 
 POLL_S = 0.2
 STOP_S = 4.0
@@ -42,8 +42,16 @@ GRACE_S = 3.0
 Watcher = Callable[[RunDir], None]
 
 
-def run(command: Command, folder: RunDir, *, limits: LimitsConfig, watch: Watcher, stop: StopRequest) -> Outcome:
-    """Run the command to its end, or until `stop` is made. Leaves no process behind.
+def run(
+    command: Command,
+    folder: RunDir,
+    *,
+    limits: LimitsConfig,
+    watch: Watcher,
+    stop: StopRequest,
+    until_epoch: int | None = None,
+) -> Outcome:
+    """Run the command to its end, to that of an epoch, or until `stop` is made. Leaves no process behind.
 
     `watch` is called several times a second. The calling thread must live as long as the processes, which the kernel
     kills with the thread that started them.
@@ -52,6 +60,8 @@ def run(command: Command, folder: RunDir, *, limits: LimitsConfig, watch: Watche
         return _refused("port", f"port {command.port} is taken")
     try:
         _clear(folder)
+        if until_epoch is not None:
+            write_stop(folder, StopReason(kind="pause"), after_epoch=until_epoch)
         command.logs.mkdir(parents=True, exist_ok=True)
         log = (command.logs / "launch.log").open("ab")
     except OSError as error:
@@ -85,6 +95,8 @@ def run(command: Command, folder: RunDir, *, limits: LimitsConfig, watch: Watche
         return Outcome("FINISHED", 0)
     if stop.reason and not attempt.has_failed:
         return Outcome(stop.reason.status, stop.reason.exit_code)
+    if process.returncode == 0 and (wanted := read_stop(folder)) and workers_stopped(folder):
+        return Outcome(wanted.reason.status, wanted.reason.exit_code)
     cause = attempt.cause or verdict.first_cause(process.returncode, command, folder)
     return Outcome("FAILED", 1, verdict.with_hindsight(cause, command, folder, kernel_kills_before=kernel_kills))
 

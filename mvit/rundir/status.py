@@ -111,6 +111,12 @@ def read_workers(folder: RunDir) -> list[WorkerStatus]:
     return [status for status in read_statuses(folder) if status.is_worker]
 
 
+def workers_stopped(folder: RunDir) -> bool:
+    """Whether every worker stopped as it was asked to, by its own account."""
+    workers = read_workers(folder)
+    return bool(workers) and all(status.stage is Stage.STOPPED for status in workers)
+
+
 def workers_finished(folder: RunDir) -> bool:
     """Whether every worker reached its end, by its own account, and the result was written."""
     workers = read_workers(folder)

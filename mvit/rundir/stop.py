@@ -1,4 +1,4 @@
-"""stop.json and stop_at.json: the parent asks the workers to stop, rank 0 answers with the step they stop after."""
+"""stop.json and stop_at.json: who wants the workers to stop, and when; rank 0 answers with the step they stop after."""
 
 from __future__ import annotations
 
@@ -30,22 +30,39 @@ class StopReason(Frozen):
         return f"signal {self.signal}" if self.kind == "signal" else {"pause": "a pause", "limit": "a limit"}[self.kind]
 
 
+class WantedStop(Frozen):
+    """stop.json."""
+
+    reason: StopReason
+    after_epoch: int | None = None
+    """The epoch after whose evaluation to stop; None for the current step."""
+
+
 class StopAt(Frozen):
     """Rank 0's answer."""
 
     step: int
+    evaluates: bool = False
+    """Whether an evaluation that is due at that step comes first."""
 
 
-def write_stop(folder: RunDir, reason: StopReason) -> None:
-    write_json(folder.stop, reason.model_dump(mode="json"))
+def write_stop(folder: RunDir, reason: StopReason, *, after_epoch: int | None = None) -> None:
+    write_json(folder.stop, WantedStop(reason=reason, after_epoch=after_epoch).model_dump(mode="json"))
 
 
-def write_stop_at(folder: RunDir, step: int) -> None:
-    write_json(folder.stop_at, StopAt(step=step).model_dump(mode="json"))
+def read_stop(folder: RunDir) -> WantedStop | None:
+    """What is wanted; None where nobody wants the workers to stop."""
+    with suppress(OSError, ValueError):
+        return WantedStop.model_validate_json(read_json_bytes(folder.stop))
+    return None
 
 
-def read_stop_at(folder: RunDir) -> int | None:
+def write_stop_at(folder: RunDir, step: int, *, evaluates: bool = False) -> None:
+    write_json(folder.stop_at, StopAt(step=step, evaluates=evaluates).model_dump(mode="json"))
+
+
+def read_stop_at(folder: RunDir) -> StopAt | None:
     """The step that all workers stop after; None before rank 0 has answered."""
     with suppress(OSError, ValueError):
-        return StopAt.model_validate_json(read_json_bytes(folder.stop_at)).step
+        return StopAt.model_validate_json(read_json_bytes(folder.stop_at))
     return None

@@ -1,9 +1,10 @@
 """Stopping after a step that all workers agree on, since each step needs all of them."""
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from mvit.rundir.paths import RunDir
-from mvit.rundir.stop import read_stop_at, write_stop_at
+from mvit.rundir.stop import WantedStop, read_stop, read_stop_at, write_stop_at
 
 IN_FLIGHT = 2
 """Steps that a host may be ahead of its device."""
@@ -16,24 +17,69 @@ class Stopped(Exception):
 class StopAgreement:
     """Whether to stop after a step.
 
-    The parent writes stop.json; rank 0 answers with a step that no worker has started: no device is more than one step
-    ahead of rank 0's, and no host more than IN_FLIGHT steps ahead of its device.
+    stop.json says that someone wants it; rank 0 answers with a step that no worker has started: no device is more than
+    one step ahead of rank 0's, and no host more than IN_FLIGHT steps ahead of its device. What is wanted after an epoch
+    before any worker starts is read by all of them, and needs no answer.
     """
 
-    def __init__(self, folder: RunDir, *, rank: int, world_size: int) -> None:
+    def __init__(
+        self, folder: RunDir, *, rank: int, world_size: int, steps_per_epoch: int, end_of: Callable[[int], int]
+    ) -> None:
         self.folder, self.rank = folder, rank
         self.ahead = IN_FLIGHT + 2 if world_size > 1 else 0
+        self.steps_per_epoch, self.end_of = steps_per_epoch, end_of
+        """`end_of` is the last step of an epoch."""
+        self.evaluates = False
+        """Whether an evaluation that is due at that step comes first."""
         self.step: int | None = None
         """The step to stop after; None until a stop is requested."""
+        self._answered: WantedStop | None = None
+        self._seen: tuple[int, int] | None = None
+        wanted = read_stop(folder)
+        if wanted and wanted.after_epoch is not None:
+            self.step, self.evaluates, self._answered = end_of(wanted.after_epoch), True, wanted
 
     def is_due(self, step: int) -> bool:
         """Called by every worker after each step."""
-        if self.step is None:
-            if self.rank == 0 and self.folder.stop.exists():
-                with suppress(OSError):  # a full disk: the other workers would never see it
-                    write_stop_at(self.folder, step + self.ahead)
-                    self.step = step + self.ahead
-            elif self.rank > 0:
-                self.step = read_stop_at(self.folder)
-                assert self.step is None or self.step >= step, f"already past {self.step}: step {step}"
+        if self.rank == 0:
+            self._answer(step)
+        elif (answer := read_stop_at(self.folder)) is not None and answer.step != self.step:
+            self.step, self.evaluates = answer.step, answer.evaluates
+            assert self.step >= step, f"already past {self.step}: step {step}"
         return self.step == step
+
+    def is_over(self, step: int, *, evaluated: bool) -> bool:
+        """Whether nothing is left to do before the stop, as for a run that is resumed there."""
+        return self.step is not None and (step > self.step or (step == self.step and evaluated))
+
+    def _answer(self, step: int) -> None:
+        wanted = self._news()
+        if wanted is None:
+            return
+        earliest = step + self.ahead
+        if wanted.after_epoch is None:
+            end, evaluates = earliest, False
+        else:
+            end, evaluates = self.end_of(wanted.after_epoch), True
+            if end < earliest:
+                end = self.end_of(1 + (earliest - 1) // self.steps_per_epoch)
+        if self.step is not None and self.step <= end:  # they stop before that, but not all may know
+            end, evaluates = self.step, self.evaluates
+        with suppress(OSError):  # a full disk: the other workers would never see it
+            write_stop_at(self.folder, end, evaluates=evaluates)
+            self.step, self.evaluates, self._answered = end, evaluates, wanted
+
+    def _news(self) -> WantedStop | None:
+        """What is wanted and not yet answered."""
+        try:
+            found = self.folder.stop.stat()
+        except OSError:
+            return None
+        written = (found.st_ino, found.st_mtime_ns)
+        if written == self._seen:
+            return None
+        wanted = read_stop(self.folder)
+        if wanted is None or wanted == self._answered:
+            self._seen = written
+            return None
+        return wanted

@@ -53,13 +53,17 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     # --- train
     heartbeat.stage(Stage.STEP)
     writer = _open_writer(session, recipe)
-    stop = StopAgreement(run.folder, rank=rank, world_size=plan.world_size)
     feed = Feed(plan, rank=rank, seed=config.seed, repeats=config.augment.repeats, mix=config.augment.mix)
+    stop = StopAgreement(
+        run.folder, rank=rank, world_size=plan.world_size, steps_per_epoch=plan.steps_per_epoch, end_of=feed.end
+    )
     window = Window(at.window, last=at.last_loss)
     throughput = Throughput(
         synchronise=window.synchronise, clocks={"data_wait": lambda: loader.waited_s, **cells.clocks}
     )
 
+    if stop.is_over(at.step, evaluated=at.evaluated):
+        raise _stopped(session, writer, at=at)
     for epoch in range(at.epoch(plan.steps_per_epoch), recipe.epochs + 1):
         slices, end = feed.slices(epoch, after=at.step), feed.end(epoch)
         micro_batches = feed.micro_batches(slices, epoch=epoch)
@@ -109,15 +113,14 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
         if evaluates or is_stop:
             at = at.with_losses(window.values(), last=window.last)
             _save(session, cells, writer, at=at, epoch=epoch)
-        if is_stop:
-            writer.close()
-            with suppress(OSError):
-                journal.close()
-            raise Stopped(f"stopped after step {at.step}")
+        if is_stop and not stop.evaluates:
+            raise _stopped(session, writer, at=at)
         if evaluates:
             at = _evaluate(session, cells, writer, at=at, epoch=epoch, measured=throughput.metrics())
         if is_last:
             break
+        if is_stop:
+            raise _stopped(session, writer, at=at)
 
     # --- end
     writer.close()
@@ -132,6 +135,14 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
             run.folder,
             TrainResult(task="train", steps=at.step, metrics=metrics, graphs=compiled.seconds, compiled=num_compiled),
         )
+
+
+def _stopped(session: Session, writer: Writer, *, at: Position) -> Stopped:
+    """The end of a run that is stopped; all is written."""
+    writer.close()
+    with suppress(OSError):
+        session.journal.close()
+    return Stopped(f"stopped after step {at.step}")
 
 
 def _initialise(session: Session, init: WeightsInit) -> None:

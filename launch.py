@@ -32,7 +32,7 @@ from mvit.parent.request import command_line
 from mvit.parent.request.command_line import CommandLine
 from mvit.parent.request.compose import Composer, as_hydra_takes_it, problem_of_hydra
 from mvit.parent.request.keys import CONF
-from mvit.parent.sweep.sweep import launch_sweep
+from mvit.parent.sweep.launch import launch_sweep
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Hydra's sweeper interface: the trials of a multirun go to the task function all at once.
+"""Hydra's sweeper interface: what was typed for a multirun goes to the task function all at once.
 
 Hydra's own sweeper composes each trial twice, and its launcher one after the other. Imported at every start.
 """
@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
 class AllAtOnce(Sweeper):
-    """Calls the task function once, with the overrides of each trial: every combination, in Hydra's order."""
+    """Calls the task function once, with the overrides of the whole sweep."""
 
     def __init__(self, params: dict[str, str] | None) -> None:
         self.params = params or {}
@@ -31,11 +29,7 @@ class AllAtOnce(Sweeper):
         self._task: Any = task_function
 
     def sweep(self, arguments: list[str]) -> None:
-        overrides = OverridesParser.create().parse_overrides(
-            [*(f"{k}={v}" for k, v in self.params.items()), *arguments]
-        )
-        trials = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
-        self._task([[override.removeprefix("++") for override in trial] for trial in trials])
+        self._task([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
 
 
 ConfigStore.instance().store(

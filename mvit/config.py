@@ -471,37 +471,6 @@ FailureKind = Literal[
     "config", "data", "compile", "oom", "nan", "comm", "port", "checkpoint", "disk", "code", "killed", "hang"
 ]
 """The class of a failure."""
-Share = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
-
-
-class SweepConfig(Frozen):
-    """How several runs are gone through: for `-m`, and experiments that are sweeps."""
-
-    kind: Literal["grid"]
-    slots: Annotated[
-        Annotated[int, Field(ge=1), Tag("count")]
-        | Annotated[tuple[Share, ...], Field(strict=False, min_length=1), Tag("shares")],
-        Discriminator(lambda slots: "shares" if isinstance(slots, list | tuple) else "count"),
-    ] = Field(
-        description="Trials at a time: how many equal slots, or the cores or cards of each, as [[0,1],[2,3]]. A trial"
-        " takes a slot for each of its workers; a single slot is for any trial."
-    )
-    retries: Annotated[tuple[FailureKind, ...], Field(strict=False)] = Field(
-        description="Failures that `resume` tries again: those of a class that may not come back. `--failed` tries all."
-    )
-    fail_fast: bool = Field(description="Stop the whole sweep, after checkpoints, when one trial has failed.")
-    max_failures_in_a_row: int = Field(
-        ge=1, description="So many failures in a row, or one of class disk or config, and no other trial is started."
-    )
-    max_hours: float | None = Field(
-        gt=0.0, description="Stop the sweep, after checkpoints, once it has run so long; null sets no limit."
-    )
-
-
-class SweepRequest(Frozen):
-    """What a launch of several runs has beside the configurations of the runs."""
-
-    sweep: SweepConfig
 
 
 class MlflowTracking(Frozen):

@@ -9,7 +9,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
 
-from mvit.config import TASKS, CommonConfig, Frozen, SweepRequest, kind_of, variants
+from mvit.config import TASKS, CommonConfig, Frozen, kind_of, variants
+from mvit.sweep_config import SweepRequest
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -35,7 +36,7 @@ def _lines() -> Iterator[str]:
     for group, models in _groups().items():
         yield from _group(group, models, used_by=_used_by(group).strip())
     models = variants(SweepRequest.model_fields["sweep"].annotation)
-    yield from _group("sweep", models, used_by="Only for several runs.")
+    yield from _group("sweep", models, used_by="Only for several runs; `sweep/pruner` is a group of its own.")
 
 
 def _group(group: str, models: list[type[Frozen]], *, used_by: str) -> Iterator[str]:

@@ -35,10 +35,12 @@ class StandIns:
     at_start: Callable[[Run], None] = lambda run: None
     started: list[Run] = field(default_factory=list)
     slots: list[str] = field(default_factory=list)
+    until: list[int | None] = field(default_factory=list)
 
-    def __call__(self, run: Run, *, slot: str) -> list[str]:
+    def __call__(self, run: Run, *, slot: str, until_epoch: int | None) -> list[str]:
         status, code = self.ends[len(self.started)] if len(self.started) < len(self.ends) else FINISHED
         self.started.append(run)
         self.slots.append(slot)
+        self.until.append(until_epoch)
         self.at_start(run)
         return [sys.executable, "-S", "-c", SCRIPT, str(run.folder.path), status, str(code), str(self.seconds)]

@@ -90,6 +90,15 @@ def plan_launch(raw: Mapping[str, Any], *, host: Host, surveys: Surveys | None =
         survey = surveys.readable(config.data, training=config.task.kind == "train", cache=cache)
         if survey.facts.skipped and (problems := list(judge(data_rules(survey.facts), dict(config)))):
             raise ConfigError(*problems)
+    return _planned(config, survey, host=host, surveys=surveys)
+
+
+def plan_again(planned: Planned, *, host: Host, surveys: Surveys) -> Planned:
+    """The same request, planned for a machine as another sees it."""
+    return _planned(planned.config, planned.survey, host=host, surveys=surveys)
+
+
+def _planned(config: RunConfig, survey: Survey, *, host: Host, surveys: Surveys) -> Planned:
     plan = make_plan(config, host=host, facts=survey.facts)
     if plan.kernels.isa and not config.dry_run:
         try:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mvit.console import PLAIN_EVERY_S, complain, console, say, shown
 from mvit.parent.report.estimate import PastRuns
+from mvit.parent.report.numbers import duration
 from mvit.parent.verdict import disk_trouble
 from mvit.rundir.frozen import Run
 from mvit.rundir.journal import JournalReader
@@ -141,7 +142,7 @@ class ProgressView:
         if self.first is None:
             return Text(f"  {self.stage}  {self._waiting(now)}", no_wrap=True, overflow="ellipsis")
         head = f"  {self.stage} {self.step}/{self.total}"
-        tail = "  ".join(filter(None, (self._numbers(), f"{_time(now - self.began)} elapsed", self._left(now))))
+        tail = "  ".join(filter(None, (self._numbers(), f"{duration(now - self.began)} elapsed", self._left(now))))
         room = min(WIDEST_BAR, console.width - len(head) - len(tail) - 3)
         if room < NARROWEST_BAR:
             return Text(f"{head}  {tail}", no_wrap=True, overflow="ellipsis")
@@ -153,15 +154,15 @@ class ProgressView:
         """Elapsed time of a stage before the first step: nobody knows yet what is left."""
         elapsed = now - self.since
         if self.stage is not Stage.COMPILE or self.compile_s is None:
-            return _time(elapsed)
+            return duration(elapsed)
         usual = max(1, round(self.compile_s))
-        return f"{_time(elapsed)}{' of' if elapsed <= usual else ', usually'} about {_time(usual)}"
+        return f"{duration(elapsed)}{' of' if elapsed <= usual else ', usually'} about {duration(usual)}"
 
     def _left(self, now: float) -> str:
         """Time left at the pace of this attempt, evaluations included."""
         step, began = self.first or (self.step, now)
         done = self.step - step
-        return f"{_time((now - began) / done * (self.total - self.step))} left" if done > 0 else ""
+        return f"{duration((now - began) / done * (self.total - self.step))} left" if done > 0 else ""
 
     def _numbers(self) -> str:
         numbers = (
@@ -170,10 +171,3 @@ class ProgressView:
             ("img/s", "perf/images_per_s", "{:.0f}"),
         )
         return "  ".join(f"{name} {form.format(self.latest[key])}" for name, key, form in numbers if key in self.latest)
-
-
-def _time(seconds: float) -> str:
-    """`0:07`, `1:02:03`."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

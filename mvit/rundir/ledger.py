@@ -16,10 +16,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from mvit.config import Frozen, Strings, SweepConfig
+from mvit.config import Frozen, Strings
 from mvit.files import nonblocking
 from mvit.rundir.ending import EndStatus
 from mvit.rundir.paths import RunDir
+from mvit.sweep_config import SweepConfig
 
 
 class _Event(Frozen):
@@ -28,10 +29,12 @@ class _Event(Frozen):
 
 
 class Asked(_Event):
-    """The first line: what a person typed."""
+    """The first line: what a person typed. Another one follows where `resume` asked for more."""
 
     event: Literal["asked"] = "asked"
     argv: Strings
+    overrides: Strings
+    """What all trials have, and the axes."""
     sweep: SweepConfig
     slots: Strings
     """Each as `python -m mvit run --slot` takes it; empty for one that is everything."""
@@ -45,6 +48,8 @@ class TrialFrozen(_Event):
     folder: str
     overrides: Strings
     """As a person would type them for this run alone."""
+    config: str = ""
+    """A hash of its configuration."""
 
 
 class TrialStarted(_Event):
@@ -53,21 +58,48 @@ class TrialStarted(_Event):
     event: Literal["started"] = "started"
     trial: int
     slot: int
+    until_epoch: int | None = None
+    """Where it is to be compared with others; None for its end."""
+
+
+class TrialPaused(_Event):
+    """The trial has come to a rung, and its process is gone."""
+
+    event: Literal["paused"] = "paused"
+    trial: int
+    epoch: int
+    values: dict[str, float]
+    """Its objectives."""
+
+
+class TrialPromoted(_Event):
+    """The trial goes on after a rung."""
+
+    event: Literal["promoted"] = "promoted"
+    trial: int
+    after_epoch: int
 
 
 class TrialEnded(_Event):
-    """That process is gone."""
+    """Its process is gone."""
 
     event: Literal["ended"] = "ended"
     trial: int
     status: EndStatus
     kind: str | None = None
     """The class of its failure."""
-    score: float | None = None
-    """The best accuracy so far, in per cent."""
+    values: dict[str, float] = Field(default_factory=dict[str, float])
+    """Its objectives."""
 
 
-Event = Asked | TrialFrozen | TrialStarted | TrialEnded
+class TrialPruned(_Event):
+    """The sweep is over, and the trial stays paused."""
+
+    event: Literal["pruned"] = "pruned"
+    trial: int
+
+
+Event = Asked | TrialFrozen | TrialStarted | TrialPaused | TrialPromoted | TrialEnded | TrialPruned
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 
@@ -94,8 +126,8 @@ class Ledger:
 
 
 def asked_for(folder: Path) -> Asked | None:
-    """What the sweep was asked for; None where that line is torn."""
-    return next((event for event in read_events(folder) if isinstance(event, Asked)), None)
+    """What the sweep was asked for, the last time; None where that line is torn."""
+    return next((event for event in reversed(list(read_events(folder))) if isinstance(event, Asked)), None)
 
 
 def read_events(folder: Path) -> Iterator[Event]:

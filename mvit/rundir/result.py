@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Annotated, Literal
 
@@ -52,9 +51,3 @@ def read_result(folder: RunDir) -> Result | None:
     with suppress(OSError, ValueError):
         return _ADAPTER.validate_json(read_json_bytes(folder.result))
     return None
-
-
-def best_accuracy(folders: Iterable[RunDir]) -> float | None:
-    """The best top-1 of several runs, percent; None where none has one."""
-    results = (read_result(folder) for folder in folders)
-    return max((r.metrics["best/val_acc1"] for r in results if r and "best/val_acc1" in r.metrics), default=None)

@@ -8,10 +8,11 @@ from typing import Literal
 
 from mvit.rundir.ending import read_ending
 from mvit.rundir.launcher import read_launcher
+from mvit.rundir.ledger import TrialFrozen
 from mvit.rundir.ownership import alive
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import read_workers, workers_finished
-from mvit.rundir.sweep import trials_of
+from mvit.rundir.sweep import pruned_trials, read_trials
 
 Status = Literal["FROZEN", "RUNNING", "PAUSED", "FINISHED", "FAILED", "KILLED"]
 
@@ -40,8 +41,14 @@ def run_status(folder: RunDir) -> Status:
 
 
 def sweep_status(folder: Path) -> Status:
-    """The status of a sweep, from those of its trials."""
-    return status_of_trials(run_status(trial) for trial in trials_of(folder))
+    """The status of a sweep, from those of its trials; one that is pruned has had its end."""
+    pruned = pruned_trials(folder)
+
+    def status_of(trial: TrialFrozen) -> Status:
+        status = run_status(RunDir(folder / trial.folder))
+        return "FINISHED" if status == "PAUSED" and trial.trial in pruned else status
+
+    return status_of_trials(map(status_of, read_trials(folder)))
 
 
 def status_of_trials(statuses: Iterable[Status]) -> Status:

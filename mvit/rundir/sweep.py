@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvit.rundir.ledger import TrialFrozen, read_events
+from mvit.rundir.ledger import TrialFrozen, TrialPruned, read_events
 from mvit.rundir.paths import RunDir
 
 
@@ -23,3 +23,8 @@ def read_trials(folder: Path) -> list[TrialFrozen]:
 def trials_of(folder: Path) -> list[RunDir]:
     """The runs of a sweep, in their order."""
     return [RunDir(folder / trial.folder) for trial in read_trials(folder)]
+
+
+def pruned_trials(folder: Path) -> set[int]:
+    """The trials that were still paused when the sweep ended."""
+    return {event.trial for event in read_events(folder) if isinstance(event, TrialPruned)}

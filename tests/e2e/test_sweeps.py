@@ -116,7 +116,7 @@ def test_a_signal_stops_the_trials_that_run_and_starts_no_other(launch, stand_in
     assert len(stand_ins.started) == 1
     folder = the_sweep(done)
     assert [run_status(trial) for trial in trials_of(folder)] == ["KILLED", "FROZEN", "FROZEN", "FROZEN"]
-    assert f"mvit: sweep KILLED, {folder}: 3 not started, 1 KILLED" in done.out.replace("runs/", f"{done.runs}/")
+    assert f"mvit: sweep KILLED, {folder}: 1 KILLED, 3 not started" in done.out.replace("runs/", f"{done.runs}/")
     assert "mvit: continue with: python -m mvit resume " in done.out
 
 
@@ -131,7 +131,9 @@ def test_so_many_failures_in_a_row_start_no_other_trial(launch, stand_ins):
     stand_ins.ends = [FAILED, FINISHED, FAILED, FAILED]
     done = launch("-m", "seed=1,2,3,4,5,6", "sweep.max_failures_in_a_row=2")
     assert (done.code, len(stand_ins.started)) == (1, 4)
-    assert done.err == "mvit: the sweep is ended: 2 trials in a row failed, the last one with nan: as told\n"
+    first, *causes = done.err.splitlines()
+    assert first == "mvit: the sweep is ended: 2 trials in a row failed, the last one with nan: as told"
+    assert causes == [f"mvit: seed={seed}: failed (rank 0, step, nan): as told" for seed in (1, 3, 4)]
 
 
 @pytest.mark.parametrize("kind", ["disk", "config"])

@@ -14,6 +14,7 @@ from mvit.files import json_digest, write_json
 from mvit.parent import orphans, resume, verdict
 from mvit.parent.command import Command
 from mvit.parent.plan import make_plan
+from mvit.parent.sweep import resume as sweep_resume
 from mvit.process import process_start
 from mvit.rundir import checkpoints, ending, launcher, ownership, paths
 from mvit.rundir.ending import Outcome, record_end
@@ -88,7 +89,7 @@ def followed(monkeypatch):
     """The runs that would be executed; each of them ends FINISHED."""
     runs = []
 
-    def follow(run, *, slot, mirrored):
+    def follow(run, *, slot, mirrored, until_epoch):
         runs.append(run)
         record_end(run.folder, "FINISHED", exit_code=0)
         return Outcome("FINISHED", 0)
@@ -215,7 +216,7 @@ def made_sweep(made):
         trials = [made(name=f"sweep/{number}-x") for number in range(3)]
         folder = RunDir(trials[0].path.parent)
         frozen = [TrialFrozen(trial=n, folder=trial.path.name, overrides=()) for n, trial in enumerate(trials)]
-        Ledger(folder.path).append(Asked(argv=(), sweep=SWEEP, slots=("",)), *frozen)
+        Ledger(folder.path).append(Asked(argv=(), overrides=(), sweep=SWEEP, slots=("",)), *frozen)
         record_end(trials[1], "FINISHED", exit_code=0)
         return folder, trials
 
@@ -228,7 +229,7 @@ def test_a_folder_above_runs_is_no_sweep(capsys, made):
 
 
 def test_a_sweep_that_still_runs_is_refused(capsys, made_sweep, monkeypatch):
-    monkeypatch.setattr(resume, "LEAVE_S", 0.2)
+    monkeypatch.setattr(sweep_resume, "LEAVE_S", 0.2)
     folder, trials = made_sweep()
     ownership.claim(trials[0])
     record_end(trials[0], "FINISHED", exit_code=0)

@@ -10,10 +10,12 @@ from mvit.rundir.paths import RunDir
 from tests.conftest import SWEEP
 
 EVENTS = [
-    Asked(argv=("launch.py", "-m", "seed=1,2"), sweep=SWEEP, slots=("cores=0", "cores=1")),
+    Asked(
+        argv=("launch.py", "-m", "seed=1,2"), overrides=("seed=choice(1,2)",), sweep=SWEEP, slots=("cores=0", "cores=1")
+    ),
     TrialFrozen(trial=0, folder="0-a", overrides=("seed=1",)),
     TrialStarted(trial=0, slot=1),
-    TrialEnded(trial=0, status="FAILED", kind="nan", score=12.5),
+    TrialEnded(trial=0, status="FAILED", kind="nan", values={"best/val_acc1": 12.5}),
 ]
 
 

@@ -36,14 +36,21 @@ class PastRuns:
         """Time of the whole run, in words."""
         if not self.trains:
             return "not estimated for this task"
-        seconds = [
+        if not (seconds := self._seconds()):
+            return "unknown: no finished run of this model, shape and topology"
+        return f"about {statistics.median(seconds):.0f} s without evaluation ({_from(seconds)})"
+
+    def run_time_s(self) -> float | None:
+        """Median seconds of the whole run without evaluation; None where no past run tells."""
+        seconds = self._seconds() if self.trains else []
+        return statistics.median(seconds) if seconds else None
+
+    def _seconds(self) -> list[float]:
+        return [
             self.steps * past.metrics["perf/step_ms"] / 1e3 + (self.compile_all_s(past.graphs) or 0.0)
             for past in self.results
             if "perf/step_ms" in past.metrics
         ]
-        if not seconds:
-            return "unknown: no finished run of this model, shape and topology"
-        return f"about {statistics.median(seconds):.0f} s without evaluation ({_from(seconds)})"
 
     def compile_s(self, graph: str) -> float | None:
         """Median seconds that the graph took to compile; None if no past run compiled it."""

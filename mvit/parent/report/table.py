@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 WIDTH = 100
@@ -42,6 +42,7 @@ class TrialResult:
     """The name of its folder."""
     overrides: Sequence[str]
     row: Mapping[str, str]
+    is_best: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class _Column:
     cells: tuple[str, ...]
     is_number: bool = False
     may_go: bool = True
+    key: str = ""
+    """Of the overrides that it shows."""
 
     @property
     def width(self) -> int:
@@ -83,13 +86,14 @@ def result_lines(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def sweep_lines(results: Sequence[TrialResult]) -> Iterator[str]:
-    """The results of several trials: what they have in common, then a row of Markdown for each of them."""
+    """The results of several trials: what all have in common, then a row of Markdown for each; the best have a star."""
     rows = [result.row for result in results]
     common = {name: rows[0][key] for name, key in _SETTINGS.items() if len({row[key] for row in rows}) == 1}
     settings = ", ".join(f"{name} {value}" for name, value in common.items() if value != MISSING)
     if settings:
         yield from textwrap.wrap(f"all trials: {settings}", WIDTH, subsequent_indent="  ")
-    columns = [_Column("trial", tuple(_short(result.trial) for result in results), may_go=False)]
+    names = tuple(f"{_short(result.trial)}{' *' if result.is_best else ''}" for result in results)
+    columns = [_Column("trial", names, may_go=False)]
     columns += _varied(results)
     chosen = [column.cells for column in columns]
     for name, key in _SETTINGS.items():
@@ -105,11 +109,15 @@ def sweep_lines(results: Sequence[TrialResult]) -> Iterator[str]:
 
 def labels_of(trials: Sequence[Sequence[str]]) -> list[str]:
     """Each trial by the overrides in which it differs from another, as `lr=0.001 model=x_small`."""
-    columns = _varied([TrialResult("", list(overrides), {}) for overrides in trials])
-    labels = [
-        " ".join(f"{column.heading}={column.cells[number]}" for column in columns) for number in range(len(trials))
-    ]
-    return [label or f"trial-{number}" for number, label in enumerate(labels)]
+    varied = {column.key for column in _varied([TrialResult("", list(overrides), {}) for overrides in trials])}
+    return [label_of(overrides, varied) or f"trial-{number}" for number, overrides in enumerate(trials)]
+
+
+def label_of(overrides: Sequence[str], keys: Collection[str]) -> str:
+    """A trial by its overrides of these keys."""
+    mine = [key for override in overrides if (key := _key(override)) in keys]
+    names = _headings(mine)
+    return " ".join(f"{name}={_value(overrides, key)}" for name, key in zip(names, mine, strict=True))
 
 
 def _varied(results: Sequence[TrialResult]) -> list[_Column]:
@@ -117,11 +125,15 @@ def _varied(results: Sequence[TrialResult]) -> list[_Column]:
     keys = dict.fromkeys(_key(override) for result in results for override in result.overrides)
     cells = {key: tuple(_value(result.overrides, key) for result in results) for key in keys}
     varied = [key for key in keys if len(set(cells[key])) > 1]
-    leaves = [key.rpartition(".")[2] for key in varied]
+    return [_Column(name, cells[key], key=key) for key, name in zip(varied, _headings(varied), strict=True)]
+
+
+def _headings(keys: Sequence[str]) -> list[str]:
+    """The last part of each key, where that tells it from the others and from a column of every table."""
+    leaves = [key.rpartition(".")[2] for key in keys]
     taken = {"trial", *_SETTINGS, *_NUMBERS} - {"model"}
     return [
-        _Column(leaf if leaves.count(leaf) == 1 and leaf not in taken else key, cells[key])
-        for key, leaf in zip(varied, leaves, strict=True)
+        leaf if leaves.count(leaf) == 1 and leaf not in taken else key for key, leaf in zip(keys, leaves, strict=True)
     ]
 
 

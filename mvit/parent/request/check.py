@@ -19,8 +19,6 @@ from mvit.config import (
     CommonConfig,
     Frozen,
     RunConfig,
-    SweepConfig,
-    SweepRequest,
     TrainRun,
     kind_of,
     validated,
@@ -29,6 +27,7 @@ from mvit.config import (
 from mvit.errors import ConfigError, Problem
 from mvit.parent.request import keys
 from mvit.parent.request.rules import RULES, judge
+from mvit.sweep_config import SweepConfig, SweepRequest
 
 
 def parse(raw: Mapping[str, Any]) -> RunConfig:
@@ -69,8 +68,8 @@ def check(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     return sections, problems + list(judge(RULES, sections))
 
 
-TAGS = ("count", "shares")
-"""What pydantic puts into the location of an error in `sweep.slots`, beside its keys."""
+TAGS = ("count", "shares", "grid", "search", "none", "halving", "median")
+"""What pydantic puts into the location of an error in the section `sweep`, beside its keys."""
 
 
 def sweep_settings(raw: Any) -> SweepConfig:

@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from mvit.config import RunConfig, SweepConfig
+from mvit.config import RunConfig
 from mvit.credentials import hidden
 from mvit.errors import ConfigError, Problem, first_line
 from mvit.parent.request import keys
@@ -34,6 +34,7 @@ from mvit.parent.request.command_line import CommandLine
 from mvit.parent.request.inherit import Explicit, inherited
 from mvit.parent.request.keys import CONF
 from mvit.parent.request.yaml_files import EXECUTES, must_be_sensible, swept
+from mvit.sweep_config import SweepConfig
 
 ROOT = "config"
 """The file of conf/ that everything is composed from."""

@@ -19,18 +19,19 @@ from mvit.parent import orphans
 from mvit.parent.execute import Silent, finish_tracking
 from mvit.parent.host import CHECKOUT
 from mvit.parent.stop_request import StopRequest
+from mvit.parent.sweep.agenda import Agenda, Turn
 from mvit.parent.sweep.ends import Ends
-from mvit.parent.sweep.slots import Slots
+from mvit.parent.sweep.slots import Slots, workers_here
 from mvit.parent.sweep.view import SweepView
 from mvit.parent.tracking.live import Tracker, tracker_of
-from mvit.plan import LaunchPlan
 from mvit.process import is_stopped, stop_with_parent
 from mvit.rundir.ending import Failure, Outcome, read_ending, record_end
 from mvit.rundir.frozen import Run
 from mvit.rundir.ledger import Event, Ledger, TrialEnded, TrialStarted
+from mvit.rundir.objectives import values_of
 from mvit.rundir.ownership import alive
 from mvit.rundir.paths import RunDir
-from mvit.rundir.result import best_accuracy
+from mvit.sweep_config import Objective
 
 LOOK_EVERY_S = 0.2
 STOPPED_S = 20.0
@@ -39,17 +40,9 @@ LEAVE_S = 20.0
 """Longest wait for what a killed trial leaves behind."""
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """A trial that is to be run."""
-
-    number: int
-    run: Run
-
-
 @dataclass
 class _Running:
-    trial: Waiting
+    turn: Turn
     taken: tuple[int, ...]
     process: subprocess.Popen[bytes]
     tracker: Tracker | None
@@ -60,58 +53,79 @@ class _Running:
 class Schedule:
     """Runs trials in slots, and tells the ledger and the view. Needs no main thread and no signal handlers."""
 
-    def __init__(self, folder: Path, slots: Slots, *, ends: Ends, stop: StopRequest, view: SweepView) -> None:
-        self._slots, self._ends, self._stop, self._view = slots, ends, stop, view
+    def __init__(
+        self,
+        folder: Path,
+        slots: Slots,
+        *,
+        objectives: Sequence[Objective],
+        ends: Ends,
+        stop: StopRequest,
+        view: SweepView,
+    ) -> None:
+        self._folder = RunDir(folder)
+        self._slots, self._objectives, self._ends, self._stop, self._view = slots, objectives, ends, stop, view
         self._ledger = Ledger(folder)
         self._untold: list[Event] = []
         self._running: list[_Running] = []
-        self._farewells: list[threading.Thread] = []
+        self._farewells: dict[int, threading.Thread] = {}
+        """By trial: what its tracker still has to send."""
 
-    def go(self, waiting: Sequence[Waiting]) -> dict[int, Outcome]:
-        """Run the trials, in this order as slots become free; returns how those ended that were started.
+    def go(self, agenda: Agenda) -> dict[int, Outcome]:
+        """Run the trials of the agenda as slots become free; returns how those ended that were started.
 
         Once a stop is requested, no trial starts, and those that run stop after a checkpoint.
         """
-        waiting = list(waiting)
+        pending: Turn | None = None
         outcomes: dict[int, Outcome] = {}
-        while self._running or (waiting and not self._is_over()):
-            while waiting and not self._is_over():
-                if (taken := self._slots.take(workers_here(waiting[0].run.plan))) is None:
+        while True:
+            self._ends.look_at_the_clock()
+            while self._slots.has_free and not self._is_over():
+                if pending is None and (found := agenda.next()):
+                    pending, told = found
+                    self._tell(*told)
+                if pending is None or (taken := self._slots.take(workers_here(pending.trial.run.plan))) is None:
                     break
-                self._start(waiting.pop(0), taken)
+                self._start(pending, taken)
+                pending = None
+            if not self._running and (pending is None or self._is_over()):
+                break
             for running in list(self._running):
-                if (outcome := self._look_at(running)) is not None:
-                    outcomes[running.trial.number] = outcome
+                if (outcome := self._look_at(running, agenda)) is not None:
+                    outcomes[running.turn.trial.number] = outcome
             with suppress(OSError):  # a terminal or a disk that is written to is no reason to end the sweep
                 self._view.look()
             time.sleep(LOOK_EVERY_S)
-        for farewell in self._farewells:
+        for farewell in self._farewells.values():
             farewell.join()
         return outcomes
 
     def _is_over(self) -> bool:
         """Whether no other trial is to start."""
-        self._ends.look_at_the_clock()
         return bool(self._stop) or self._ends.reason is not None
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, *events: Event) -> None:
         """Append to the ledger. On a full disk, lines wait for the next one: folders say how trials ended."""
-        self._untold.append(event)
+        self._untold += events
+        if not self._untold:
+            return
         try:
             self._ledger.append(*self._untold)
             self._untold.clear()
         except OSError as error:
             console.complain([f"cannot write {self._ledger.path}: {error.strerror}; the sweep continues"])
 
-    def _start(self, trial: Waiting, taken: tuple[int, ...]) -> None:
-        folder = trial.run.folder
+    def _start(self, turn: Turn, taken: tuple[int, ...]) -> None:
+        trial, folder = turn.trial, turn.trial.run.folder
+        if farewell := self._farewells.pop(trial.number, None):
+            farewell.join()
         tracker = tracker_of(trial.run)
         if tracker:
             tracker.start()
-        self._tell(TrialStarted(trial=trial.number, slot=taken[0]))
+        self._tell(TrialStarted(trial=trial.number, slot=taken[0], until_epoch=turn.until_epoch))
         with _log_of(folder) as log:
             process = subprocess.Popen(
-                command_of(trial.run, slot=self._slots.text(taken)),
+                command_of(trial.run, slot=self._slots.text(taken), until_epoch=turn.until_epoch),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -119,10 +133,10 @@ class Schedule:
                 start_new_session=True,  # a Ctrl-C is for the sweep, which asks each of its trials to stop
                 preexec_fn=stop_with_parent,
             )
-        self._running.append(_Running(trial, taken, process, tracker))
-        self._view.started(trial.number, trial.run, where=_in_slot(self._slots, taken))
+        self._running.append(_Running(turn, taken, process, tracker))
+        self._view.started(trial, where=_in_slot(self._slots, taken), until_epoch=turn.until_epoch)
 
-    def _look_at(self, running: _Running) -> Outcome | None:
+    def _look_at(self, running: _Running, agenda: Agenda) -> Outcome | None:
         """How the trial ended, if it has."""
         process = running.process
         if process.poll() is None:
@@ -131,19 +145,22 @@ class Schedule:
                 process.send_signal(signal.SIGTERM)
             self._kill_if_it_stands_still(running)
             return None
-        outcome = _outcome(running.trial.run, process.returncode)
+        turn, trial = running.turn, running.turn.trial
+        outcome = _outcome(trial.run, process.returncode)
         failure = outcome.failure
         self._running.remove(running)
         self._slots.give_back(running.taken)
-        score = best_accuracy([running.trial.run.folder])
+        at = turn.until_epoch if outcome.status == "PAUSED" else None
+        values = values_of(trial.run, self._objectives, epoch=at)
+        paused = agenda.ended(turn, outcome, values)
         kind = failure.kind if failure else None
-        self._tell(TrialEnded(trial=running.trial.number, status=outcome.status, kind=kind, score=score))
+        self._tell(paused or TrialEnded(trial=trial.number, status=outcome.status, kind=kind, values=values))
         self._ends.take(outcome)
-        reason = f": {failure.message}" if failure else "" if score is None else f", best {score:.2f} %"
-        self._view.ended(running.trial.number, outcome.status, note=reason)
+        self._view.ended(trial, outcome, values=values, after_epoch=turn.until_epoch if paused else None)
         if running.tracker:
-            self._farewells.append(threading.Thread(target=self._mirror_end, args=(running, outcome), daemon=True))
-            self._farewells[-1].start()
+            farewell = threading.Thread(target=self._mirror_end, args=(running, outcome), daemon=True)
+            self._farewells[trial.number] = farewell
+            farewell.start()
         return outcome
 
     def _kill_if_it_stands_still(self, running: _Running) -> None:
@@ -158,7 +175,7 @@ class Schedule:
         assert running.tracker is not None
         times = self._stop.times
         finish_tracking(
-            running.tracker, running.trial.run, outcome, Complaints(), give_up=lambda: self._stop.times > times
+            running.tracker, running.turn.trial.run, outcome, Complaints(), give_up=lambda: self._stop.times > times
         )
 
 
@@ -169,15 +186,11 @@ class Complaints(Silent):
         console.complain([line])
 
 
-def command_of(run: Run, *, slot: str) -> list[str]:
-    """What executes a trial."""
+def command_of(run: Run, *, slot: str, until_epoch: int | None) -> list[str]:
+    """What executes a trial, to its end or to an epoch."""
     command = [sys.executable, "-m", "mvit", "run", str(run.folder.path), "--of-sweep"]
-    return [*command, "--slot", slot] if slot else command
-
-
-def workers_here(plan: LaunchPlan) -> int:
-    """How many workers of a run are on this machine."""
-    return plan.world_size // plan.nodes
+    command += ["--slot", slot] if slot else []
+    return [*command, "--until-epoch", str(until_epoch)] if until_epoch else command
 
 
 def _in_slot(slots: Slots, taken: Sequence[int]) -> str:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mvit.config import RunConfig, SweepConfig, world_size
+from mvit.config import RunConfig, world_size
 from mvit.errors import ConfigError, Problem
 from mvit.parent.host import Host
 from mvit.parent.slot import Slot, cores_of_this_process, parse_slot
+from mvit.plan import LaunchPlan
 from mvit.rundir.ledger import Asked
+from mvit.sweep_config import SweepConfig
+
+
+def workers_here(plan: LaunchPlan) -> int:
+    """How many workers of a run are on this machine."""
+    return plan.world_size // plan.nodes
 
 
 class Slots:
@@ -23,6 +30,10 @@ class Slots:
     def needed(self, workers: int) -> int:
         """How many slots a trial of so many workers takes."""
         return 1 if len(self.shares) == 1 else workers
+
+    @property
+    def has_free(self) -> bool:
+        return bool(self._free)
 
     def take(self, workers: int) -> tuple[int, ...] | None:
         """The numbers of free slots for a trial; None while too few are free."""

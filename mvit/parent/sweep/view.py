@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic as clock
 
@@ -15,8 +15,12 @@ from rich.text import Text
 
 from mvit import console
 from mvit.console import PLAIN_EVERY_S
-from mvit.rundir.frozen import Run
+from mvit.parent.report.numbers import duration, in_words
+from mvit.parent.sweep.ranking import Values, ranked
+from mvit.parent.sweep.trials import Trial
+from mvit.rundir.ending import Outcome
 from mvit.rundir.journal import JournalReader
+from mvit.sweep_config import Objective
 
 MOST_OF_A_STATE = 5
 """Rows of a table for trials of one state; the others are counted."""
@@ -29,14 +33,20 @@ class _Row:
     label: str
     state: str = "waiting"
     total: int = 0
+    steps_per_epoch: int = 1
     reader: JournalReader | None = None
     step: int = 0
+    first: tuple[float, int] | None = None
+    """When the first step was seen since it was started, and which."""
     latest: dict[str, float] = field(default_factory=dict[str, float])
 
     def look(self) -> None:
+        before = self.step
         for entry in self.reader.entries() if self.reader else ():
             self.step = entry.get("step", self.step)
             self.latest.update(entry.get("metrics", {}))
+        if self.step > before and self.first is None:
+            self.first = (clock(), self.step)
 
     def number(self, column: str) -> str:
         key, form = COLUMNS[column]
@@ -44,14 +54,28 @@ class _Row:
 
     @property
     def progress(self) -> str:
-        return f"{self.step}/{self.total}" if self.total and self.step else ""
+        if not self.step:
+            return ""
+        done, total = (round(steps / self.steps_per_epoch, 1) for steps in (self.step, self.total))
+        return f"{done:g}/{total:g}"
+
+    @property
+    def left(self) -> str:
+        """Time left at the pace since its first step."""
+        if self.state != "RUNNING" or self.first is None:
+            return ""
+        began, step = self.first
+        done = self.step - step
+        return duration((clock() - began) / done * max(0, self.total - self.step)) if done > 0 else ""
 
 
 class SweepView:
-    """Follows the trials of a sweep, by their numbers, under labels that tell them apart."""
+    """Follows the trials of a sweep, under labels that tell them apart."""
 
-    def __init__(self, labels: Mapping[int, str]) -> None:
-        self._rows = {number: _Row(label) for number, label in labels.items()}
+    def __init__(self, trials: Iterable[Trial], *, slots: int, objectives: Sequence[Objective]) -> None:
+        self._rows = {trial.number: _Row(trial.label) for trial in trials}
+        self._slots, self._objectives = slots, objectives
+        self._values: dict[int, Values] = {}
         self._spoken = clock()
         self._live = Live(
             get_renderable=self.table,
@@ -69,19 +93,28 @@ class SweepView:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def started(self, number: int, run: Run, *, where: str) -> None:
-        """A trial is executed from now on."""
-        row = self._rows[number]
-        row.state, row.reader = "RUNNING", JournalReader(run.folder.journal)
-        row.total = run.plan.last_step if run.config.task.kind == "train" else 0
-        console.say(f"mvit: {row.label}: started{where}, {console.shown(run.folder.path)}")
+    def started(self, trial: Trial, *, where: str, until_epoch: int | None = None) -> None:
+        """A trial is executed from now on, to its end or to an epoch."""
+        run, row = trial.run, self._rows.setdefault(trial.number, _Row(trial.label))
+        word = "goes on" if row.step else "started"
+        row.state, row.reader, row.first = "RUNNING", row.reader or JournalReader(run.folder.journal), None
+        if run.config.task.kind == "train":
+            row.total, row.steps_per_epoch = run.plan.last_step, run.plan.steps_per_epoch
+            if until_epoch:
+                row.total = min(row.total, until_epoch * row.steps_per_epoch)
+        to = f" to epoch {until_epoch}" if until_epoch else ""
+        console.say(f"mvit: {row.label}: {word}{where}{to}, {console.shown(run.folder.path)}")
 
-    def ended(self, number: int, status: str, *, note: str) -> None:
-        """A trial has ended."""
-        row = self._rows[number]
+    def ended(self, trial: Trial, outcome: Outcome, *, values: Values, after_epoch: int | None = None) -> None:
+        """A trial has ended, or is paused after an epoch, with these values."""
+        row = self._rows[trial.number]
         row.look()
-        row.state, row.reader = status, None
-        console.say(f"mvit: {row.label}: {status}{note}")
+        row.state = outcome.status
+        if outcome.status in ("FINISHED", "PAUSED") and values:
+            self._values[trial.number] = values
+        after = f" after epoch {after_epoch}" if after_epoch else ""
+        note = f": {outcome.failure.message}" if outcome.failure else f", {in_words(values)}" if values else ""
+        console.say(f"mvit: {row.label}: {outcome.status}{after}{note}")
 
     def look(self) -> None:
         """Called several times a second."""
@@ -93,19 +126,22 @@ class SweepView:
             for row in running:
                 numbers = "".join(f"  {name} {row.number(name)}" for name in COLUMNS if row.number(name))
                 if row.progress:
-                    console.say(f"  {row.label}: step {row.progress}{numbers}")
+                    console.say(f"  {row.label}: epoch {row.progress}{numbers}")
 
     def table(self) -> RenderableType:
         """What a terminal shows at this moment: the trials that run first."""
         counts = Counter(row.state for row in self._rows.values())
         head = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
+        lines = [Text(f"{head}; {self._slots} slot{'' if self._slots == 1 else 's'}")]
+        if best := ranked(self._values, self._objectives):
+            lines.append(Text(f"best: {self._rows[best[0]].label}, {in_words(self._values[best[0]])}"))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for column in ("trial", "state", "step", *COLUMNS):
+        for column in ("trial", "state", "epoch", *COLUMNS, "left"):
             table.add_column(column, justify="left" if column in ("trial", "state") else "right", no_wrap=True)
         for state in ORDER:
             rows = [row for row in self._rows.values() if row.state == state]
             for row in rows[:MOST_OF_A_STATE]:
-                table.add_row(row.label, state, row.progress, *(row.number(name) for name in COLUMNS))
+                table.add_row(row.label, state, row.progress, *(row.number(name) for name in COLUMNS), row.left)
             if len(rows) > MOST_OF_A_STATE:
                 table.add_row(f"... and {len(rows) - MOST_OF_A_STATE} more", state)
-        return Group(Text(head), table)
+        return Group(*lines, table)

@@ -96,13 +96,10 @@ class Mirror:
 
     def set_params(self, params: Mapping[str, str]) -> None:
         """The ones that are missing: a parameter never changes, and setting it anew is refused."""
-        from mlflow.entities import Param
-
-        entities = [Param(key, cut(value, MAX_PARAM)) for key, value in params.items() if key not in self._params]
-        for batch in _batches(entities, MAX_PARAMS):
-            self.client.log_batch(self.run_id, params=batch, synchronous=True)
+        missing = {key: value for key, value in params.items() if key not in self._params}
+        log_params(self.client, self.run_id, missing)
         self._params |= params
-        self._count(len(entities))
+        self._count(len(missing))
 
     def set_tags(self, tags: Mapping[str, str], *, replacing: bool = True) -> None:
         """The ones that differ, or without `replacing` those that are missing; a run keeps the name it has."""
@@ -312,6 +309,14 @@ def _active(client: MlflowClient, run_id: str) -> Run | None:
             return None
         raise
     return run if run.info.lifecycle_stage == "active" else None
+
+
+def log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
+    """Set parameters of a run that it does not have yet."""
+    from mlflow.entities import Param
+
+    for batch in _batches([Param(key, cut(value, MAX_PARAM)) for key, value in params.items()], MAX_PARAMS):
+        client.log_batch(run_id, params=batch, synchronous=True)
 
 
 def _batches(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:

@@ -14,6 +14,7 @@ from mvit.config import MlflowTracking
 from mvit.credentials import redacted
 from mvit.errors import RunDirError, first_line
 from mvit.parent.host import CHECKOUT
+from mvit.parent.sweep.outcome import SweepOutcome
 from mvit.parent.tracking.content import (
     artifacts_of,
     draw_confusion,
@@ -33,14 +34,14 @@ from mvit.parent.tracking.mirror import (
     run_tags,
 )
 from mvit.parent.tracking.store import connect, ensure_experiment, reason, store_uri, uri_of
-from mvit.parent.tracking.sweep_run import close_sweep, open_sweep
+from mvit.parent.tracking.sweep_run import close_sweep, open_sweep, params_of
 from mvit.rundir.ending import EndStatus, record_mirrored
 from mvit.rundir.frozen import Run, read_run
+from mvit.rundir.ledger import asked_for
 from mvit.rundir.ownership import alive
 from mvit.rundir.paths import RunDir
-from mvit.rundir.result import best_accuracy
 from mvit.rundir.state import run_status, sweep_status
-from mvit.rundir.sweep import is_sweep, trials_of
+from mvit.rundir.sweep import is_sweep
 from mvit.rundir.tracking import read_record
 
 PATIENCE_S = 60
@@ -159,7 +160,9 @@ class _Store:
             return None
         tracking = MlflowTracking(kind="mlflow", uri=None, experiment=run.place.experiment)
         name, tags = f"{run.run.config.name}-{sweep.name}", {"mvit.kind": "sweep", "folder": str(sweep)}
-        return open_sweep(sweep, tracking=tracking, uri=self._uri, name=name, tags=tags)
+        asked = asked_for(sweep)
+        params = params_of(asked) if asked else dict[str, str]()
+        return open_sweep(sweep, tracking=tracking, uri=self._uri, name=name, tags=tags, params=params)
 
     def _close(self, sweep: Path) -> bool:
         """End the sweep's run where nobody has; whether there was something to do."""
@@ -169,9 +172,7 @@ class _Store:
             return False
         if self._client.get_run(run_id).info.status != "RUNNING":
             return False
-        best = best_accuracy(trials_of(sweep))
-        summary = {} if best is None else {"best/val_acc1": best}
-        close_sweep(sweep, uri=self._uri, status=mlflow_status(status), summary=summary)
+        close_sweep(sweep, uri=self._uri, status=mlflow_status(status), summary=SweepOutcome(sweep).summary())
         print(f"{console.shown(sweep)}: sweep {status}, run {run_id[:8]}")
         return True
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mvit.config import MlflowTracking
@@ -12,6 +13,7 @@ from mvit.files import lock
 from mvit.parent.tracking.mirror import (
     FOLDER_ID,
     find_run,
+    log_params,
     run_tags,
 )
 from mvit.parent.tracking.store import (
@@ -22,11 +24,38 @@ from mvit.parent.tracking.store import (
     ensure_experiment,
     within,
 )
+from mvit.rundir.ledger import Asked
 from mvit.rundir.paths import RunDir
 from mvit.rundir.tracking import TrackingRecord, read_record, write_record
 
 
-def open_sweep(folder: Path, *, tracking: MlflowTracking, uri: str, name: str, tags: Mapping[str, str]) -> str:
+@dataclass(frozen=True)
+class SweepSummary:
+    """What MLflow is told at the end of a sweep."""
+
+    metrics: Mapping[str, float]
+    tags: Mapping[Path, Mapping[str, str]] = field(default_factory=dict[Path, Mapping[str, str]])
+    """Of each trial, by its folder."""
+    pictures: Sequence[Path] = ()
+
+
+def params_of(asked: Asked) -> Mapping[str, str]:
+    """The axes of a sweep, what all its trials have, and how it goes through them."""
+    sweep = asked.sweep.model_dump(mode="json", exclude={"preview"})
+    settings = {f"sweep.{key}": str(value) for key, value in sweep.items() if value not in (None, [], False)}
+    typed = (text.partition("=") for text in asked.overrides)
+    return {**settings, **{key.lstrip("+"): value for key, _, value in typed}}
+
+
+def open_sweep(
+    folder: Path,
+    *,
+    tracking: MlflowTracking,
+    uri: str,
+    name: str,
+    tags: Mapping[str, str],
+    params: Mapping[str, str] | None = None,
+) -> str:
     """The id of the sweep's parent run: the one in `<folder>/tracking.json`, else a new one, recorded there.
 
     Raises `TrackingError`, at the latest after a minute.
@@ -43,6 +72,7 @@ def open_sweep(folder: Path, *, tracking: MlflowTracking, uri: str, name: str, t
                 if run is None:
                     all_tags = run_tags({**tags, FOLDER_ID: folder.name})
                     run = client.create_run(experiment_id, tags=all_tags, run_name=name)
+                    log_params(client, run.info.run_id, params or {})
                 run_id = run.info.run_id
                 record = TrackingRecord(
                     store=redacted(uri), experiment=tracking.experiment, experiment_id=experiment_id, run_id=run_id
@@ -53,8 +83,8 @@ def open_sweep(folder: Path, *, tracking: MlflowTracking, uri: str, name: str, t
     return within(ANSWER_TIMEOUT_S, act, uri)
 
 
-def close_sweep(folder: Path, *, uri: str, status: MlflowStatus, summary: Mapping[str, float]) -> None:
-    """End the parent run, with its summary as metrics. Raises as `open_sweep` does."""
+def close_sweep(folder: Path, *, uri: str, status: MlflowStatus, summary: SweepSummary) -> None:
+    """End the parent run, and give the trials their tags. Raises as `open_sweep` does."""
 
     def act() -> None:
         record = read_record(RunDir(folder))
@@ -63,8 +93,14 @@ def close_sweep(folder: Path, *, uri: str, status: MlflowStatus, summary: Mappin
             raise TrackingError(f"{RunDir(folder).tracking} names no run in {redacted(uri)}")
         client = connect(uri)
         now = int(time.time() * 1000)
-        for key, value in summary.items():
+        for key, value in summary.metrics.items():
             client.log_metric(run_id, key, value, timestamp=now, step=0)
+        for picture in summary.pictures:
+            client.log_artifact(run_id, str(picture))  # pyright: ignore[reportUnknownMemberType]
+        for trial, tags in summary.tags.items():
+            if (of_trial := read_record(RunDir(trial))) and (child := of_trial.run_in(uri)):
+                for key, value in tags.items():
+                    client.set_tag(child, key, value)
         client.set_terminated(run_id, status, now)
 
     within(ANSWER_TIMEOUT_S, act, uri)

@@ -39,7 +39,7 @@ def sweep_of(value):
 def test_slots_are_equal_shares_or_those_that_were_named(machine, configured, value, overrides, texts):
     made = slots_of(sweep_of(value), [configured(*overrides)], machine)
     assert made.texts() == tuple(texts)
-    again = slots_again(Asked(argv=(), sweep=sweep_of(value), slots=made.texts()))
+    again = slots_again(Asked(argv=(), overrides=(), sweep=sweep_of(value), slots=made.texts()))
     assert (again.shares, again.texts()) == (made.shares, made.texts())
 
 

@@ -8,8 +8,12 @@ import pytest
 from rich.console import Console
 
 from mvit.parent.sweep import view
+from mvit.parent.sweep.trials import Trial
 from mvit.parent.sweep.view import SweepView
+from mvit.rundir.ending import Failure, Outcome
 from mvit.rundir.paths import RunDir
+
+OBJECTIVES = ("best/val_acc1",)
 
 
 @pytest.fixture
@@ -18,9 +22,12 @@ def run(tmp_path):
     metrics = {"train/loss": 0.51234, "val/acc1": 91.5, "perf/images_per_s": 310.7}
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 12, "metrics": metrics}) + "\n")
     task = SimpleNamespace(kind="train")
-    return SimpleNamespace(
-        folder=RunDir(tmp_path), plan=SimpleNamespace(last_step=40), config=SimpleNamespace(task=task)
-    )
+    plan = SimpleNamespace(last_step=40, steps_per_epoch=10)
+    return SimpleNamespace(folder=RunDir(tmp_path), plan=plan, config=SimpleNamespace(task=task))
+
+
+def trials(run, labels):
+    return [Trial(number, label, run) for number, label in enumerate(labels)]
 
 
 def shown(of):
@@ -30,26 +37,33 @@ def shown(of):
 
 
 def test_those_that_run_come_first_and_at_most_five_of_a_state(run, capsys):
-    sweep = SweepView({number: f"lr={number}" for number in range(9)})
-    sweep.started(3, run, where=" in slot 1")
+    given = trials(run, [f"lr={number}" for number in range(9)])
+    sweep = SweepView(given, slots=2, objectives=OBJECTIVES)
+    sweep.started(given[3], where=" in slot 1")
     sweep.look()
-    sweep.started(0, run, where="")
-    sweep.ended(0, "FAILED", note=": nan")
+    for trial in given[:2]:
+        sweep.started(trial, where="")
+    sweep.ended(given[0], Outcome("FAILED", 1, Failure("nan", 0, "step", "nan")), values={})
+    sweep.ended(given[1], Outcome("FINISHED", 0), values={"best/val_acc1": 98.765})
     lines = shown(sweep)
-    assert lines[0] == "1 RUNNING, 1 FAILED, 7 waiting"
-    assert lines[1].split() == ["trial", "state", "step", "loss", "acc@1", "img/s"]
-    assert lines[2].split() == ["lr=3", "RUNNING", "12/40", "0.512", "91.50", "311"]
-    assert lines[3].split() == ["lr=0", "FAILED", "12/40", "0.512", "91.50", "311"]
-    assert [line.split()[0] for line in lines[4:9]] == ["lr=1", "lr=2", "lr=4", "lr=5", "lr=6"]
-    assert lines[9].split() == ["...", "and", "2", "more", "waiting"]
-    out = capsys.readouterr().out
-    assert out.startswith("mvit: lr=3: started in slot 1, ")
-    assert out.endswith("mvit: lr=0: FAILED: nan\n")
+    assert lines[:2] == ["1 RUNNING, 1 FAILED, 1 FINISHED, 6 waiting; 2 slots", "best: lr=1, best 98.77 %"]
+    assert lines[2].split() == ["trial", "state", "epoch", "loss", "acc@1", "img/s", "left"]
+    assert lines[3].split() == ["lr=3", "RUNNING", "1.2/4", "0.512", "91.50", "311"]
+    assert lines[4].split() == ["lr=0", "FAILED", "1.2/4", "0.512", "91.50", "311"]
+    assert lines[5].split()[:2] == ["lr=1", "FINISHED"]
+    assert [line.split()[0] for line in lines[6:11]] == ["lr=2", "lr=4", "lr=5", "lr=6", "lr=7"]
+    assert lines[11].split() == ["...", "and", "1", "more", "waiting"]
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("mvit: lr=3: started in slot 1, ")
+    assert out[-2:] == ["mvit: lr=0: FAILED: nan", "mvit: lr=1: FINISHED, best 98.77 %"]
 
 
 def test_without_a_terminal_there_is_a_plain_line_of_each_trial_that_runs(run, capsys, monkeypatch):
     monkeypatch.setattr(view, "PLAIN_EVERY_S", 0.0)
-    with SweepView({0: "seed=1", 1: "seed=2"}) as sweep:
-        sweep.started(1, run, where="")
+    given = trials(run, ["seed=1", "seed=2"])
+    with SweepView(given, slots=1, objectives=OBJECTIVES) as sweep:
+        sweep.started(given[1], where="", until_epoch=3)
         sweep.look()
-    assert capsys.readouterr().out.splitlines()[1:] == ["  seed=2: step 12/40  loss 0.512  acc@1 91.50  img/s 311"]
+    told, line = capsys.readouterr().out.splitlines()
+    assert told.startswith("mvit: seed=2: started to epoch 3, ")
+    assert line == "  seed=2: epoch 1.2/3  loss 0.512  acc@1 91.50  img/s 311"

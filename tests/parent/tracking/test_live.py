@@ -19,7 +19,7 @@ from mvit.files import read_json, write_json
 from mvit.parent.tracking import server
 from mvit.parent.tracking.content import location
 from mvit.parent.tracking.store import TrackingError, artifact_root, complaint_of, connect, database_of, store_uri
-from mvit.parent.tracking.sweep_run import close_sweep, open_sweep
+from mvit.parent.tracking.sweep_run import SweepSummary, close_sweep, open_sweep
 from tests.conftest import CHECKOUT
 
 TRACKING = MlflowTracking(kind="mlflow", uri=None, experiment="mvit")
@@ -273,7 +273,7 @@ def test_a_sweep_is_one_parent_run_with_its_trials_below(store, tmp_path, tracke
     trial.start()
     assert trial.finish("FINISHED", artifacts=[], tags={}) is None
     assert connect(store).get_run(opened[0]).info.status == "RUNNING"
-    close_sweep(sweep, uri=store, status="FAILED", summary={"best/val_acc1": 97.5})
+    close_sweep(sweep, uri=store, status="FAILED", summary=SweepSummary({"best/val_acc1": 97.5}))
 
     client = connect(store)
     parent = client.get_run(opened[0])
@@ -333,7 +333,7 @@ def test_a_store_that_is_down_costs_one_line_and_seconds(capfd, folder, journal,
     said = complaint_of(lambda: open_sweep(tmp_path / "s", tracking=TRACKING, uri=store_down, name="s", tags={}))
     assert said == f"MLflow: connection refused at {where}"
     with pytest.raises(TrackingError, match="names no run"):
-        close_sweep(tmp_path / "s", uri=store_down, status="FAILED", summary={})
+        close_sweep(tmp_path / "s", uri=store_down, status="FAILED", summary=SweepSummary({}))
     assert capfd.readouterr() == ("", "")
 
 

@@ -264,13 +264,15 @@ def test_trials_are_put_below_the_run_of_their_sweep_which_is_ended(capsys, run_
         metrics = {"best/val_acc1": float(best)}
         finish(folder, TrainResult(task="train", steps=2, metrics=metrics, graphs={}, compiled=1))
     frozen = [TrialFrozen(trial=number, folder=trial.path.name, overrides=()) for number, trial in enumerate(trials)]
-    Ledger(trials[0].path.parent).append(Asked(argv=(), sweep=SWEEP, slots=("",)), *frozen)
+    Ledger(trials[0].path.parent).append(Asked(argv=(), overrides=(), sweep=SWEEP, slots=("",)), *frozen)
     for _ in "ab":
         assert main(["sync", str(tmp_path / "runs"), "--uri", store]) == 0
     assert "nothing to do" in capsys.readouterr().out
     parent = read_json(tmp_path / "runs" / "x" / sweep / "tracking.json")["run_id"]
     run = connect(store).get_run(parent)
-    assert (run.info.status, run.data.metrics) == ("FINISHED", {"best/val_acc1": 91.0})
+    best = {"best/val_acc1": 91.0, "best/val_acc1_mean": 90.5, "best/val_acc1_n": 2.0, "trials/finished": 2.0}
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {**best, "best/val_acc1_std": pytest.approx(0.5**0.5)}
     assert {run_of(folder, store).data.tags["mlflow.parentRunId"] for folder in trials} == {parent}
     assert len(rows(store, "SELECT * FROM runs")) == 3
 

@@ -1,0 +1,102 @@
+"""The agenda of a sweep: which trial is to be run next, and how far."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mvit.parent.sweep.pruning import Pruning
+from mvit.parent.sweep.ranking import Values
+from mvit.parent.sweep.search import State
+from mvit.parent.sweep.source import Source
+from mvit.parent.sweep.trials import Trial
+from mvit.rundir.ending import Outcome
+from mvit.rundir.ledger import Event, TrialPaused, TrialPromoted
+from mvit.rundir.state import Status
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A trial that is to be executed, to its end or to an epoch."""
+
+    trial: Trial
+    until_epoch: int | None
+
+
+class Agenda:
+    """Trials that were begun first, then those that are promoted, then those that wait, then one that is drawn."""
+
+    def __init__(self, trials: Iterable[Trial], pruning: Pruning, *, source: Source | None = None) -> None:
+        self._waiting = deque(trials)
+        self._pruning = pruning
+        self._source, self._is_dry = source, source is None
+        self._paused: dict[int, Trial] = {}
+        self._running: set[int] = set()
+        self._has_finished = False
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs after which trials are compared."""
+        return self._pruning.rungs
+
+    def recall(self, trial: Trial, reached: Sequence[tuple[int, Values]], *, status: Status) -> None:
+        """A trial of a sweep that is resumed, with the rungs that it has reached; one that is to be run is RUNNING."""
+        for epoch, values in reached:
+            self._pruning.reach(trial.number, epoch, values)
+        if status == "PAUSED" and reached:
+            self._paused[trial.number] = trial
+        elif reached:
+            self._pruning.go_on(trial.number)
+        if status == "PAUSED":
+            return
+        if status in ("FINISHED", "FAILED"):
+            self._pruning.end(trial.number)
+            self._has_finished |= status == "FINISHED"
+
+    def next(self) -> tuple[Turn, list[Event]] | None:
+        """The next turn, and what the ledger is to tell of it; None while, or because, there is none."""
+        told: list[Event] = []
+        trial = self._promoted(told)
+        if trial is None:
+            trial = self._waiting.popleft() if self._waiting else None
+        if trial is None and self._source and not self._is_dry:
+            trial = self._source.draw()
+            self._is_dry = trial is None
+        if trial is None and not self._running and not self._has_finished:
+            trial = self._promoted(told, last_resort=True)
+        if trial is None:
+            return None
+        self._running.add(trial.number)
+        return Turn(trial, self._pruning.until(trial.number)), told
+
+    def ended(self, turn: Turn, outcome: Outcome, values: Values) -> Event | None:
+        """A turn is over, with these values at its end; what the ledger is to tell of a pause at a rung."""
+        number, epoch = turn.trial.number, turn.until_epoch
+        self._running.discard(number)
+        is_paused = outcome.status == "PAUSED" and epoch is not None and bool(values)
+        if self._source:
+            state: State = "paused" if is_paused else "finished" if outcome.status == "FINISHED" else "failed"
+            self._source.tell(turn.trial, state, values, epoch=epoch or 0)
+        if is_paused:
+            assert epoch is not None
+            self._pruning.reach(number, epoch, values)
+            self._paused[number] = turn.trial
+            return TrialPaused(trial=number, epoch=epoch, values=dict(values))
+        if outcome.status in ("FINISHED", "FAILED"):
+            self._pruning.end(number)
+            self._has_finished |= outcome.status == "FINISHED"
+        return None
+
+    @property
+    def paused(self) -> tuple[Trial, ...]:
+        """The trials that wait on a rung."""
+        return tuple(self._paused.values())
+
+    def _promoted(self, told: list[Event], *, last_resort: bool = False) -> Trial | None:
+        number = self._pruning.promoted(among=self._paused, last_resort=last_resort)
+        if number is None:
+            return None
+        told.append(TrialPromoted(trial=number, after_epoch=self._pruning.highest(number)))
+        self._pruning.go_on(number)
+        return self._paused.pop(number)

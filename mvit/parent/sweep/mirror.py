@@ -1,0 +1,51 @@
+"""A sweep in MLflow: the run that its trials are below."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from mvit import console
+from mvit.config import MlflowTracking, Tracking
+from mvit.parent.host import CHECKOUT
+from mvit.parent.sweep.outcome import SweepOutcome
+from mvit.parent.tracking.content import mlflow_status
+from mvit.parent.tracking.store import complaint_of, store_uri
+from mvit.parent.tracking.sweep_run import close_sweep, open_sweep, params_of
+from mvit.rundir.ending import EndStatus, record_mirrored
+from mvit.rundir.ledger import Asked
+from mvit.rundir.paths import RunDir
+
+
+class SweepMirror:
+    """The parent run of a sweep; without a store, or where it does not answer, nothing."""
+
+    def __init__(self, folder: Path, tracking: Tracking, asked: Asked) -> None:
+        self._folder, self._asked = folder, asked
+        self._tracking = tracking if isinstance(tracking, MlflowTracking) else None
+
+    def open(self) -> None:
+        """Make the run, or find it again."""
+        if (tracking := self._tracking) is None:
+            return
+        name = f"{self._folder.parent.name}-{self._folder.name}"
+        tags = {"mvit.kind": "sweep", "folder": str(self._folder), "host": socket.gethostname()}
+        uri = store_uri(tracking, CHECKOUT)
+        params = params_of(self._asked)
+        problem = complaint_of(
+            lambda: open_sweep(self._folder, tracking=tracking, uri=uri, name=name, tags=tags, params=params)
+        )
+        if problem:
+            console.complain([problem])
+            self._tracking = None
+
+    def close(self, end: EndStatus, outcome: SweepOutcome) -> None:
+        """Send its end."""
+        if self._tracking is None:
+            return
+        uri = store_uri(self._tracking, CHECKOUT)
+        status, summary = mlflow_status(end), outcome.summary()
+        problem = complaint_of(lambda: close_sweep(self._folder, uri=uri, status=status, summary=summary))
+        if problem:
+            console.complain([problem])
+        record_mirrored(RunDir(self._folder), mirrored=problem is None)

@@ -1,0 +1,116 @@
+"""What became of a sweep: its trials as they are, ranked, and what MLflow is told of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mvit.errors import RunDirError
+from mvit.parent.report.table import labels_of
+from mvit.parent.sweep.ranking import Values, pareto_front, ranked
+from mvit.parent.tracking.sweep_run import SweepSummary
+from mvit.rundir.ending import Failure, read_ending
+from mvit.rundir.frozen import Run, read_run
+from mvit.rundir.ledger import TrialFrozen, asked_for
+from mvit.rundir.objectives import values_of
+from mvit.rundir.paths import RunDir
+from mvit.rundir.state import Status, run_status
+from mvit.rundir.sweep import pruned_trials, read_trials
+from mvit.sweep_config import Objective
+
+DEFAULT: tuple[Objective, ...] = ("best/val_acc1",)
+"""Where the ledger does not say what trials are compared by."""
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """What a trial has come to."""
+
+    trial: TrialFrozen
+    label: str
+    folder: RunDir
+    run: Run | None
+    """None where its folder is damaged."""
+    status: Status
+    failure: Failure | None
+    values: Values
+    is_pruned: bool
+
+    @property
+    def number(self) -> int:
+        return self.trial.trial
+
+    @property
+    def word(self) -> str:
+        """Its status for a person."""
+        return "pruned" if self.is_pruned else "not started" if self.status == "FROZEN" else self.status
+
+
+class SweepOutcome:
+    """The trials of a sweep, in their order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        asked = asked_for(folder)
+        self.objectives: tuple[Objective, ...] = asked.sweep.objectives if asked else DEFAULT
+        self.trials = tuple(self._trials())
+
+    def _trials(self) -> Iterator[TrialOutcome]:
+        frozen, pruned = read_trials(self.folder), pruned_trials(self.folder)
+        for trial, label in zip(frozen, labels_of([one.overrides for one in frozen]), strict=True):
+            run_dir = RunDir(self.folder / trial.folder)
+            run = None
+            with suppress(RunDirError):
+                run = read_run(run_dir)
+            status, ending = run_status(run_dir), read_ending(run_dir)
+            values = values_of(run, self.objectives) if run and status in ("FINISHED", "PAUSED") else {}
+            failure = ending.error if ending else None
+            is_pruned = status == "PAUSED" and trial.trial in pruned
+            yield TrialOutcome(trial, label, run_dir, run, status, failure, values, is_pruned)
+
+    @cached_property
+    def finished(self) -> dict[int, TrialOutcome]:
+        """Those that have come to their end, by number."""
+        return {one.number: one for one in self.trials if one.status == "FINISHED"}
+
+    @cached_property
+    def order(self) -> list[TrialOutcome]:
+        """Those that have come to their end, the best one first; those without the objectives are left out."""
+        values = {number: one.values for number, one in self.finished.items()}
+        return [self.finished[number] for number in ranked(values, self.objectives)]
+
+    @cached_property
+    def best(self) -> list[TrialOutcome]:
+        """The best one; with several objectives, the Pareto front."""
+        if len(self.objectives) == 1:
+            return self.order[:1]
+        front = pareto_front({one.number: one.values for one in self.order}, self.objectives)
+        return [self.finished[number] for number in front]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many trials there are of each status."""
+        words = [one.word for one in self.trials]
+        return {word: words.count(word) for word in sorted(set(words))}
+
+    def summary(self, *, pictures: Sequence[Path] = ()) -> SweepSummary:
+        """What MLflow is told."""
+        metrics: dict[str, float] = {}
+        for objective in self.objectives if self.order else ():
+            values = [one.values[objective] for one in self.order]
+            name = objective.removeprefix("best/").replace("/", "_")
+            metrics[f"best/{name}"] = values[0]
+            metrics |= {f"{objective}_mean": statistics.fmean(values), f"{objective}_n": float(len(values))}
+            if len(values) > 1:
+                metrics[f"{objective}_std"] = statistics.stdev(values)
+        for word, count in self.counts.items():
+            metrics[f"trials/{word.lower().replace(' ', '_')}"] = float(count)
+        tags: dict[Path, Mapping[str, str]] = {
+            one.folder.path: {"rank": str(rank)} for rank, one in enumerate(self.order, 1)
+        }
+        tags |= {one.folder.path: {"pruned": "true"} for one in self.trials if one.is_pruned}
+        return SweepSummary(metrics=metrics, tags=tags, pictures=pictures)

@@ -1,0 +1,211 @@
+"""Resuming a sweep: what of it is not finished, and more of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mvit import console
+from mvit.config import RunConfig
+from mvit.console import mvit_command, shown
+from mvit.errors import ConfigError, RunDirError
+from mvit.parent import orphans
+from mvit.parent.freeze import Surveys
+from mvit.parent.host import this_host
+from mvit.parent.reopen import MAY_CHANGE, changed, reopen
+from mvit.parent.report.table import labels_of
+from mvit.parent.request.axes import bare
+from mvit.parent.request.check import parse
+from mvit.parent.request.compose import Composer
+from mvit.parent.slot import Slot, must_fit
+from mvit.parent.sweep.launch import Request, is_setting, read_request, trials_of_request
+from mvit.parent.sweep.problems import trial_problems
+from mvit.parent.sweep.search import State
+from mvit.parent.sweep.slots import slots_again, workers_here
+from mvit.parent.sweep.source import Source, corners
+from mvit.parent.sweep.sweep import run_sweep
+from mvit.parent.sweep.trials import Freezer, Trial, identity, plan_trials, without_repeats
+from mvit.rundir.ending import read_ending
+from mvit.rundir.frozen import read_run
+from mvit.rundir.launcher import launcher_lives
+from mvit.rundir.ledger import Asked, TrialFrozen, TrialPaused, asked_for, read_events
+from mvit.rundir.objectives import values_of
+from mvit.rundir.paths import RunDir
+from mvit.rundir.state import run_status
+from mvit.rundir.sweep import read_trials, trials_of
+from mvit.sweep_config import SearchSweep
+
+LEAVE_S = 60.0
+"""Longest wait for the trials of a sweep whose parent was killed."""
+
+
+@dataclass
+class _Found:
+    """The trials of a sweep, sorted."""
+
+    unfinished: list[Trial] = field(default_factory=list[Trial])
+    others: list[Trial] = field(default_factory=list[Trial])
+    would_fail_again: int = 0
+    code: int = 0
+
+
+def resume_sweep(path: Path, overrides: Sequence[str], *, base: Slot, failed: bool) -> int:
+    """Run what is not finished, or has `failed` alone, and what the overrides add to the axes; returns the exit code.
+
+    Raises `RunDirError` for a sweep that runs, `ConfigError` for overrides that do not fit.
+    """
+    _wait_for(path)
+    asked = _asked(path)
+    frozen = read_trials(path)
+    limits = [text for text in overrides if bare(text).startswith(MAY_CHANGE)]
+    more = [text for text in overrides if text not in limits]
+    composer, request = Composer(), None
+    if more or isinstance(asked.sweep, SearchSweep):
+        request = _request(asked, more, composer)
+        _base_must_be_the_same(path, frozen, composer)
+        asked = asked.model_copy(update={"sweep": request.sweep, "overrides": request.overrides})
+    slots = slots_again(asked)
+    found = _sorted(path, frozen, asked=asked, limits=limits, base=base, failed=failed)
+    count = asked.sweep.max_trials if isinstance(asked.sweep, SearchSweep) else len(frozen)
+    freezer = Freezer(path, slots, host=this_host(), base=base, argv=sys.argv, width=len(str(max(1, count - 1))))
+    if more and request and not isinstance(asked.sweep, SearchSweep):
+        found.unfinished += _more(request, frozen, asked=asked, composer=composer, freezer=freezer)
+    if found.would_fail_again:
+        command = mvit_command("resume", path, "--failed")
+        console.complain(
+            [f"{found.would_fail_again} failed in a way that would come back; run them again with: {command}"]
+        )
+        found.code = found.code or 1
+    source = None
+    if request and isinstance(asked.sweep, SearchSweep):
+        source = Source(request.space, asked.sweep, composer=composer, freezer=freezer)
+        _recall(source, path, frozen, found, asked=asked)
+    example = _example(path, [*found.unfinished, *found.others], request, composer)
+    has_more = found.unfinished or source or any(_is_paused(trial) for trial in found.others)
+    if not has_more and found.code:
+        return found.code
+    return max(
+        found.code,
+        run_sweep(
+            path,
+            found.unfinished,
+            asked=asked,
+            slots=slots,
+            example=example,
+            others=found.others,
+            source=source,
+        ),
+    )
+
+
+def _wait_for(path: Path) -> None:
+    """Until nothing of the sweep runs: the trials of one that was killed stop after a checkpoint."""
+    deadline = time.monotonic() + LEAVE_S
+    while any(map(launcher_lives, trials_of(path))):
+        if launcher_lives(RunDir(path)) or time.monotonic() > deadline:
+            raise RunDirError(f"{path} is still running; stop it first")
+        time.sleep(0.2)
+
+
+def _asked(path: Path) -> Asked:
+    """What the sweep was asked for, with the defaults where its ledger does not say."""
+    return asked_for(path) or Asked(argv=(), overrides=(), sweep=Composer().sweep([]), slots=())
+
+
+def _request(asked: Asked, more: Sequence[str], composer: Composer) -> Request:
+    """What was typed, and what is typed now beside it."""
+    settings = [text for text in more if is_setting(text)]
+    first = read_request([f"sweep={asked.sweep.kind}", *asked.overrides], composer)
+    added = read_request([f"sweep={asked.sweep.kind}", *(text for text in more if text not in settings)], composer)
+    space = first.space.joined(added.space)
+    kept = asked.sweep
+    if settings:
+        changes = composer.sweep([f"sweep={kept.kind}", *settings]).model_dump()
+        named = {bare(text).partition("=")[0].removeprefix("sweep").lstrip("./").partition(".")[0] for text in settings}
+        kept = type(kept).model_validate({**kept.model_dump(), **{key: changes[key] for key in named if key}})
+    return Request(kept, space)
+
+
+def _base_must_be_the_same(path: Path, frozen: Sequence[TrialFrozen], composer: Composer) -> None:
+    """Raise `ConfigError` with what differs, where a trial composed today is not what was frozen."""
+    for trial in frozen[:1]:
+        run = read_run(RunDir(path / trial.folder))
+        now = plan_trials([trial.overrides], composer=composer, host=this_host(), surveys=Surveys())[0].config
+        if identity(now) != identity(run.config) and (problems := changed(run.config, now)):
+            raise ConfigError(*problems)
+
+
+def _sorted(
+    path: Path, frozen: Sequence[TrialFrozen], *, asked: Asked, limits: Sequence[str], base: Slot, failed: bool
+) -> _Found:
+    """Which trials are to be run, and which are not."""
+    found, surveys, slots = _Found(), Surveys(), slots_again(asked)
+    labels = labels_of([trial.overrides for trial in frozen])
+    paused = {event.trial: event.epoch for event in read_events(path) if isinstance(event, TrialPaused)}
+    for trial, label in zip(frozen, labels, strict=True):
+        folder = RunDir(path / trial.folder)
+        orphans.close_one(folder)
+        ending, status = read_ending(folder), run_status(folder)
+        failure = ending.error if ending else None
+        is_pruned = status == "PAUSED" and trial.trial in paused and asked.sweep.pruner.kind != "none"
+        is_left_out = failed and not failure
+        comes_back = bool(failure) and not failed and failure.kind not in asked.sweep.retries
+        found.would_fail_again += comes_back
+        try:
+            if status == "FINISHED" or is_pruned or is_left_out or comes_back:
+                found.others.append(Trial(trial.trial, label, read_run(folder)))
+                continue
+            run = reopen(folder, limits, surveys=surveys)
+            must_fit(slots.example(base, workers=workers_here(run.plan)), run.plan)
+            found.unfinished.append(Trial(trial.trial, label, run))
+        except (ConfigError, RunDirError) as error:  # one that cannot be opened does not keep the others
+            console.complain(f"{trial.folder}: {line}" for line in str(error).splitlines())
+            found.code = 2
+    return found
+
+
+def _more(
+    request: Request, frozen: Sequence[TrialFrozen], *, asked: Asked, composer: Composer, freezer: Freezer
+) -> list[Trial]:
+    """Freeze the trials that the sweep does not have yet."""
+    wanted = trials_of_request(request)
+    planned = plan_trials(wanted, composer=composer, host=freezer.host, surveys=freezer.surveys)
+    if problems := list(trial_problems(asked.sweep, [trial.config for trial in planned])):
+        raise ConfigError(*problems)
+    known = [trial.config for trial in frozen]
+    new = without_repeats([freezer.fitted(trial) for trial in planned], wanted, known=known)
+    labels = labels_of([*(trial.overrides for trial in frozen), *(overrides for _, overrides in new)])[len(frozen) :]
+    first = 1 + max((trial.trial for trial in frozen), default=-1)
+    console.say(f"mvit: {len(new)} more trials in {shown(freezer.folder)}")
+    again = asked.model_copy(update={"argv": tuple(sys.argv), "time": time.time()})
+    return freezer.freeze_all(new, labels, first=first, after=[again])
+
+
+def _recall(source: Source, path: Path, frozen: Sequence[TrialFrozen], found: _Found, *, asked: Asked) -> None:
+    """Tell the source of a search what became of its trials."""
+    by_number = {trial.trial: trial for trial in frozen}
+    unfinished = {trial.number for trial in found.unfinished}
+    epochs = {event.trial: event.epoch for event in read_events(path) if isinstance(event, TrialPaused)}
+    for trial in [*found.unfinished, *found.others]:
+        status = run_status(trial.run.folder)
+        ends: dict[str, State] = {"FINISHED": "finished", "PAUSED": "paused"}
+        state: State = "running" if trial.number in unfinished else ends.get(status, "failed")
+        event = by_number[trial.number]
+        values = values_of(trial.run, asked.sweep.objectives)
+        source.add(trial, event.overrides, state, values, config=event.config, epoch=epochs.get(trial.number, 0))
+
+
+def _is_paused(trial: Trial) -> bool:
+    return run_status(trial.run.folder) == "PAUSED"
+
+
+def _example(path: Path, trials: Sequence[Trial], request: Request | None, composer: Composer) -> RunConfig:
+    """A run of the sweep; raises `RunDirError` where there is none."""
+    if trials:
+        return trials[0].run.config
+    if request:
+        return parse(composer.compose(corners(request.space, composer)[0]))
+    raise RunDirError(f"{path} has no trial that can be read")

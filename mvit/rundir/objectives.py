@@ -1,0 +1,32 @@
+"""What a run came to: the values of the objectives that a sweep compares its trials by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mvit.rundir.frozen import Run
+from mvit.rundir.journal import JournalReader
+from mvit.rundir.result import read_result
+from mvit.sweep_config import Objective
+
+
+def values_of(run: Run, objectives: Sequence[Objective], *, epoch: int | None = None) -> dict[str, float]:
+    """The objectives that the run has logged, after the evaluation of an epoch, or last of all.
+
+    Nothing where it has not come so far.
+    """
+    latest: dict[str, Any] = {}
+    seen = epoch is None
+    for entry in JournalReader(run.folder.journal).entries() if run.folder.journal.exists() else ():
+        if epoch is not None and entry.get("epoch", 0) > epoch:
+            break
+        latest.update(entry.get("metrics", {}))
+        seen = seen or (entry.get("epoch") == epoch and "val/acc1" in entry.get("metrics", {}))
+    if epoch is None and (result := read_result(run.folder)):
+        latest |= result.metrics
+    if not seen or not latest:
+        return {}
+    latest.setdefault("best/val_acc1", latest.get("val/acc1"))  # an evaluation has one accuracy
+    found = {one: run.plan.parameters if one == "params" else latest.get(one) for one in objectives}
+    return {one: float(value) for one, value in found.items() if value is not None}

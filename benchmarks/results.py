@@ -182,12 +182,44 @@ class RooflineResult(_File):
     roofs: tuple[Roof, ...]
 
 
-AnyResult = StepResult | SeedsResult | ScalingResult | RooflineResult
+class SweepWay(_Record):
+    """A way to go through the trials of a sweep, and what was measured of it: a value per round."""
+
+    name: str
+    trials: tuple[int, ...] = ()
+    wall_s: tuple[float, ...] = ()
+    epochs: tuple[int, ...] = ()
+    """Of all trials together."""
+    best: tuple[float, ...] = ()
+    """Best top-1 accuracy of a trial that was run to its end, %."""
+
+    def with_round(self, *, trials: int, wall_s: float, epochs: int, best: float) -> SweepWay:
+        """The way with a round more."""
+        return SweepWay(
+            name=self.name,
+            trials=(*self.trials, trials),
+            wall_s=(*self.wall_s, round(wall_s, 1)),
+            epochs=(*self.epochs, epochs),
+            best=(*self.best, round(best, 3)),
+        )
+
+
+class SweepsResult(_File):
+    """Of the sweep benchmark."""
+
+    question: Literal["slots", "graphs", "halving", "search"]
+    overrides: tuple[str, ...]
+    ways: tuple[SweepWay, ...]
+    """The first one is what the others are held against."""
+
+
+AnyResult = StepResult | SeedsResult | ScalingResult | RooflineResult | SweepsResult
 _BY_NAME: dict[str, type[AnyResult]] = {
     "step": StepResult,
     "seeds": SeedsResult,
     "scaling": ScalingResult,
     "roofline": RooflineResult,
+    "sweeps": SweepsResult,
 }
 
 

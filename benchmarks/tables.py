@@ -25,6 +25,7 @@ from benchmarks.results import (
     SeedsResult,
     Step,
     StepResult,
+    SweepsResult,
     read,
     spread,
 )
@@ -49,6 +50,8 @@ def text_of(result: AnyResult) -> str:
             return scaling_tables(result)
         case RooflineResult():
             return roofline_table(result)
+        case SweepsResult():
+            return sweeps_table(result)
 
 
 def step_tables(result: StepResult) -> str:
@@ -194,6 +197,35 @@ def roofline_table(result: RooflineResult) -> str:
         f" memory at {spread(moved, '{:.1f}'.format)} GB/s, read and written."
     )
     return f"{_origin(result)} {rates}\n\n{_markdown(rows)}"
+
+
+SWEEPS = {
+    "slots": "12 trials of two epochs",
+    "graphs": "8 trials of one epoch",
+    "halving": "27 configurations, 9 epochs",
+    "search": "digits_search",
+}
+
+
+def sweeps_table(result: SweepsResult) -> str:
+    """What each way took and came to; ratios are to the first one in the same round."""
+    job, first = " ".join((SWEEPS[result.question], *result.overrides)), result.ways[0]
+    rows: list[tuple[str, ...]] = [(job, "trials", "epochs", "of the first", "wall time, s", "ratio", "best, %")]
+    for way in result.ways:
+        epochs = [100 * one / other for one, other in zip(way.epochs, first.epochs, strict=False)]
+        times = [one / other for one, other in zip(way.wall_s, first.wall_s, strict=False)]
+        rows.append(
+            (
+                way.name,
+                spread(way.trials, "{:.0f}".format),
+                spread(way.epochs, "{:.0f}".format),
+                spread(epochs, "{:.0f} %".format),
+                spread(way.wall_s, "{:.0f}".format),
+                spread(times, "{:.2f}".format),
+                spread(way.best, "{:.2f}".format),
+            )
+        )
+    return f"{_origin(result)} n = {len(first.wall_s)} rounds: median (min-max).\n\n{_markdown(rows)}"
 
 
 def _origin(result: AnyResult) -> str:

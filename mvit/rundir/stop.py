@@ -9,6 +9,9 @@ from mvit.config import Frozen
 from mvit.files import read_json_bytes, write_json
 from mvit.rundir.paths import RunDir
 
+CURRENT_EPOCH = 0
+"""In place of an epoch's number: the one that the workers are in."""
+
 
 class StopReason(Frozen):
     """Why a run is to stop: a signal (a person, a system), a pause (a scheduler means to go on), or a time limit."""
@@ -35,7 +38,7 @@ class WantedStop(Frozen):
 
     reason: StopReason
     after_epoch: int | None = None
-    """The epoch after whose evaluation to stop; None for the current step."""
+    """The epoch after whose evaluation to stop, or `CURRENT_EPOCH`; None for the current step."""
 
 
 class StopAt(Frozen):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from mvit.rundir.paths import RunDir
-from mvit.rundir.stop import WantedStop, read_stop, read_stop_at, write_stop_at
+from mvit.rundir.stop import CURRENT_EPOCH, WantedStop, read_stop, read_stop_at, write_stop_at
 
 IN_FLIGHT = 2
 """Steps that a host may be ahead of its device."""
@@ -23,12 +23,19 @@ class StopAgreement:
     """
 
     def __init__(
-        self, folder: RunDir, *, rank: int, world_size: int, steps_per_epoch: int, end_of: Callable[[int], int]
+        self,
+        folder: RunDir,
+        *,
+        rank: int,
+        world_size: int,
+        step: int,
+        steps_per_epoch: int,
+        end_of: Callable[[int], int],
     ) -> None:
+        """`step` is the last one that was done, and `end_of` gives the last one of an epoch."""
         self.folder, self.rank = folder, rank
         self.ahead = IN_FLIGHT + 2 if world_size > 1 else 0
-        self.steps_per_epoch, self.end_of = steps_per_epoch, end_of
-        """`end_of` is the last step of an epoch."""
+        self._steps_per_epoch, self._end_of = steps_per_epoch, end_of
         self.evaluates = False
         """Whether an evaluation that is due at that step comes first."""
         self.step: int | None = None
@@ -37,7 +44,8 @@ class StopAgreement:
         self._seen: tuple[int, int] | None = None
         wanted = read_stop(folder)
         if wanted and wanted.after_epoch is not None:
-            self.step, self.evaluates, self._answered = end_of(wanted.after_epoch), True, wanted
+            end = self._end_after(step) if wanted.after_epoch == CURRENT_EPOCH else end_of(wanted.after_epoch)
+            self.step, self.evaluates, self._answered = end, True, wanted
 
     def is_due(self, step: int) -> bool:
         """Called by every worker after each step."""
@@ -60,14 +68,18 @@ class StopAgreement:
         if wanted.after_epoch is None:
             end, evaluates = earliest, False
         else:
-            end, evaluates = self.end_of(wanted.after_epoch), True
+            end, evaluates = self._end_of(wanted.after_epoch), True
             if end < earliest:
-                end = self.end_of(1 + (earliest - 1) // self.steps_per_epoch)
+                end = self._end_after(earliest - 1)
         if self.step is not None and self.step <= end:  # they stop before that, but not all may know
             end, evaluates = self.step, self.evaluates
         with suppress(OSError):  # a full disk: the other workers would never see it
             write_stop_at(self.folder, end, evaluates=evaluates)
             self.step, self.evaluates, self._answered = end, evaluates, wanted
+
+    def _end_after(self, step: int) -> int:
+        """The last step of the epoch that the next step is in."""
+        return self._end_of(1 + step // self._steps_per_epoch)
 
     def _news(self) -> WantedStop | None:
         """What is wanted and not yet answered."""

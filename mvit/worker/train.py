@@ -55,7 +55,12 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     writer = _open_writer(session, recipe)
     feed = Feed(plan, rank=rank, seed=config.seed, repeats=config.augment.repeats, mix=config.augment.mix)
     stop = StopAgreement(
-        run.folder, rank=rank, world_size=plan.world_size, steps_per_epoch=plan.steps_per_epoch, end_of=feed.end
+        run.folder,
+        rank=rank,
+        world_size=plan.world_size,
+        step=at.step,
+        steps_per_epoch=plan.steps_per_epoch,
+        end_of=feed.end,
     )
     window = Window(at.window, last=at.last_loss)
     throughput = Throughput(

@@ -334,9 +334,9 @@ def test_flags_that_do_not_go_together_are_one_line(launch, flags):
 
 
 def test_what_an_experiment_tries_is_replaced_on_the_command_line(launch):
-    done = launch("experiment=digits_seeds", "seed=5", "dry_run=true")
+    done = launch("experiment=seeds", "seed=5", "dry_run=true")
     assert (done.code, done.out.count("  devices")) == (0, 1)
-    done = launch("-m", "experiment=digits_seeds", "seed=5,6", "dry_run=true")
+    done = launch("-m", "experiment=seeds", "seed=5,6", "dry_run=true")
     assert (done.code, done.out.count("  devices")) == (0, 2)
 
 

@@ -55,6 +55,11 @@ class Ends:
             self._end(f"sweep.max_hours={self.max_hours:g} are over", is_stop=True)
             self.exit_code = 75  # EX_TEMPFAIL: it can go on later
 
+    def wind_down(self) -> None:
+        """Someone wants no other trial to start, and those that run to stop after their epoch."""
+        self._end("it was asked to stop after the current epochs")
+        self.exit_code = 75
+
     def _end(self, reason: str, *, is_stop: bool = False) -> None:
         self.is_stop |= is_stop
         self.reason = self.reason or reason

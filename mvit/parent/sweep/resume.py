@@ -87,6 +87,8 @@ def resume_sweep(path: Path, overrides: Sequence[str], *, base: Slot, failed: bo
     has_more = found.unfinished or source or any(_is_paused(trial) for trial in found.others)
     if not has_more and found.code:
         return found.code
+    if has_more:
+        RunDir(path).end.unlink(missing_ok=True)  # a sweep that is FINISHED may have more trials now
     return max(
         found.code,
         run_sweep(

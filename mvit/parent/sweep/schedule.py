@@ -31,6 +31,7 @@ from mvit.rundir.ledger import Event, Ledger, TrialEnded, TrialStarted
 from mvit.rundir.objectives import values_of
 from mvit.rundir.ownership import alive
 from mvit.rundir.paths import RunDir
+from mvit.rundir.stop import CURRENT_EPOCH, StopReason, read_stop, write_stop
 from mvit.sweep_config import Objective
 
 LOOK_EVERY_S = 0.2
@@ -80,6 +81,8 @@ class Schedule:
         outcomes: dict[int, Outcome] = {}
         while True:
             self._ends.look_at_the_clock()
+            if self._folder.stop.exists():
+                self._ends.wind_down()
             while self._slots.has_free and not self._is_over():
                 if pending is None and (found := agenda.next()):
                     pending, told = found
@@ -143,6 +146,8 @@ class Schedule:
             while running.asked_to_stop < min(max(self._stop.times, int(self._ends.is_stop)), 2):
                 running.asked_to_stop += 1
                 process.send_signal(signal.SIGTERM)
+            if self._folder.stop.exists():
+                _wind_down(running.turn.trial.run.folder)
             self._kill_if_it_stands_still(running)
             return None
         turn, trial = running.turn, running.turn.trial
@@ -213,6 +218,14 @@ def _outcome(run: Run, code: int) -> Outcome:
         outcome = Outcome("FAILED", code or 1, failure)
     record_end(folder, outcome.status, exit_code=outcome.exit_code, failure=outcome.failure)
     return outcome
+
+
+def _wind_down(folder: RunDir) -> None:
+    """Let the trial stop after its epoch; one that has just started may have removed what was said before."""
+    wanted = read_stop(folder)
+    if wanted is None or wanted.after_epoch not in (None, CURRENT_EPOCH):
+        with suppress(OSError):
+            write_stop(folder, StopReason(kind="pause"), after_epoch=CURRENT_EPOCH)
 
 
 def _log_of(folder: RunDir) -> BinaryIO:

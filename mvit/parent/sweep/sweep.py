@@ -48,6 +48,7 @@ def run_sweep(
         _recall(trial, agenda, asked=asked, is_over=trial in others)
     view = SweepView(trials, slots=len(slots.shares), objectives=sweep.objectives)
     with owned(RunDir(folder)), signals.stopping() as stop:
+        RunDir(folder).stop.unlink(missing_ok=True)  # of another time
         mirror = SweepMirror(folder, example.tracking, asked)
         mirror.open()
         with view:

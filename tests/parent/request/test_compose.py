@@ -129,7 +129,7 @@ def test_a_fork_refuses_groups_and_unknown_keys_at_once(configured):
 
 
 def test_an_experiment_with_its_own_sweep_is_one():
-    assert Composer().is_sweep(["experiment=digits_seeds"])
+    assert Composer().is_sweep(["experiment=seeds"])
     assert Composer().is_sweep(["hydra.mode=MULTIRUN"])
     assert not Composer().is_sweep(["experiment=smoke"])
     assert not Composer().is_sweep(["seed=1,2"])

@@ -34,9 +34,9 @@ SHORT = ("train.epochs=2", "seed=1,2,3,4,5,6", "optimizer.lr=1e-3,2e-3")
 SAME_GRAPH = ("train.epochs=1", "optimizer.lr=1e-3,2e-3", "optimizer.weight_decay=0.01,0.1", "seed=1,2")
 GRID = (
     "optimizer.lr=3e-4,1e-3,3e-3", "optimizer.weight_decay=0.001,0.03,0.3", "train.label_smoothing=0.0,0.1,0.3",
-    "train.epochs=9", "sweep.slots=2",
+    "train.epochs=9", "data.image_size=32", "sweep.slots=2",
 )  # fmt: skip
-SEARCH = ("experiment=digits_search", "sweep.slots=2")
+SEARCH = ("experiment=digits_search", "data.image_size=32", "sweep.slots=2")
 QUESTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "slots": {"one after the other": SHORT, "two slots": (*SHORT, "sweep.slots=2")},
     "graphs": {

@@ -202,8 +202,8 @@ def roofline_table(result: RooflineResult) -> str:
 SWEEPS = {
     "slots": "12 trials of two epochs",
     "graphs": "8 trials of one epoch",
-    "halving": "27 configurations, 9 epochs",
-    "search": "digits_search",
+    "halving": "27 configurations, 9 epochs, 32x32",
+    "search": "digits_search, 32x32",
 }
 
 

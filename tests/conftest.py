@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import launch as launch_script
 from mvit.config import Data, RunConfig
 from mvit.data import dataset
 from mvit.data.source import Source
@@ -128,6 +129,21 @@ def launcher(tmp_path_factory, *, store: Path | None = None):
 @pytest.fixture
 def launch(tmp_path_factory, empty_store):
     return launcher(tmp_path_factory, store=empty_store)
+
+
+@pytest.fixture
+def launch_here(tmp_path_factory, monkeypatch, capfd):
+    """launch.py in this process, without an MLflow."""
+
+    def start(*overrides: str) -> Launched:
+        room = tmp_path_factory.mktemp("launch")
+        monkeypatch.chdir(room)
+        monkeypatch.setattr(sys, "argv", ["launch.py", f"runs_dir={room}/runs", "tracking=none", *overrides])
+        code = launch_script.main()
+        out, err = capfd.readouterr()
+        return Launched(code, out, err, room / "runs")
+
+    return start
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 
 import pytest
 
 import launch as launch_script
+from mvit import console
 from mvit.cli.main import main
 from mvit.config import TrainRun
 from mvit.parent.request import compose, keys
@@ -18,23 +18,13 @@ from mvit.rundir.frozen import read_run
 from mvit.rundir.ledger import TrialEnded, TrialStarted, read_events
 from mvit.rundir.state import run_status, sweep_status
 from mvit.rundir.sweep import read_trials, trials_of
-from tests.conftest import CHECKOUT, Launched
+from tests.conftest import CHECKOUT
 from tests.stand_ins import FAILED, FINISHED
 
 
 @pytest.fixture
-def launch(tmp_path_factory, monkeypatch, capfd):
-    """launch.py in this process, without an MLflow."""
-
-    def start(*overrides):
-        room = tmp_path_factory.mktemp("launch")
-        monkeypatch.chdir(room)
-        monkeypatch.setattr(sys, "argv", ["launch.py", f"runs_dir={room}/runs", "tracking=none", *overrides])
-        code = launch_script.main()
-        out, err = capfd.readouterr()
-        return Launched(code, out, err, room / "runs")
-
-    return start
+def launch(launch_here):
+    return launch_here
 
 
 def seed_of(config):
@@ -230,3 +220,150 @@ def test_a_sweep_can_be_frozen_and_resumed_later(launch):
     folder = the_sweep(done)
     assert done.out.splitlines()[-1] == f"runs/{folder.relative_to(done.runs)}"
     assert sweep_status(folder) == "FROZEN"
+
+
+def by_lr(config, epoch):
+    """The best learning rate is the largest one, and every epoch helps."""
+    return 100 * config.optimizer.lr * epoch
+
+
+def told(done, kind):
+    return [event for event in read_events(the_sweep(done)) if event.event == kind]
+
+
+def test_halving_pauses_at_the_rungs_and_promotes_the_best(launch, stand_ins):
+    stand_ins.accuracy = by_lr
+    rates = ",".join(f"{number}e-3" for number in (5, 2, 9, 1, 7, 3, 8, 4, 6))
+    done = launch("-m", f"optimizer.lr={rates}", "train.epochs=9", "sweep/pruner=halving")
+    assert done.code == 0, done.err
+    ended = told(done, "ended")
+    assert [event.trial for event in ended] == [2]  # the best one alone is run to its end
+    assert ended[0].values == {"best/val_acc1": pytest.approx(8.1)}
+    epochs = sum((until or 9) for until in stand_ins.until)
+    assert epochs < 9 * 9 / 2
+    assert {(event.trial, event.epoch) for event in told(done, "paused")} >= {(number, 1) for number in range(9)}
+    assert len(told(done, "pruned")) == 8
+    assert "mvit: lr=0.009: FINISHED, best 8.10 %" in done.out
+    assert f"mvit: sweep FINISHED, {console.shown(the_sweep(done))}: 1 FINISHED, 8 pruned" in done.out
+    assert sweep_status(the_sweep(done)) == "FINISHED"
+
+
+def test_a_sweep_that_was_stopped_goes_on_with_its_rungs(launch, stand_ins):
+    stand_ins.accuracy = by_lr
+    stand_ins.at_start = lambda run: (
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start() if len(stand_ins.started) == 4 else None
+    )
+    done = launch("-m", "optimizer.lr=1e-3,2e-3,3e-3,4e-3,5e-3,6e-3", "train.epochs=3", "sweep/pruner=halving")
+    assert done.code == 143
+    stand_ins.at_start = lambda run: None
+    folder = the_sweep(done)
+    assert main(["resume", str(folder)]) == 0
+    assert sweep_status(folder) == "FINISHED"
+    paused = [(event.trial, event.epoch) for event in told(done, "paused")]
+    assert len(set(paused)) == len(paused)  # none comes to a rung a second time
+    finished = [trial for trial in trials_of(folder) if run_status(trial) == "FINISHED"]
+    assert trials_of(folder)[5] in finished
+
+
+def test_a_search_draws_its_trials_one_by_one_and_goes_on_after_a_stop(launch, stand_ins):
+    stand_ins.accuracy = by_lr
+    stand_ins.at_start = lambda run: (
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start() if len(stand_ins.started) == 5 else None
+    )
+    typed = ("sweep=search", "sweep.max_trials=9", "train.epochs=2", "optimizer.lr=tag(log,interval(1e-4,1e-2))")
+    done = launch("-m", *typed, "model=xx_small,x_small")
+    assert done.code == 143
+    folder = the_sweep(done)
+    drawn = [trial.overrides for trial in read_trials(folder)]
+    assert 4 <= len(drawn) <= 6
+    stand_ins.at_start = lambda run: None
+    assert main(["resume", str(folder)]) == 0
+    trials = read_trials(folder)
+    assert [trial.trial for trial in trials] == list(range(9))
+    assert [trial.overrides for trial in trials][: len(drawn)] == drawn
+    assert len({trial.config for trial in trials}) == 9
+    assert main(["resume", str(folder), "sweep.max_trials=11"]) == 0
+    assert len(read_trials(folder)) == 11
+
+
+def test_more_values_of_an_axis_are_run_and_no_other_trial_is_run_again(launch, stand_ins):
+    done = launch("-m", "optimizer.lr=1e-3,2e-3", "seed=1,2")
+    folder = the_sweep(done)
+    assert main(["resume", str(folder), "optimizer.lr=2e-3,3e-3"]) == 0
+    new = [read_run(run.folder).config for run in stand_ins.started[4:]]
+    assert [(optimizer_of(config).lr, seed_of(config)) for config in new] == [(3e-3, 1), (3e-3, 2)]
+    assert [trial.trial for trial in read_trials(folder)] == list(range(6))
+    assert main(["resume", str(folder), "optimizer.lr=1e-3,3e-3"]) == 0
+    assert len(stand_ins.started) == 6
+
+
+def test_a_base_that_has_changed_is_refused_with_what_differs(launch, stand_ins, monkeypatch, tmp_path, capfd):
+    done = launch("-m", "seed=1,2")
+    conf = shutil.copytree(CHECKOUT / "conf", tmp_path / "conf")
+    adamw = conf / "optimizer" / "adamw.yaml"
+    adamw.write_text(adamw.read_text().replace("weight_decay:", "weight_decay: 0.125 #"))
+    for module in (launch_script, compose, keys):
+        monkeypatch.setattr(module, "CONF", conf)
+    assert main(["resume", str(the_sweep(done)), "seed=3,4"]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("mvit: optimizer.weight_decay: 0.125 differs from what the run was made with, ")
+    assert len(read_trials(the_sweep(done))) == 2
+
+
+def test_the_same_configuration_is_run_once_unless_it_is_asked_for_again(launch, stand_ins):
+    done = launch("-m", "optimizer.lr=1e-3,0.001,2e-3")
+    assert len(stand_ins.started) == 2
+    assert "mvit: 1 repeat another trial and are left out" in done.out
+    assert launch("-m", "optimizer.lr=1e-3,0.001,2e-3", "sweep.again=true").code == 0
+    assert len(stand_ins.started) == 5
+
+
+def test_the_trials_of_a_file(launch, stand_ins, tmp_path):
+    file = tmp_path / "trials.csv"
+    file.write_text("optimizer.lr,model\n1e-3,x_small\n2e-3,\n")
+    done = launch("-m", f"sweep.trials=@{file}", "seed=7")
+    assert done.code == 0, done.err
+    assert [(optimizer_of(run.config).lr, run.config.model.name) for run in stand_ins.started] == [
+        (1e-3, "x_small"),
+        (2e-3, "xx_small"),
+    ]
+    assert launch("-m", f"sweep.trials=@{file}", "seed=7,8").code == 2
+    file.write_text("optimizer.lrr\n1e-3\n")
+    done = launch("-m", f"sweep.trials=@{file}")
+    assert (done.code, done.err) == (2, "mvit: optimizer.lrr: unknown key; did you mean optimizer.lr?\n")
+
+
+def test_a_preview_names_the_trials_and_makes_nothing(launch, stand_ins):
+    done = launch("-m", "optimizer.lr=1e-3,2e-3", "seed=1,2", "sweep.preview=true")
+    assert done.code == 0
+    assert "  lr=0.002 seed=1" in done.out.splitlines()
+    assert "mvit: 4 trials in one slot, in " in done.out
+    assert not done.runs.exists()
+    assert stand_ins.started == []
+
+
+def test_a_sweep_that_is_told_to_stop_after_the_epoch_starts_no_other_trial(launch, stand_ins):
+    stand_ins.seconds = 0.5
+    stand_ins.at_start = lambda run: main(["stop", str(run.folder.path.parent), "--after", "epoch"])
+    done = launch("-m", "seed=1,2,3")
+    assert (done.code, len(stand_ins.started)) == (75, 1)
+    assert "stops after the current epoch; continue later with: python -m mvit resume " in done.out
+    stand_ins.at_start = lambda run: None
+    assert main(["resume", str(the_sweep(done))]) == 0
+    assert len(stand_ins.started) == 3
+
+
+@pytest.mark.parametrize("status", ["FROZEN", "FINISHED"])
+def test_what_does_not_run_cannot_be_stopped(launch, stand_ins, capfd, status):
+    done = launch("-m", "seed=1,2", f"freeze={'true' if status == 'FROZEN' else 'false'}")
+    assert main(["stop", str(the_sweep(done))]) == 2
+    assert capfd.readouterr().err.endswith(f"is not running: it is {status}\n")
+
+
+def test_seeds_are_told_with_their_confidence(launch, stand_ins):
+    stand_ins.accuracy = lambda config, epoch: 90.0 + config.seed
+    done = launch("experiment=seeds", "seed=1,2,3", "train.epochs=1")
+    assert (
+        "mvit: 3 seeds: best 92.00 % on average, standard deviation 1.00, 95% confidence interval 89.52 to 94.48"
+        in done.out
+    )

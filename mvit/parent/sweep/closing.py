@@ -11,11 +11,13 @@ from typing import Any, cast
 
 from mvit import console
 from mvit.console import mvit_command, shown
+from mvit.errors import first_line
 from mvit.parent.report.numbers import number
 from mvit.parent.report.row import result_row
 from mvit.parent.report.table import TrialResult, sweep_lines
 from mvit.parent.sweep.mirror import SweepMirror
 from mvit.parent.sweep.outcome import SweepOutcome
+from mvit.parent.sweep.pictures import draw_all
 from mvit.parent.sweep.trials import Trial
 from mvit.rundir.ending import EndStatus, record_end
 from mvit.rundir.ledger import Ledger, TrialPruned
@@ -41,11 +43,20 @@ def close(folder: Path, *, mirror: SweepMirror, pruned: Collection[Trial]) -> No
     for line in _causes(outcome):
         console.complain([line])
     record_end(RunDir(folder), end, exit_code=None)
-    mirror.close(end, outcome)
+    mirror.close(end, outcome.summary(pictures=_pictures(outcome)))
     counts = ", ".join(f"{count} {word}" for word, count in outcome.counts.items())
     console.say(f"mvit: sweep {end}, {shown(folder)}: {counts}")
     if end != "FINISHED":
         console.say(f"mvit: continue with: {mvit_command('resume', folder)}")
+
+
+def _pictures(outcome: SweepOutcome) -> list[Path]:
+    """Draw the pictures of the sweep, if there is something to see."""
+    try:
+        return draw_all(outcome)
+    except Exception as error:  # noqa: BLE001  a picture is no reason to lose the end of a sweep
+        console.complain([f"cannot draw the sweep: {first_line(error)}"])
+        return []
 
 
 def _print_table(outcome: SweepOutcome) -> None:

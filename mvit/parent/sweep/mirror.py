@@ -8,10 +8,9 @@ from pathlib import Path
 from mvit import console
 from mvit.config import MlflowTracking, Tracking
 from mvit.parent.host import CHECKOUT
-from mvit.parent.sweep.outcome import SweepOutcome
 from mvit.parent.tracking.content import mlflow_status
 from mvit.parent.tracking.store import complaint_of, store_uri
-from mvit.parent.tracking.sweep_run import close_sweep, open_sweep, params_of
+from mvit.parent.tracking.sweep_run import SweepSummary, close_sweep, open_sweep, params_of
 from mvit.rundir.ending import EndStatus, record_mirrored
 from mvit.rundir.ledger import Asked
 from mvit.rundir.paths import RunDir
@@ -39,12 +38,12 @@ class SweepMirror:
             console.complain([problem])
             self._tracking = None
 
-    def close(self, end: EndStatus, outcome: SweepOutcome) -> None:
+    def close(self, end: EndStatus, summary: SweepSummary) -> None:
         """Send its end."""
         if self._tracking is None:
             return
         uri = store_uri(self._tracking, CHECKOUT)
-        status, summary = mlflow_status(end), outcome.summary()
+        status = mlflow_status(end)
         problem = complaint_of(lambda: close_sweep(self._folder, uri=uri, status=status, summary=summary))
         if problem:
             console.complain([problem])

@@ -17,12 +17,12 @@ from mvit.parent.freeze import Surveys
 from mvit.parent.host import this_host
 from mvit.parent.reopen import MAY_CHANGE, changed, reopen
 from mvit.parent.report.table import labels_of
-from mvit.parent.request.axes import bare
+from mvit.parent.request.axes import bare, read_space
 from mvit.parent.request.check import parse
 from mvit.parent.request.compose import Composer
 from mvit.parent.slot import Slot, must_fit
 from mvit.parent.sweep.launch import Request, is_setting, read_request, trials_of_request
-from mvit.parent.sweep.problems import trial_problems
+from mvit.parent.sweep.problems import space_problems, trial_problems
 from mvit.parent.sweep.search import State
 from mvit.parent.sweep.slots import slots_again, workers_here
 from mvit.parent.sweep.source import Source, corners
@@ -85,7 +85,7 @@ def resume_sweep(path: Path, overrides: Sequence[str], *, base: Slot, failed: bo
         _recall(source, path, frozen, found, asked=asked)
     example = _example(path, [*found.unfinished, *found.others], request, composer)
     has_more = found.unfinished or source or any(_is_paused(trial) for trial in found.others)
-    if not has_more and found.code:
+    if not has_more and (found.code or more):
         return found.code
     if has_more:
         RunDir(path).end.unlink(missing_ok=True)  # a sweep that is FINISHED may have more trials now
@@ -121,13 +121,15 @@ def _request(asked: Asked, more: Sequence[str], composer: Composer) -> Request:
     """What was typed, and what is typed now beside it."""
     settings = [text for text in more if is_setting(text)]
     first = read_request([f"sweep={asked.sweep.kind}", *asked.overrides], composer)
-    added = read_request([f"sweep={asked.sweep.kind}", *(text for text in more if text not in settings)], composer)
-    space = first.space.joined(added.space)
+    added = read_space([text for text in more if text not in settings], composer)
+    space = first.space.joined(added)
     kept = asked.sweep
     if settings:
         changes = composer.sweep([f"sweep={kept.kind}", *settings]).model_dump()
         named = {bare(text).partition("=")[0].removeprefix("sweep").lstrip("./").partition(".")[0] for text in settings}
         kept = type(kept).model_validate({**kept.model_dump(), **{key: changes[key] for key in named if key}})
+    if problems := list(space_problems(kept, space)):
+        raise ConfigError(*problems)
     return Request(kept, space)
 
 

@@ -4,7 +4,9 @@ import json
 import shutil
 import signal
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from mvit.files import read_json
 from mvit.rundir.paths import RunDir
@@ -45,6 +47,29 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path, empty_sto
     _, (again,) = scene.mlflow_runs()
     assert again.info.run_id == run.info.run_id
     scene.points_hold()
+
+
+@pytest.mark.parametrize("topology", ["cpu", pytest.param("cpu_2", marks=pytest.mark.long)])
+def test_a_run_that_is_paused_after_epochs_ends_with_the_bits_of_one_that_was_not(tmp_path, whole, topology):
+    recipe = (*RICH, f"topology={topology}", "tracking=none")
+    if topology == "cpu_2":
+        whole = Scene(tmp_path / "whole", recipe=recipe).launch()
+        whole.end()
+    scene = Scene(tmp_path / "paused", recipe=recipe)
+    scene.launch("freeze=true").end()
+    for epoch in (1, 3):
+        paused = scene.call("-m", "mvit", "run", str(scene.folder.path), "--until-epoch", str(epoch))
+        assert paused.returncode == 75, paused.stdout + paused.stderr
+        assert f"stopped after step {20 * epoch}; continue with: " in paused.stderr
+        assert scene.losses() == whole.losses()[: 20 * epoch]
+        assert [e["epoch"] for e in scene.journal() if "val/acc1" in e.get("metrics", {})][-1] == epoch
+        again = scene.call("-m", "mvit", "run", str(scene.folder.path), "--until-epoch", str(epoch))
+        assert again.returncode == 75
+        assert len(scene.losses()) == 20 * epoch  # not a step more
+    assert scene.call("-m", "mvit", "resume", str(scene.folder.path)).returncode == 0
+    assert scene.losses() == whole.losses()
+    a, b = (load_file(next(one.folder.checkpoints.glob("step-00000080.safetensors"))) for one in (whole, scene))
+    assert [name for name in a if (a[name].view(np.int32) != b[name].view(np.int32)).any()] == []
 
 
 def test_a_finished_run_is_refused_and_can_be_forked(whole):

@@ -89,15 +89,15 @@ def past_runs(config: RunConfig, plan: LaunchPlan, runs: Path) -> PastRuns:
     for file in sorted(files, key=_modified)[-MOST_READ:]:
         with suppress(RunDirError):
             past = read_run(RunDir(file.parent))
-            if _compiles_alike(past.plan, plan) and _alike(past.config, config) and (r := read_result(past.folder)):
+            if _runs_alike(past.plan, plan) and _alike(past.config, config) and (r := read_result(past.folder)):
                 results.append(r)
     environment = worker_environment(config.topology, host=this_host(), logs=runs)
     cached = are_stored(config, plan, environment=environment)
     return PastRuns(trains=config.task.kind == "train", steps=plan.last_step, results=tuple(results), cached=cached)
 
 
-def _compiles_alike(one: LaunchPlan, other: LaunchPlan) -> bool:
-    return one.graphs == other.graphs and one.kernels.isa == other.kernels.isa
+def _runs_alike(one: LaunchPlan, other: LaunchPlan) -> bool:
+    return (one.graphs, one.kernels.isa, one.threads) == (other.graphs, other.kernels.isa, other.threads)
 
 
 def _modified(file: Path) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mvit import console
 from mvit.console import mvit_command, shown
 from mvit.errors import ConfigError, Problem
 from mvit.parent import orphans
-from mvit.parent.freeze import Planned, Surveys, runs_of
+from mvit.parent.freeze import Planned, Surveys, plan_again, runs_of
 from mvit.parent.host import CHECKOUT, Host, this_host
 from mvit.parent.launch import show_plan
 from mvit.parent.report.estimate import past_runs
@@ -146,9 +146,26 @@ def _show(
     if measured:
         time = f"in about {duration(sum(measured) / len(measured) * count / len(slots.shares))}"
     pruned = "" if sweep.pruner.kind == "none" else ", without what is pruned"
+    for number in sorted({1, host.cpu_count} - {len(slots.shares)}) if measured else ():
+        if other := _other_time(trials, count, number, host=host):
+            console.say(f"mvit: with sweep.slots={number} it would take about {duration(other)}")
     kind = "at most " if is_search else ""
     shares = f"{len(slots.shares)} slots" if len(slots.shares) > 1 else "one slot"
     console.say(f"mvit: {kind}{count} trials in {shares}, {time}{pruned}")
+
+
+def _other_time(trials: Sequence[tuple[Planned, Sequence[str]]], count: int, slots: int, *, host: Host) -> float | None:
+    """Seconds that so many trials would take in other slots of a CPU; None where no past run of one tells."""
+    seconds: list[float] = []
+    for planned, _ in trials:
+        config = planned.config
+        if config.topology.kind != "cpu" or config.topology.workers > 1:
+            return None
+        share = replace(host, cpu_count=host.cpu_count // slots)
+        plan = plan_again(planned, host=share, surveys=Surveys()).plan
+        found = past_runs(config, plan, CHECKOUT / config.runs_dir).run_time_s()
+        seconds += [] if found is None else [found]
+    return sum(seconds) / len(seconds) * count / slots if seconds else None
 
 
 def is_setting(override: str) -> bool:

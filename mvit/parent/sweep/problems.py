@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from mvit.config import RunConfig, TrainRun
 from mvit.errors import Problem
 from mvit.parent.request.axes import Space, bare
 from mvit.parent.sweep.pruning import rungs_of
+from mvit.rundir.sweep import is_sweep
 from mvit.sweep_config import GridSweep, NoPruner, Objective, Pruner, SearchSweep, SweepConfig
 
 
@@ -36,6 +38,9 @@ def _search_problems(space: Space, settings: SearchSweep) -> Iterator[Problem]:
     if not space.axes:
         remedy = "give some, such as optimizer.lr=tag(log,interval(1e-4,1e-2))"
         yield Problem("sweep", "search", "has no axes", remedy)
+    for folder in settings.start_from:
+        if not is_sweep(Path(folder)):
+            yield Problem("sweep.start_from", folder, "is no folder of a sweep", "name one that holds a ledger.jsonl")
     if settings.sampler == "grid" and (intervals := [axis for axis in space.axes if axis.is_interval]):
         rule = f"takes lists, and {bare(intervals[0].key)} is an interval"
         yield Problem("sweep.sampler", "grid", rule, "list its values, or use another sampler")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from mvit import console
@@ -12,10 +13,12 @@ from mvit.parent.freeze import plan_launch
 from mvit.parent.report.table import label_of
 from mvit.parent.request.axes import Axis, Space, bare
 from mvit.parent.request.compose import Composer
+from mvit.parent.sweep.outcome import SweepOutcome
 from mvit.parent.sweep.ranking import Values
 from mvit.parent.sweep.search import Drawn, Known, Search, State
 from mvit.parent.sweep.trials import Freezer, Trial, identity
 from mvit.rundir.ledger import Ledger
+from mvit.rundir.objectives import values_of
 from mvit.sweep_config import SearchSweep
 
 MOST_ATTEMPTS = 20
@@ -32,9 +35,7 @@ class Source:
         *,
         composer: Composer,
         freezer: Freezer,
-        earlier: Sequence[tuple[Sequence[str], Values]] = (),
     ) -> None:
-        """`earlier` are the trials of other sweeps, by their overrides."""
         self._space, self._sweep, self._composer, self._freezer = space, sweep, composer, freezer
         self._groups = _groups(space, composer)
         self._applicable = {chosen: _applicable(space, composer, chosen) for chosen in _choices(self._groups)}
@@ -43,8 +44,15 @@ class Source:
         """The number of the trial that has a configuration, by its identity."""
         self._drawn: dict[int, Drawn] = {}
         self._number = 0
-        found = (self._search.known_of(overrides, "finished", values) for overrides, values in earlier)
-        self._search.earlier = [known for known in found if known]
+        self._search.earlier = [
+            known
+            for folder in sweep.start_from
+            for trial in SweepOutcome(Path(folder)).finished.values()
+            if trial.run and (values := values_of(trial.run, sweep.objectives))
+            if (known := self._search.known_of(trial.trial.overrides, "finished", values))
+        ]
+        if sweep.start_from:
+            console.say(f"mvit: {len(self._search.earlier)} trials of earlier sweeps are known")
 
     def draw(self) -> Trial | None:
         """One more trial; None when there is none to come."""

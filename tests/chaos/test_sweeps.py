@@ -1,13 +1,22 @@
 """A sweep that was killed or stopped goes on with what of it is not finished."""
 
+import os
+import random
 import signal
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from mvit.files import read_json
 from mvit.rundir.journal import JournalReader
+from mvit.rundir.ledger import TrialEnded, read_events
 from mvit.rundir.paths import RunDir
 from mvit.rundir.state import run_status
+from mvit.rundir.status import read_workers
+from mvit.rundir.sweep import read_trials
 
 pytestmark = [pytest.mark.mindspore, pytest.mark.chaos]
 
@@ -73,3 +82,100 @@ def test_a_sweep_that_is_stopped_between_two_trials(scene):
     sweeps = [run for run in runs if run.data.tags.get("mvit.kind") == "sweep"]
     assert [run.info.status for run in sweeps] == ["KILLED"]
     assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
+
+
+KILLS = 10
+TWELVE = ("seed=1,2,3", "optimizer.lr=1e-3,2e-3", "optimizer.weight_decay=0.01,0.1", "train.epochs=2", "sweep.slots=2")
+TWELVE = ("topology=cpu", *TWELVE)
+
+
+def the_sweep(scene):
+    (ledger,) = scene.runs.glob("*/*/ledger.jsonl")
+    return ledger.parent
+
+
+def ended(sweep):
+    """How each trial ended, each time."""
+    found = {}
+    for event in read_events(sweep):
+        if isinstance(event, TrialEnded):
+            found.setdefault(event.trial, []).append(event.status)
+    return found
+
+
+def processes_of(scene):
+    """Those whose command names a folder of the scene."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+        if str(scene.runs) in words and entry.name != str(os.getpid()):
+            found.append(words)
+    return found
+
+
+def newest(folder):
+    return load_file(max(folder.checkpoints.glob("step-*.safetensors")))
+
+
+@pytest.mark.timeout(3000)
+def test_a_sweep_whose_parent_is_killed_ten_times_loses_nothing(scene, tmp_path):
+    chosen = random.Random(os.urandom(8))
+    scene.launch("-m", *TWELVE)
+    for _ in range(KILLS):
+        time.sleep(4 + 6 * chosen.random())
+        if scene.process.poll() is not None:
+            break
+        scene.kill("launcher")
+        scene.process.wait()
+        scene._start(["-m", "mvit", "resume", str(the_sweep(scene))], {})
+    scene.end(timeout_s=600)
+    assert scene.process.returncode == 0, scene.out + scene.err
+    sweep = the_sweep(scene)
+    folders = [RunDir(sweep / trial.folder) for trial in read_trials(sweep)]
+    assert [run_status(folder) for folder in folders] == ["FINISHED"] * 12
+    assert all(statuses.count("FINISHED") <= 1 for statuses in ended(sweep).values())
+    assert [steps(folder) for folder in folders] == [list(range(1, 41))] * 12
+    assert processes_of(scene) == []
+    _, runs = scene.mlflow_runs()
+    assert len(runs) == 13
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for trial, folder in zip(read_trials(sweep), folders, strict=True):
+        alone = type(scene)(tmp_path / f"alone-{trial.trial}", recipe=())
+        overrides = [text for text in trial.overrides if not text.startswith("runs_dir=")]
+        alone.launch(*overrides, "topology.threads=1", "tracking=none").end()
+        a, b = newest(folder), newest(alone.folder)
+        assert [name for name in a if (a[name].view(np.int32) != b[name].view(np.int32)).any()] == [], trial
+
+
+@pytest.mark.timeout(1500)
+def test_of_twelve_trials_two_fail_alone_and_are_resumed_by_class(scene, tmp_path):
+    diverges, victim = 2, 7
+    rates = ["1e30" if number == diverges else f"{number + 1}e-4" for number in range(12)]
+    file = tmp_path / "trials.csv"
+    file.write_text("\n".join(["optimizer.lr", *rates]))
+    more = ("topology=cpu", "train.epochs=2", "sweep.slots=2", "schedule=constant", "schedule.warmup=0")
+    scene.launch("-m", f"sweep.trials=@{file}", *more)
+    scene.until(lambda: len(trials(scene)) == 12 and 5 in steps(trials(scene)[victim]), timeout_s=400)
+    os.kill(read_workers(trials(scene)[victim])[0].pid, signal.SIGKILL)
+    scene.end(timeout_s=600)
+    assert scene.process.returncode == 1
+    sweep = the_sweep(scene)
+    assert [number for number, status in enumerate(ends(scene)) if status != "FINISHED"] == [diverges, victim]
+    kinds = {event.trial: event.kind for event in read_events(sweep) if isinstance(event, TrialEnded) and event.kind}
+    assert kinds == {diverges: "nan", victim: "killed"}
+    assert "the loss is not finite at step" in scene.err
+    _, runs = scene.mlflow_runs()
+    status = {run.data.tags["folder"]: run.info.status for run in runs}
+    assert [status[str(folder.path)] for folder in trials(scene)] == ends(scene)
+
+    before = ended(sweep)
+    assert scene.call("-m", "mvit", "resume", str(sweep)).returncode == 1  # the one that would fail again is left
+    again = ended(sweep)
+    assert {trial for trial in again if len(again[trial]) > len(before[trial])} == {victim}
+    assert again[victim] == ["FAILED", "FINISHED"]
+    assert scene.call("-m", "mvit", "resume", str(sweep), "--failed").returncode == 1
+    last = ended(sweep)
+    assert {trial for trial in last if len(last[trial]) > len(again[trial])} == {diverges}

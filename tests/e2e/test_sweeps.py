@@ -5,6 +5,7 @@ import shutil
 import signal
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -227,7 +228,7 @@ def by_lr(config, epoch):
     return 100 * config.optimizer.lr * epoch
 
 
-def told(done, kind):
+def told(done, kind) -> list[Any]:
     return [event for event in read_events(the_sweep(done)) if event.event == kind]
 
 

@@ -17,14 +17,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from mvit.config import LimitsConfig
+from mvit.config import FailureKind, LimitsConfig
 from mvit.parent import verdict
 from mvit.parent.command import Command
 from mvit.parent.host import is_free
 from mvit.parent.stop_request import StopRequest
 from mvit.parent.watchdog import Watchdog
 from mvit.process import MARK, die_with_parent, marked, new_mark
-from mvit.rundir.ending import Failure, Kind, Outcome
+from mvit.rundir.ending import Failure, Outcome
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import Stage, read_statuses, read_workers, workers_finished, workers_stopped
 from mvit.rundir.stop import StopReason, read_stop, write_stop
@@ -113,7 +113,7 @@ def _prepare(command: Command) -> Callable[[], None]:
     return prepare
 
 
-def _refused(kind: Kind, message: str) -> Outcome:
+def _refused(kind: FailureKind, message: str) -> Outcome:
     return Outcome("FAILED", 1, Failure(kind, None, "start", message))
 
 

@@ -10,15 +10,16 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from mvit.config import FailureKind
 from mvit.parent.command import Command
-from mvit.rundir.ending import Failure, Kind
+from mvit.rundir.ending import Failure
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import SCHEDULER, Stage, WorkerStatus, read_statuses
 
 LEAST_FREE = 1 << 14
 """A disk with fewer free bytes is full: a status file and a line of the journal take a few hundred."""
 
-_BY_TYPE: dict[str, Kind] = {
+_BY_TYPE: dict[str, FailureKind] = {
     "UnreadableImage": "data",
     "DataChanged": "data",
     "DataProcessDied": "data",
@@ -46,7 +47,7 @@ _COMM = re.compile(
 )
 
 
-def failure_kind(error: str, message: str, *, stage: str, log: Path | None = None) -> Kind:
+def failure_kind(error: str, message: str, *, stage: str, log: Path | None = None) -> FailureKind:
     """The class of an exception by its type, its message and the stage; MindSpore puts most of it into the message.
 
     A scheduler that gets no port says so in its log alone.
@@ -172,7 +173,7 @@ def first_cause(returncode: int | None, command: Command, folder: RunDir) -> Fai
     statuses = read_statuses(folder)
     if reported := first_error(statuses, command):
         return reported
-    kind: Kind = "code"
+    kind: FailureKind = "code"
     if returncode is None:
         message = "cannot be killed"
     elif returncode < 0:

@@ -19,8 +19,8 @@ from mvit.rundir.launcher import read_launcher
 from mvit.rundir.paths import RunDir
 
 EndStatus = Literal["FINISHED", "PAUSED", "FAILED", "KILLED"]
-Kind = FailureKind
-RETRYABLE: frozenset[Kind] = frozenset(("comm", "port", "killed", "hang"))
+
+RETRYABLE: frozenset[FailureKind] = frozenset(("comm", "port", "killed", "hang"))
 """Classes worth a retry, which `train.max_restarts` is for; running out of memory would only happen again."""
 
 
@@ -28,7 +28,7 @@ RETRYABLE: frozenset[Kind] = frozenset(("comm", "port", "killed", "hang"))
 class Failure:
     """The first cause of a failure."""
 
-    kind: Kind
+    kind: FailureKind
     rank: int | None
     stage: str
     """A `Stage`, or `scheduler` or `launcher`."""

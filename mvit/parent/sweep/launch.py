@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mvit import console
+from mvit.config import RunConfig
 from mvit.console import mvit_command, shown
 from mvit.errors import ConfigError, Problem
 from mvit.parent import orphans
 from mvit.parent.freeze import Planned, Surveys, plan_again, runs_of
-from mvit.parent.host import CHECKOUT, Host, this_host
+from mvit.parent.host import CHECKOUT, this_host
 from mvit.parent.launch import show_plan
 from mvit.parent.report.estimate import past_runs
 from mvit.parent.report.numbers import duration
 from mvit.parent.report.table import labels_of
 from mvit.parent.request.axes import Axis, Space, bare, read_space, rows_of
 from mvit.parent.request.compose import Composer
-from mvit.parent.slot import Slot, slot_from_environment
+from mvit.parent.slot import slot_from_environment
 from mvit.parent.sweep.problems import space_problems, trial_problems
-from mvit.parent.sweep.slots import Slots, slots_of
+from mvit.parent.sweep.slots import slots_of
 from mvit.parent.sweep.source import Source, corners
 from mvit.parent.sweep.sweep import run_sweep
 from mvit.parent.sweep.trials import Freezer, plan_trials, tell_of_repeats, without_repeats
-from mvit.rundir.ledger import Asked, Ledger
+from mvit.rundir.ledger import Asked
 from mvit.rundir.paths import new_run_id, writable
 from mvit.sweep_config import SearchSweep, SweepConfig
 
@@ -65,16 +67,62 @@ def trials_of_request(request: Request) -> list[list[str]]:
     return space.combinations()
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """A sweep whose trials are planned and fit the machine; nothing is written yet."""
+
+    request: Request
+    config: RunConfig
+    """Of one of the trials."""
+    trials: Sequence[tuple[Planned, Sequence[str]]]
+    """Each with its overrides. Of a search, runs at the bounds of its space stand for those that will be drawn."""
+    repeats: int
+    """Trials that are left out: others have their configuration."""
+    freezer: Freezer
+
+    @property
+    def count(self) -> int:
+        """How many trials there will be, at most."""
+        sweep = self.request.sweep
+        return sweep.max_trials if isinstance(sweep, SearchSweep) else len(self.trials)
+
+
 def launch_sweep(overrides: Sequence[str], *, composer: Composer, argv: Sequence[str]) -> int:
     """Plan all trials, freeze them, run them; returns the exit code, raises `ConfigError` for wrong ones."""
-    host, base = this_host(), slot_from_environment()
-    request = read_request(overrides, composer)
-    sweep = request.sweep
+    prepared = _prepare(read_request(overrides, composer), composer=composer, argv=argv)
+    request, config, freezer = prepared.request, prepared.config, prepared.freezer
+    if config.dry_run or request.sweep.preview:
+        _show(prepared, is_brief=request.sweep.preview)
+        return 0
+    orphans.close(CHECKOUT / config.runs_dir)
+    tell_of_repeats(prepared.repeats)
+    asked = Asked(argv=tuple(argv), overrides=request.overrides, sweep=request.sweep, slots=freezer.slots.texts())
+    is_search = isinstance(request.sweep, SearchSweep)
+    with writable(freezer.folder):
+        freezer.folder.mkdir(parents=True, exist_ok=False)
+    try:
+        trials: Sequence[tuple[Planned, Sequence[str]]] = () if is_search else prepared.trials
+        frozen = freezer.freeze_all(trials, labels_of([typed for _, typed in trials]), after=[asked])
+    except BaseException:
+        shutil.rmtree(freezer.folder, ignore_errors=True)
+        raise
+    console.say(f"mvit: {'at most ' if is_search else ''}{prepared.count} trials in {shown(freezer.folder)}")
+    if config.freeze:
+        console.say(f"mvit: frozen; execute them with: {mvit_command('resume', freezer.folder)}")
+        print(shown(freezer.folder))
+        return 0
+    source = None
+    if isinstance(request.sweep, SearchSweep):
+        source = Source(request.space, request.sweep, composer=composer, freezer=freezer)
+    return run_sweep(freezer.folder, frozen, asked=asked, slots=freezer.slots, example=config, source=source)
+
+
+def _prepare(request: Request, *, composer: Composer, argv: Sequence[str]) -> _Prepared:
+    """Plan the trials for the slots that they will have; raises `ConfigError` with all that is wrong with them."""
+    host, base, sweep = this_host(), slot_from_environment(), request.sweep
     is_search = isinstance(sweep, SearchSweep)
-    # Of a search, runs at the bounds of its space stand for those that will be drawn.
-    trials = corners(request.space, composer) if is_search else trials_of_request(request)
-    surveys = Surveys()
-    planned = plan_trials(trials, composer=composer, host=host, surveys=surveys)
+    typed = corners(request.space, composer) if is_search else trials_of_request(request)
+    planned = plan_trials(typed, composer=composer, host=host, surveys=Surveys())
     configs = [trial.config for trial in planned]
     for key in ("dry_run", "freeze"):
         if len({getattr(config, key) for config in configs}) > 1:
@@ -82,82 +130,47 @@ def launch_sweep(overrides: Sequence[str], *, composer: Composer, argv: Sequence
     if problems := list(trial_problems(sweep, configs)):
         raise ConfigError(*problems)
     slots = slots_of(sweep, configs, host)
-    config = configs[0]
-    folder = runs_of(config) / new_run_id()
-    count = sweep.max_trials if isinstance(sweep, SearchSweep) else len(trials)
+    count = sweep.max_trials if isinstance(sweep, SearchSweep) else len(typed)
+    folder = runs_of(configs[0]) / new_run_id()
     freezer = Freezer(folder, slots, host=host, base=base, argv=argv, width=len(str(count - 1)))
     fitted = [freezer.fitted(trial) for trial in planned]
-    left = list(zip(fitted, trials, strict=True)) if sweep.again or is_search else without_repeats(fitted, trials)
-    if config.dry_run or sweep.preview:
-        _show(left, request, slots=slots, host=host, base=base, is_brief=sweep.preview)
-        return 0
-    orphans.close(CHECKOUT / config.runs_dir)
-    tell_of_repeats(len(trials) - len(left))
-    asked = Asked(argv=tuple(argv), overrides=request.overrides, sweep=sweep, slots=slots.texts())
-    with writable(folder):
-        folder.mkdir(parents=True, exist_ok=False)
-    try:
-        if is_search:
-            with writable(folder):
-                Ledger(folder).append(asked)
-            frozen = []
-        else:
-            frozen = freezer.freeze_all(left, labels_of([typed for _, typed in left]), after=[asked])
-    except BaseException:
-        folder.rmdir()
-        raise
-    console.say(f"mvit: {count if is_search else len(frozen)} trials in {shown(folder)}")
-    if config.freeze:
-        console.say(f"mvit: frozen; execute them with: {mvit_command('resume', folder)}")
-        print(shown(folder))
-        return 0
-    source = Source(request.space, sweep, composer=composer, freezer=freezer) if is_search else None
-    return run_sweep(folder, frozen, asked=asked, slots=slots, example=config, source=source)
+    trials = list(zip(fitted, typed, strict=True)) if sweep.again or is_search else without_repeats(fitted, typed)
+    return _Prepared(request, configs[0], trials, len(typed) - len(trials), freezer)
 
 
-def _show(
-    trials: Sequence[tuple[Planned, Sequence[str]]],
-    request: Request,
-    *,
-    slots: Slots,
-    host: Host,
-    base: Slot,
-    is_brief: bool,
-) -> None:
+def _show(prepared: _Prepared, *, is_brief: bool) -> None:
     """The trials, and how long they will take, or the plan of each of them."""
-    sweep = request.sweep
-    is_search = isinstance(sweep, SearchSweep)
-    labels = labels_of([overrides for _, overrides in trials])
-    seconds: list[float | None] = []
-    for number, ((planned, overrides), label) in enumerate(zip(trials, labels, strict=True), 1):
-        config, plan = planned.config, planned.plan
-        past = past_runs(config, plan, CHECKOUT / config.runs_dir)
-        seconds.append(past.run_time_s())
-        if is_brief:
-            console.say(f"  {label}{'' if seconds[-1] is None else f', about {duration(seconds[-1])}'}")
-        else:
+    sweep, slots, trials = prepared.request.sweep, prepared.freezer.slots, prepared.trials
+    seconds: list[float] = []
+    for number, ((planned, overrides), label) in enumerate(
+        zip(trials, labels_of([overrides for _, overrides in trials]), strict=True), 1
+    ):
+        if not is_brief:
             console.say(f"mvit: trial {number} of {len(trials)}: {' '.join(overrides)}")
-            show_plan(planned, host=host, slot=base)
-    count = sweep.max_trials if isinstance(sweep, SearchSweep) else len(trials)
+            show_plan(planned, host=prepared.freezer.host, slot=prepared.freezer.base)
+        known = past_runs(planned.config, planned.plan, CHECKOUT / planned.config.runs_dir).run_time_s()
+        seconds += [] if known is None else [known]
+        if is_brief:
+            console.say(f"  {label}{'' if known is None else f', about {duration(known)}'}")
+    is_search = isinstance(sweep, SearchSweep)
     if is_search and is_brief:
         console.say("  ... and what is drawn between them")
-    measured = [one for one in seconds if one is not None]
     time = "in an unknown time: no finished run of them"
-    if measured:
-        time = f"in about {duration(sum(measured) / len(measured) * count / len(slots.shares))}"
+    if seconds:
+        time = f"in about {duration(sum(seconds) / len(seconds) * prepared.count / len(slots.shares))}"
     pruned = "" if sweep.pruner.kind == "none" else ", without what is pruned"
-    for number in sorted({1, host.cpu_count} - {len(slots.shares)}) if measured else ():
-        if other := _other_time(trials, count, number, host=host):
-            console.say(f"mvit: with sweep.slots={number} it would take about {duration(other)}")
-    kind = "at most " if is_search else ""
     shares = f"{len(slots.shares)} slots" if len(slots.shares) > 1 else "one slot"
-    console.say(f"mvit: {kind}{count} trials in {shares}, {time}{pruned}")
+    console.say(f"mvit: {'at most ' if is_search else ''}{prepared.count} trials in {shares}, {time}{pruned}")
+    for number in sorted({1, prepared.freezer.host.cpu_count} - {len(slots.shares)}) if seconds else ():
+        if other := _other_time(prepared, number):
+            console.say(f"mvit: with sweep.slots={number} it would take about {duration(other)}")
 
 
-def _other_time(trials: Sequence[tuple[Planned, Sequence[str]]], count: int, slots: int, *, host: Host) -> float | None:
-    """Seconds that so many trials would take in other slots of a CPU; None where no past run of one tells."""
+def _other_time(prepared: _Prepared, slots: int) -> float | None:
+    """Seconds that the trials would take in other slots of a CPU; None where no past run of one tells."""
+    host = prepared.freezer.host
     seconds: list[float] = []
-    for planned, _ in trials:
+    for planned, _ in prepared.trials:
         config = planned.config
         if config.topology.kind != "cpu" or config.topology.workers > 1:
             return None
@@ -165,7 +178,7 @@ def _other_time(trials: Sequence[tuple[Planned, Sequence[str]]], count: int, slo
         plan = plan_again(planned, host=share, surveys=Surveys()).plan
         found = past_runs(config, plan, CHECKOUT / config.runs_dir).run_time_s()
         seconds += [] if found is None else [found]
-    return sum(seconds) / len(seconds) * count / slots if seconds else None
+    return sum(seconds) / len(seconds) * prepared.count / slots if seconds else None
 
 
 def is_setting(override: str) -> bool:

@@ -2,7 +2,7 @@
 
     python benchmarks/tables.py [--check]
 
-Reads {step,seeds,scaling,roofline}-*.json of experiments/results/. With `--check` it writes nothing, and exits with 1
+Reads {step,seeds,scaling,roofline,sweeps}-*.json of experiments/results/. With `--check` it writes nothing, and exits with 1
 where a file is not what the results give.
 """
 

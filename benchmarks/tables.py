@@ -2,8 +2,8 @@
 
     python benchmarks/tables.py [--check]
 
-Reads {step,seeds,scaling,roofline,sweeps}-*.json of experiments/results/. With `--check` it writes nothing, and exits with 1
-where a file is not what the results give.
+Reads {step,seeds,scaling,roofline,sweeps}-*.json of experiments/results/. With `--check` it writes nothing, and exits
+with 1 where a file is not what the results give.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mvit.config import TrainRun
@@ -49,12 +49,14 @@ class StandIns:
     started: list[Run] = field(default_factory=list)
     slots: list[str] = field(default_factory=list)
     until: list[int | None] = field(default_factory=list)
+    overrides: list[list[str]] = field(default_factory=list)
 
-    def __call__(self, run: Run, *, slot: str, until_epoch: int | None) -> list[str]:
+    def __call__(self, run: Run, *, slot: str, until_epoch: int | None, overrides: Sequence[str]) -> list[str]:
         status, code = self.ends[len(self.started)] if len(self.started) < len(self.ends) else FINISHED
         self.started.append(run)
         self.slots.append(slot)
         self.until.append(until_epoch)
+        self.overrides.append(list(overrides))
         self.at_start(run)
         accuracies: list[float] = []
         if self.accuracy and isinstance(run.config, TrainRun):

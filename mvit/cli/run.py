@@ -11,6 +11,7 @@ def add_to(commands: Commands) -> None:
     about = "execute a frozen run (launch.py ... freeze=true)"
     parser = commands.add_parser("run", help=about, description=f"{about.capitalize()}.")
     parser.add_argument("run", metavar="RUN", help="its folder, short id or MLflow run id")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="limits.* and train.max_restarts")
     parser.add_argument("--slot", metavar="SLOT", help="what it may use: cores=0-3, cards=0,1, port=21000; joined by :")
     parser.add_argument("--of-sweep", action="store_true", help="leave MLflow to the sweep that starts the run")
     parser.add_argument("--until-epoch", type=int, metavar="N", help="pause after the evaluation of this epoch")
@@ -29,7 +30,7 @@ def act(arguments: argparse.Namespace) -> int:
             slot = parse_slot(arguments.slot, slot)
         return run_frozen(
             locate(arguments.run, runs=RUNS),
-            [],
+            arguments.overrides,
             slot=slot,
             mirrored=not arguments.of_sweep,
             until_epoch=arguments.until_epoch,

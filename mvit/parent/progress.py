@@ -19,6 +19,7 @@ from mvit.parent.verdict import disk_trouble
 from mvit.rundir.frozen import Run
 from mvit.rundir.journal import JournalReader
 from mvit.rundir.status import Stage, read_workers
+from mvit.rundir.stop import read_stop
 
 PREPARING = (Stage.START, Stage.JOIN, Stage.DATA, Stage.BUILD, Stage.COMPILE)
 WIDEST_BAR = 40
@@ -66,9 +67,11 @@ class ProgressView:
 
     def look(self) -> None:
         folder = self.folder
-        if folder.stop.exists() and not self.stopping:
+        wanted = read_stop(folder) if folder.stop.exists() else None
+        is_stopping = wanted is not None and wanted.after_epoch is None
+        if is_stopping and not self.stopping:
             say("mvit: stopping, after a checkpoint of the current step; press Ctrl-C again to stop immediately")
-        self.stopping = folder.stop.exists()
+        self.stopping = is_stopping
         trouble = disk_trouble(folder.path)
         if trouble and not self.trouble:
             complain([f"cannot write to {shown(folder.path)}: {trouble}; the run continues"])

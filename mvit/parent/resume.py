@@ -45,8 +45,8 @@ def _must_be_between(until_epoch: int, config: RunConfig) -> None:
     if not isinstance(config, TrainRun):
         raise ConfigError(Problem("--until-epoch", until_epoch, "is for training", "leave it out"))
     if not 0 < until_epoch < config.train.epochs:
-        remedy = f"give one from 1 to {config.train.epochs - 1}, or leave it out"
-        raise ConfigError(Problem("--until-epoch", until_epoch, f"is none of {config.train.epochs} epochs", remedy))
+        rule = f"must be from 1 to {config.train.epochs - 1}"
+        raise ConfigError(Problem("--until-epoch", until_epoch, rule, "lower it, or leave it out"))
 
 
 def resume(path: Path, overrides: Sequence[str], *, slot: Slot, failed: bool = False) -> int:

@@ -35,8 +35,10 @@ def stop(path: Path, *, after_epoch: bool = False) -> int:
             write_stop(folder, StopReason(kind="pause"), after_epoch=CURRENT_EPOCH)
         console.say(f"mvit: {shown(path)} stops after the current epoch; continue later with: {resume}")
         return 0
-    if not launcher.lives():
+    if not launcher.is_local:
         raise RunDirError(f"{shown(path)} runs on {launcher.host}; stop it there")
+    if not launcher.lives():
+        raise RunDirError(f"{shown(path)}: its launcher is gone, and its last processes are leaving")
     with suppress(ProcessLookupError):
         os.kill(launcher.pid, signal.SIGINT)
     deadline = time.monotonic() + PATIENCE_S

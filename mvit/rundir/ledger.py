@@ -36,6 +36,8 @@ class Asked(_Event):
     overrides: Strings
     """What all trials have, and the axes."""
     sweep: SweepConfig
+    config_dirs: Strings = ()
+    """Folders of configuration that were named beside conf/."""
     slots: Strings
     """Each as `python -m mvit run --slot` takes it; empty for one that is everything."""
 
@@ -99,7 +101,13 @@ class TrialPruned(_Event):
     trial: int
 
 
-Event = Asked | TrialFrozen | TrialStarted | TrialPaused | TrialPromoted | TrialEnded | TrialPruned
+class SearchExhausted(_Event):
+    """No other trial can be drawn: all that there is has been tried."""
+
+    event: Literal["exhausted"] = "exhausted"
+
+
+Event = Asked | TrialFrozen | TrialStarted | TrialPaused | TrialPromoted | TrialEnded | TrialPruned | SearchExhausted
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 

@@ -12,7 +12,7 @@ from mvit.rundir.ledger import TrialFrozen
 from mvit.rundir.ownership import alive
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import read_workers, workers_finished
-from mvit.rundir.sweep import pruned_trials, read_trials
+from mvit.rundir.sweep import not_drawn, pruned_trials, read_trials
 
 Status = Literal["FROZEN", "RUNNING", "PAUSED", "FINISHED", "FAILED", "KILLED"]
 
@@ -48,7 +48,10 @@ def sweep_status(folder: Path) -> Status:
         status = run_status(RunDir(folder / trial.folder))
         return "FINISHED" if status == "PAUSED" and trial.trial in pruned else status
 
-    return status_of_trials(map(status_of, read_trials(folder)))
+    drawn: list[Status] = [status_of(trial) for trial in read_trials(folder)]
+    if not_drawn(folder):
+        drawn.append("FROZEN")
+    return status_of_trials(drawn)
 
 
 def status_of_trials(statuses: Iterable[Status]) -> Status:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvit.rundir.ledger import TrialFrozen, TrialPruned, read_events
+from mvit.rundir.ledger import Asked, SearchExhausted, TrialFrozen, TrialPruned, read_events
 from mvit.rundir.paths import RunDir
+from mvit.sweep_config import SearchSweep
 
 
 def is_sweep(path: Path) -> bool:
@@ -16,8 +17,25 @@ def read_trials(folder: Path) -> list[TrialFrozen]:
     """The trials in their order, also those whose line is torn: without their overrides then."""
     known = {event.folder: event for event in read_events(folder) if isinstance(event, TrialFrozen)}
     names = sorted({file.parent.name for file in folder.glob("*/run.json")} | set(known))
-    lost = (TrialFrozen(trial=number, folder=name, overrides=()) for number, name in enumerate(names))
-    return [known.get(one.folder, one) for one in lost]
+    trials = [known.get(name) or TrialFrozen(trial=_number(name), folder=name, overrides=()) for name in names]
+    return sorted(trials, key=lambda trial: trial.trial)
+
+
+def _number(folder: str) -> int:
+    """The number of a trial, from the name of its folder."""
+    number = folder.partition("-")[0]
+    return int(number) if number.isdecimal() else 0
+
+
+def not_drawn(folder: Path) -> int:
+    """How many trials of a search are still to be drawn."""
+    events = list(read_events(folder))
+    asked = next((event for event in reversed(events) if isinstance(event, Asked)), None)
+    if asked is None or not isinstance(asked.sweep, SearchSweep):
+        return 0
+    if any(isinstance(event, SearchExhausted) and event.time > asked.time for event in events):
+        return 0
+    return max(0, asked.sweep.max_trials - len(read_trials(folder)))
 
 
 def trials_of(folder: Path) -> list[RunDir]:

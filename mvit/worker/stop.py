@@ -19,7 +19,7 @@ class StopAgreement:
 
     stop.json says that someone wants it; rank 0 answers with a step that no worker has started: no device is more than
     one step ahead of rank 0's, and no host more than IN_FLIGHT steps ahead of its device. What is wanted after an epoch
-    before any worker starts is read by all of them, and needs no answer.
+    before any worker starts is read by all of them.
     """
 
     def __init__(
@@ -46,6 +46,9 @@ class StopAgreement:
         if wanted and wanted.after_epoch is not None:
             end = self._end_after(step) if wanted.after_epoch == CURRENT_EPOCH else end_of(wanted.after_epoch)
             self.step, self.evaluates, self._answered = end, True, wanted
+            if rank == 0 and world_size > 1:  # another worker may have looked before
+                with suppress(OSError):
+                    write_stop_at(folder, end, evaluates=True)
 
     def is_due(self, step: int) -> bool:
         """Called by every worker after each step."""

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from typing import Any
@@ -149,7 +150,7 @@ def test_a_sweep_ends_once_its_time_is_over(launch, stand_ins):
     done = launch("-m", "seed=1,2", "sweep.max_hours=0.0002")
     assert done.code == 75
     assert [run_status(trial) for trial in trials_of(the_sweep(done))] == ["KILLED", "FROZEN"]
-    assert "sweep.max_hours=0.0002 are over" in done.err
+    assert "the time limit is reached (sweep.max_hours=0.0002)" in done.err
 
 
 def test_resume_runs_what_may_go_well_and_with_failed_what_did_not(launch, stand_ins):
@@ -296,6 +297,51 @@ def test_more_values_of_an_axis_are_run_and_no_other_trial_is_run_again(launch, 
     assert [trial.trial for trial in read_trials(folder)] == list(range(6))
     assert main(["resume", str(folder), "optimizer.lr=1e-3,3e-3"]) == 0
     assert len(stand_ins.started) == 6
+    assert main(["resume", str(folder), "optimizer.lr=4e-3"]) == 0
+    assert [optimizer_of(read_run(run.folder).config).lr for run in stand_ins.started[6:]] == [4e-3, 4e-3]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("train.epochs=7", "train.epochs: '7' is not an axis of the sweep"),
+        ("dry_run=true", "dry_run: 'true' is not an axis of the sweep"),
+        ("sweep.slots=2", "sweep.slots: '2' stays what the sweep was started with"),
+        ("optimizer.lr=interval(1,2)", "optimizer.lr: is an interval"),
+        ("foo", "foo: has no value"),
+        ("optimizer.lr=[", "optimizer.lr: "),
+    ],
+)
+def test_what_cannot_be_added_to_a_sweep_is_one_line(launch, stand_ins, capfd, typed, said):
+    folder = the_sweep(launch("-m", "optimizer.lr=1e-3,2e-3"))
+    assert main(["resume", str(folder), typed]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith(f"mvit: {said}")
+    assert err.count("\n") == 1
+    assert len(read_trials(folder)) == 2
+
+
+def test_limits_of_a_resumed_sweep_reach_its_trials(launch, stand_ins):
+    folder = the_sweep(launch("-m", "seed=1,2", "freeze=true"))
+    assert main(["resume", str(folder), "limits.step_s=77"]) == 0
+    assert stand_ins.overrides == [["limits.step_s=77"]] * 2
+
+
+def test_an_end_of_an_earlier_turn_is_not_taken_for_that_of_this_one(launch, stand_ins, monkeypatch):
+    stand_ins.accuracy = by_lr
+    made = stand_ins.__call__
+
+    def command(run, **more):
+        """A trial that is promoted dies before it can claim its folder."""
+        goes_on = run.folder.end.exists()
+        command = made(run, **more)
+        return [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"] if goes_on else command
+
+    monkeypatch.setattr(schedule, "command_of", command)
+    done = launch("-m", "optimizer.lr=1e-3,2e-3,3e-3", "train.epochs=3", "sweep/pruner=halving")
+    assert done.code == 1
+    ended = told(done, "ended")[0]
+    assert (ended.trial, ended.status, ended.kind) == (2, "KILLED", "killed")
 
 
 def test_a_base_that_has_changed_is_refused_with_what_differs(launch, stand_ins, monkeypatch, tmp_path, capfd):
@@ -314,7 +360,7 @@ def test_a_base_that_has_changed_is_refused_with_what_differs(launch, stand_ins,
 def test_the_same_configuration_is_run_once_unless_it_is_asked_for_again(launch, stand_ins):
     done = launch("-m", "optimizer.lr=1e-3,0.001,2e-3")
     assert len(stand_ins.started) == 2
-    assert "mvit: 1 repeat another trial and are left out" in done.out
+    assert "mvit: skipped 1 duplicate trials" in done.out
     assert launch("-m", "optimizer.lr=1e-3,0.001,2e-3", "sweep.again=true").code == 0
     assert len(stand_ins.started) == 5
 

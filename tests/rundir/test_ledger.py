@@ -7,6 +7,7 @@ import pytest
 
 from mvit.rundir.ledger import Asked, Ledger, TrialEnded, TrialFrozen, TrialStarted, read_events
 from mvit.rundir.paths import RunDir
+from mvit.rundir.sweep import read_trials
 from tests.conftest import SWEEP
 
 EVENTS = [
@@ -25,6 +26,15 @@ def test_events_are_read_as_they_were_appended_one_line_each(tmp_path):
         Ledger(tmp_path).append(event)
     assert list(read_events(tmp_path)) == EVENTS
     assert len(RunDir(tmp_path).ledger.read_text().splitlines()) == 4
+
+
+def test_a_trial_whose_line_is_torn_has_the_number_in_its_name(tmp_path):
+    for name in ("0-a", "2-c", "10-b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").touch()
+    Ledger(tmp_path).append(TrialFrozen(trial=2, folder="2-c", overrides=("seed=3",)))
+    found = [(trial.trial, trial.folder) for trial in read_trials(tmp_path)]
+    assert found == [(0, "0-a"), (2, "2-c"), (10, "10-b")]
 
 
 def test_a_folder_without_a_ledger_has_no_events(tmp_path):

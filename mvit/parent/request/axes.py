@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 
 from mvit.errors import ConfigError, Problem
 from mvit.parent.request.compose import Composer
@@ -87,7 +87,13 @@ def read_space(overrides: Sequence[str], composer: Composer) -> Space:
     problems: list[Problem] = []
     for text in overrides:
         text = text.removeprefix("++")  # as launch.py wrote it
-        one = parser.parse_override(text)
+        try:
+            one = parser.parse_overrides([text])[0]
+        except (OverrideParseException, HydraException):
+            key, equals, value = text.partition("=")
+            rule = "cannot be parsed" if equals else "has no value"
+            problems.append(Problem(key, value or None, rule, f"write {key}=..., quoted twice where it has signs"))
+            continue
         key = one.get_key_element()
         if not one.is_sweep_override():
             found[bare(key)] = text
@@ -95,7 +101,7 @@ def read_space(overrides: Sequence[str], composer: Composer) -> Space:
         try:
             axis = _axis(one, key)
         except (HydraException, ValueError) as error:
-            problems.append(Problem(bare(key), text.partition("=")[2], f"is no axis: {error}", "give it values"))
+            problems.append(Problem(bare(key), text.partition("=")[2], f"is not an axis: {error}", "give it values"))
             continue
         if re.match(r"sweep\b", bare(key)):
             problems.append(Problem(bare(key), text.partition("=")[2], "is for all trials", "give it one value"))
@@ -111,7 +117,7 @@ def _axis(one: Override, key: str) -> Axis:
     if isinstance(value, IntervalSweep):
         low, high = value.start, value.end
         if low is None or high is None or not low < high:
-            raise ValueError("its interval has no numbers")
+            raise ValueError("the lower bound must be below the upper one")
         is_log = "log" in value.tags
         if is_log and low <= 0:
             raise ValueError("a logarithmic interval must begin above 0")

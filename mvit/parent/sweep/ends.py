@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from mvit.config import FailureKind
 from mvit.rundir.ending import Failure, Outcome
-from mvit.rundir.ledger import Asked
 
 HITS_ALL: frozenset[FailureKind] = frozenset(("config", "disk"))
 """Classes of failures that every other trial would meet as well."""
@@ -27,14 +26,6 @@ class Ends:
     _in_a_row: int = 0
     _began: float = field(default_factory=time.monotonic)
 
-    @classmethod
-    def of(cls, asked: Asked | None) -> Ends:
-        """As the sweep was asked for; with the defaults where its ledger does not say."""
-        if asked is None:
-            return cls()
-        sweep = asked.sweep
-        return cls(sweep.fail_fast, sweep.max_failures_in_a_row, sweep.max_hours)
-
     def take(self, outcome: Outcome) -> None:
         """A trial has ended."""
         failure = outcome.failure
@@ -52,17 +43,21 @@ class Ends:
     def look_at_the_clock(self) -> None:
         """End the sweep once its time is over."""
         if self.max_hours is not None and time.monotonic() - self._began > 3600 * self.max_hours:
-            self._end(f"sweep.max_hours={self.max_hours:g} are over", is_stop=True)
-            self.exit_code = 75  # EX_TEMPFAIL: it can go on later
+            # EX_TEMPFAIL: it can go on later
+            self._end(f"the time limit is reached (sweep.max_hours={self.max_hours:g})", is_stop=True, exit_code=75)
 
     def wind_down(self) -> None:
         """Someone wants no other trial to start, and those that run to stop after their epoch."""
-        self._end("it was asked to stop after the current epochs")
-        self.exit_code = 75
+        self._end("it was asked to stop after the current epochs", exit_code=75)
 
-    def _end(self, reason: str, *, is_stop: bool = False) -> None:
+    def no_trial_can_be_made(self, reason: str) -> None:
+        """A trial that is due cannot be written."""
+        self._end(f"no other trial can be made: {reason}")
+
+    def _end(self, reason: str, *, is_stop: bool = False, exit_code: int = 1) -> None:
         self.is_stop |= is_stop
-        self.reason = self.reason or reason
+        if self.reason is None:
+            self.reason, self.exit_code = reason, exit_code
 
 
 def _of(failure: Failure) -> str:

@@ -96,7 +96,13 @@ def launch_sweep(overrides: Sequence[str], *, composer: Composer, argv: Sequence
         return 0
     orphans.close(CHECKOUT / config.runs_dir)
     tell_of_repeats(prepared.repeats)
-    asked = Asked(argv=tuple(argv), overrides=request.overrides, sweep=request.sweep, slots=freezer.slots.texts())
+    asked = Asked(
+        argv=tuple(argv),
+        overrides=request.overrides,
+        sweep=request.sweep,
+        config_dirs=tuple(str(folder.absolute()) for folder in composer.config_dirs),
+        slots=freezer.slots.texts(),
+    )
     is_search = isinstance(request.sweep, SearchSweep)
     with writable(freezer.folder):
         freezer.folder.mkdir(parents=True, exist_ok=False)
@@ -131,7 +137,10 @@ def _prepare(request: Request, *, composer: Composer, argv: Sequence[str]) -> _P
         raise ConfigError(*problems)
     slots = slots_of(sweep, configs, host)
     count = sweep.max_trials if isinstance(sweep, SearchSweep) else len(typed)
-    folder = runs_of(configs[0]) / new_run_id()
+    folder = runs_of(configs[0])
+    if len({config.name for config in configs}) > 1:  # it is not called after one of them
+        folder = folder.with_name(f"{configs[0].data.kind}-sweep")
+    folder /= new_run_id()
     freezer = Freezer(folder, slots, host=host, base=base, argv=argv, width=len(str(count - 1)))
     fitted = [freezer.fitted(trial) for trial in planned]
     trials = list(zip(fitted, typed, strict=True)) if sweep.again or is_search else without_repeats(fitted, typed)

@@ -19,9 +19,11 @@ from mvit.rundir.ledger import TrialFrozen, asked_for
 from mvit.rundir.objectives import values_of
 from mvit.rundir.paths import RunDir
 from mvit.rundir.state import Status, run_status
-from mvit.rundir.sweep import pruned_trials, read_trials
-from mvit.sweep_config import Objective
+from mvit.rundir.sweep import not_drawn, pruned_trials, read_trials
+from mvit.sweep_config import RISES, Objective
 
+WORDS = ("FINISHED", "FAILED", "KILLED", "pruned", "not started")
+"""What MLflow always has a number of."""
 DEFAULT: tuple[Objective, ...] = ("best/val_acc1",)
 """Where the ledger does not say what trials are compared by."""
 
@@ -95,7 +97,8 @@ class SweepOutcome:
     def counts(self) -> Mapping[str, int]:
         """How many trials there are of each status."""
         words = [one.word for one in self.trials]
-        return {word: words.count(word) for word in sorted(set(words))}
+        left = not_drawn(self.folder)
+        return {word: words.count(word) for word in sorted(set(words))} | ({"not drawn": left} if left else {})
 
     def summary(self, *, pictures: Sequence[Path] = ()) -> SweepSummary:
         """What MLflow is told."""
@@ -103,14 +106,17 @@ class SweepOutcome:
         for objective in self.objectives if self.order else ():
             values = [one.values[objective] for one in self.order]
             name = objective.removeprefix("best/").replace("/", "_")
-            metrics[f"best/{name}"] = values[0]
+            metrics[f"best/{name}"] = max(values) if objective in RISES else min(values)
             metrics |= {f"{objective}_mean": statistics.fmean(values), f"{objective}_n": float(len(values))}
             if len(values) > 1:
                 metrics[f"{objective}_std"] = statistics.stdev(values)
-        for word, count in self.counts.items():
-            metrics[f"trials/{word.lower().replace(' ', '_')}"] = float(count)
+        for word in (*WORDS, *self.counts):  # zeros replace what an earlier end has said
+            metrics[f"trials/{word.lower().replace(' ', '_')}"] = float(self.counts.get(word, 0))
         tags: dict[Path, Mapping[str, str]] = {
             one.folder.path: {"rank": str(rank)} for rank, one in enumerate(self.order, 1)
         }
-        tags |= {one.folder.path: {"pruned": "true"} for one in self.trials if one.is_pruned}
+        once = pruned_trials(self.folder)
+        for one in self.trials:
+            if one.number in once:
+                tags[one.folder.path] = {**tags.get(one.folder.path, {}), "pruned": str(one.is_pruned).lower()}
         return SweepSummary(metrics=metrics, tags=tags, pictures=pictures)

@@ -40,7 +40,7 @@ def _search_problems(space: Space, settings: SearchSweep) -> Iterator[Problem]:
         yield Problem("sweep", "search", "has no axes", remedy)
     for folder in settings.start_from:
         if not is_sweep(Path(folder)):
-            yield Problem("sweep.start_from", folder, "is no folder of a sweep", "name one that holds a ledger.jsonl")
+            yield Problem("sweep.start_from", folder, "is not the folder of a sweep", "name one with a ledger.jsonl")
     if settings.sampler == "grid" and (intervals := [axis for axis in space.axes if axis.is_interval]):
         rule = f"takes lists, and {bare(intervals[0].key)} is an interval"
         yield Problem("sweep.sampler", "grid", rule, "list its values, or use another sampler")

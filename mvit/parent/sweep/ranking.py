@@ -14,7 +14,7 @@ def ranked(values: Mapping[int, Values], objectives: Sequence[Objective]) -> lis
     """Trials, by their numbers, the best one first; those without a value of each objective are left out.
 
     With several objectives: front by front, and within a front the loneliest first, by the crowding distance of
-    NSGA-II (Deb et al., 2002). Equal ones keep their order.
+    NSGA-II (Deb et al., 2002); of equally lonely ones, the best in the first objective.
     """
     costs = {
         trial: tuple(-found[one] if one in RISES else found[one] for one in objectives)
@@ -53,4 +53,4 @@ def _lonely_first(costs: Mapping[int, tuple[float, ...]]) -> list[int]:
         distance[order[0]] = distance[order[-1]] = float("inf")
         for before, trial, after in zip(order, order[1:], order[2:], strict=False):
             distance[trial] += (costs[after][index] - costs[before][index]) / span if span else 0.0
-    return sorted(costs, key=lambda trial: -distance[trial])
+    return sorted(costs, key=lambda trial: (-distance[trial], costs[trial][0]))

@@ -5,19 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mvit import console
 from mvit.config import RunConfig
 from mvit.console import mvit_command, shown
-from mvit.errors import ConfigError, RunDirError
+from mvit.errors import ConfigError, Problem, RunDirError
 from mvit.parent import orphans
 from mvit.parent.freeze import Surveys
 from mvit.parent.host import this_host
 from mvit.parent.reopen import MAY_CHANGE, changed, reopen
 from mvit.parent.report.table import labels_of
-from mvit.parent.request.axes import bare, read_space
+from mvit.parent.request.axes import Space, bare, read_space
 from mvit.parent.request.check import parse
 from mvit.parent.request.compose import Composer
 from mvit.parent.slot import Slot, must_fit
@@ -31,13 +32,26 @@ from mvit.parent.sweep.trials import Freezer, Trial, identity, plan_trials, with
 from mvit.rundir.ending import read_ending
 from mvit.rundir.frozen import read_run
 from mvit.rundir.launcher import launcher_lives
-from mvit.rundir.ledger import Asked, TrialFrozen, TrialPaused, asked_for, read_events
+from mvit.rundir.ledger import (
+    Asked,
+    Event,
+    Ledger,
+    SearchExhausted,
+    TrialFrozen,
+    TrialPaused,
+    TrialPruned,
+    TrialStarted,
+    asked_for,
+    read_events,
+)
 from mvit.rundir.objectives import values_of
-from mvit.rundir.paths import RunDir
+from mvit.rundir.paths import RunDir, writable
 from mvit.rundir.state import run_status
 from mvit.rundir.sweep import read_trials, trials_of
 from mvit.sweep_config import SearchSweep
 
+STAYS = ("sweep", "sweep.kind", "sweep.slots", "sweep.preview", "sweep.trials", "sweep/pruner")
+"""Settings that a sweep keeps."""
 LEAVE_S = 60.0
 """Longest wait for the trials of a sweep whose parent was killed."""
 
@@ -62,30 +76,35 @@ def resume_sweep(path: Path, overrides: Sequence[str], *, base: Slot, failed: bo
     frozen = read_trials(path)
     limits = [text for text in overrides if bare(text).startswith(MAY_CHANGE)]
     more = [text for text in overrides if text not in limits]
-    composer, request = Composer(), None
+    composer, request = Composer(tuple(map(Path, asked.config_dirs))), None
     if more or isinstance(asked.sweep, SearchSweep):
         request = _request(asked, more, composer)
         _base_must_be_the_same(path, frozen, composer)
-        asked = asked.model_copy(update={"sweep": request.sweep, "overrides": request.overrides})
+        update = {"sweep": request.sweep, "overrides": request.overrides, "argv": tuple(sys.argv), "time": time.time()}
+        asked = asked.model_copy(update=update)
     slots = slots_again(asked)
     found = _sorted(path, frozen, asked=asked, limits=limits, base=base, failed=failed)
     count = asked.sweep.max_trials if isinstance(asked.sweep, SearchSweep) else len(frozen)
     freezer = Freezer(path, slots, host=this_host(), base=base, argv=sys.argv, width=len(str(max(1, count - 1))))
     if more and request and not isinstance(asked.sweep, SearchSweep):
         found.unfinished += _more(request, frozen, asked=asked, composer=composer, freezer=freezer)
+    elif more:
+        with writable(path):
+            Ledger(path).append(asked)
     if found.would_fail_again:
         command = mvit_command("resume", path, "--failed")
         console.complain(
-            [f"{found.would_fail_again} failed in a way that would come back; run them again with: {command}"]
+            [f"{found.would_fail_again} failed with an error that would come back; run them again with: {command}"]
         )
         found.code = found.code or 1
     source = None
-    if request and isinstance(asked.sweep, SearchSweep):
+    if request and isinstance(asked.sweep, SearchSweep) and not failed:
         source = Source(request.space, asked.sweep, composer=composer, freezer=freezer)
         _recall(source, path, frozen, found, asked=asked)
     example = _example(path, [*found.unfinished, *found.others], request, composer)
-    has_more = found.unfinished or source or any(_is_paused(trial) for trial in found.others)
-    if not has_more and (found.code or more):
+    others = [trial for trial in found.others if not (failed and _is_paused(trial))]
+    has_more = found.unfinished or source or any(map(_is_paused, others))
+    if not has_more and RunDir(path).end.exists() and (found.code or more):
         return found.code
     if has_more:
         RunDir(path).end.unlink(missing_ok=True)  # a sweep that is FINISHED may have more trials now
@@ -97,17 +116,20 @@ def resume_sweep(path: Path, overrides: Sequence[str], *, base: Slot, failed: bo
             asked=asked,
             slots=slots,
             example=example,
-            others=found.others,
+            others=others,
             source=source,
+            overrides=limits,
         ),
     )
 
 
 def _wait_for(path: Path) -> None:
     """Until nothing of the sweep runs: the trials of one that was killed stop after a checkpoint."""
+    if launcher_lives(RunDir(path)) and not RunDir(path).end.exists():
+        raise RunDirError(f"{path} is still running; stop it first")
     deadline = time.monotonic() + LEAVE_S
     while any(map(launcher_lives, trials_of(path))):
-        if launcher_lives(RunDir(path)) or time.monotonic() > deadline:
+        if time.monotonic() > deadline:
             raise RunDirError(f"{path} is still running; stop it first")
         time.sleep(0.2)
 
@@ -119,13 +141,15 @@ def _asked(path: Path) -> Asked:
 
 def _request(asked: Asked, more: Sequence[str], composer: Composer) -> Request:
     """What was typed, and what is typed now beside it."""
-    settings = [text for text in more if is_setting(text)]
-    first = read_request([f"sweep={asked.sweep.kind}", *asked.overrides], composer)
-    added = read_space([text for text in more if text not in settings], composer)
-    space = first.space.joined(added)
-    kept = asked.sweep
+    kept, settings = asked.sweep, [text for text in more if is_setting(text)]
+    first = read_request([f"sweep={kept.kind}", *asked.overrides], composer)
+    space = first.space.joined(_added([text for text in more if text not in settings], first.space, composer))
+    if fixed := [text for text in settings if bare(text).partition("=")[0] in STAYS]:
+        key, _, value = bare(fixed[0]).partition("=")
+        raise ConfigError(Problem(key, value, "stays what the sweep was started with", "leave it out"))
     if settings:
-        changes = composer.sweep([f"sweep={kept.kind}", *settings]).model_dump()
+        groups = [f"sweep={kept.kind}", f"sweep/pruner={kept.pruner.kind}"]
+        changes = composer.sweep([*groups, *settings]).model_dump()
         named = {bare(text).partition("=")[0].removeprefix("sweep").lstrip("./").partition(".")[0] for text in settings}
         kept = type(kept).model_validate({**kept.model_dump(), **{key: changes[key] for key in named if key}})
     if problems := list(space_problems(kept, space)):
@@ -133,13 +157,42 @@ def _request(asked: Asked, more: Sequence[str], composer: Composer) -> Request:
     return Request(kept, space)
 
 
+def _added(texts: Sequence[str], space: Space, composer: Composer) -> Space:
+    """The values that are added to the axes; raises `ConfigError` for anything else."""
+    keys = {bare(axis.key) for axis in space.axes}
+    listed = [
+        f"{key}=choice({value})" if equals and bare(key) in keys and "(" not in value else text
+        for text in texts
+        for key, equals, value in [text.partition("=")]
+    ]
+    added = read_space(listed, composer)
+    problems = [
+        Problem(bare(key), value, "is not an axis of the sweep", "give several values, or start another sweep")
+        for key, _, value in (text.partition("=") for text in added.fixed)
+    ]
+    problems += [
+        Problem(bare(axis.key), None, "is an interval", "list the values that are to be added")
+        for axis in added.axes
+        if axis.is_interval
+    ]
+    if problems:
+        raise ConfigError(*problems)
+    return added
+
+
 def _base_must_be_the_same(path: Path, frozen: Sequence[TrialFrozen], composer: Composer) -> None:
     """Raise `ConfigError` with what differs, where a trial composed today is not what was frozen."""
-    for trial in frozen[:1]:
-        run = read_run(RunDir(path / trial.folder))
+    for trial in frozen:
+        if not trial.config:  # its line is torn
+            continue
+        try:
+            run = read_run(RunDir(path / trial.folder))
+        except RunDirError:
+            continue
         now = plan_trials([trial.overrides], composer=composer, host=this_host(), surveys=Surveys())[0].config
         if identity(now) != identity(run.config) and (problems := changed(run.config, now)):
             raise ConfigError(*problems)
+        return
 
 
 def _sorted(
@@ -148,13 +201,13 @@ def _sorted(
     """Which trials are to be run, and which are not."""
     found, surveys, slots = _Found(), Surveys(), slots_again(asked)
     labels = labels_of([trial.overrides for trial in frozen])
-    paused = {event.trial: event.epoch for event in read_events(path) if isinstance(event, TrialPaused)}
+    last = {event.trial: event for event in read_events(path) if not isinstance(event, Asked | SearchExhausted)}
     for trial, label in zip(frozen, labels, strict=True):
         folder = RunDir(path / trial.folder)
         orphans.close_one(folder)
         ending, status = read_ending(folder), run_status(folder)
         failure = ending.error if ending else None
-        is_pruned = status == "PAUSED" and trial.trial in paused and asked.sweep.pruner.kind != "none"
+        is_pruned = status == "PAUSED" and _is_at_a_rung(folder, last.get(trial.trial), asked)
         is_left_out = failed and not failure
         comes_back = bool(failure) and not failed and failure.kind not in asked.sweep.retries
         found.would_fail_again += comes_back
@@ -171,6 +224,19 @@ def _sorted(
     return found
 
 
+def _is_at_a_rung(folder: RunDir, last: Event | None, asked: Asked) -> bool:
+    """Whether a trial that is paused waits to be promoted, rather than to go on."""
+    match last:
+        case TrialPaused() | TrialPruned():
+            return asked.sweep.pruner.kind != "none"
+        case TrialStarted(until_epoch=int() as epoch):  # the parent was killed before it could tell of the pause
+            with suppress(RunDirError):
+                return bool(values_of(read_run(folder), asked.sweep.objectives, epoch=epoch))
+        case _:
+            pass
+    return False
+
+
 def _more(
     request: Request, frozen: Sequence[TrialFrozen], *, asked: Asked, composer: Composer, freezer: Freezer
 ) -> list[Trial]:
@@ -184,8 +250,7 @@ def _more(
     labels = labels_of([*(trial.overrides for trial in frozen), *(overrides for _, overrides in new)])[len(frozen) :]
     first = 1 + max((trial.trial for trial in frozen), default=-1)
     console.say(f"mvit: {len(new)} more trials in {shown(freezer.folder)}")
-    again = asked.model_copy(update={"argv": tuple(sys.argv), "time": time.time()})
-    return freezer.freeze_all(new, labels, first=first, after=[again])
+    return freezer.freeze_all(new, labels, first=first, after=[asked])
 
 
 def _recall(source: Source, path: Path, frozen: Sequence[TrialFrozen], found: _Found, *, asked: Asked) -> None:

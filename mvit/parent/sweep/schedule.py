@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mvit import console
+from mvit.errors import RunDirError
 from mvit.parent import orphans
 from mvit.parent.execute import Silent, finish_tracking
 from mvit.parent.host import CHECKOUT
@@ -25,7 +26,7 @@ from mvit.parent.sweep.slots import Slots, workers_here
 from mvit.parent.sweep.view import SweepView
 from mvit.parent.tracking.live import Tracker, tracker_of
 from mvit.process import is_stopped, stop_with_parent
-from mvit.rundir.ending import Failure, Outcome, read_ending, record_end
+from mvit.rundir.ending import Ending, Failure, Outcome, read_ending, record_end
 from mvit.rundir.frozen import Run
 from mvit.rundir.ledger import Event, Ledger, TrialEnded, TrialStarted
 from mvit.rundir.objectives import values_of
@@ -47,6 +48,8 @@ class _Running:
     taken: tuple[int, ...]
     process: subprocess.Popen[bytes]
     tracker: Tracker | None
+    before: Ending | None
+    """How its folder says that an earlier turn ended."""
     stood_since: float | None = None
     asked_to_stop: int = 0
 
@@ -63,7 +66,10 @@ class Schedule:
         ends: Ends,
         stop: StopRequest,
         view: SweepView,
+        overrides: Sequence[str] = (),
     ) -> None:
+        """`overrides` are limits that only a launcher reads."""
+        self._overrides = overrides
         self._folder = RunDir(folder)
         self._slots, self._objectives, self._ends, self._stop, self._view = slots, objectives, ends, stop, view
         self._ledger = Ledger(folder)
@@ -84,9 +90,7 @@ class Schedule:
             if self._folder.stop.exists():
                 self._ends.wind_down()
             while self._slots.has_free and not self._is_over():
-                if pending is None and (found := agenda.next()):
-                    pending, told = found
-                    self._tell(*told)
+                pending = pending or self._next(agenda)
                 if pending is None or (taken := self._slots.take(workers_here(pending.trial.run.plan))) is None:
                     break
                 self._start(pending, taken)
@@ -99,9 +103,22 @@ class Schedule:
             with suppress(OSError):  # a terminal or a disk that is written to is no reason to end the sweep
                 self._view.look()
             time.sleep(LOOK_EVERY_S)
+        self._tell()  # what a full disk did not take before
         for farewell in self._farewells.values():
             farewell.join()
         return outcomes
+
+    def _next(self, agenda: Agenda) -> Turn | None:
+        try:
+            found = agenda.next()
+        except (RunDirError, OSError) as error:
+            self._ends.no_trial_can_be_made(str(error))
+            return None
+        if found is None:
+            return None
+        turn, events = found
+        self._tell(*events)
+        return turn
 
     def _is_over(self) -> bool:
         """Whether no other trial is to start."""
@@ -120,6 +137,7 @@ class Schedule:
 
     def _start(self, turn: Turn, taken: tuple[int, ...]) -> None:
         trial, folder = turn.trial, turn.trial.run.folder
+        before = read_ending(folder)
         if farewell := self._farewells.pop(trial.number, None):
             farewell.join()
         tracker = tracker_of(trial.run)
@@ -128,7 +146,12 @@ class Schedule:
         self._tell(TrialStarted(trial=trial.number, slot=taken[0], until_epoch=turn.until_epoch))
         with _log_of(folder) as log:
             process = subprocess.Popen(
-                command_of(trial.run, slot=self._slots.text(taken), until_epoch=turn.until_epoch),
+                command_of(
+                    trial.run,
+                    slot=self._slots.text(taken),
+                    until_epoch=turn.until_epoch,
+                    overrides=self._overrides,
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -136,7 +159,7 @@ class Schedule:
                 start_new_session=True,  # a Ctrl-C is for the sweep, which asks each of its trials to stop
                 preexec_fn=stop_with_parent,
             )
-        self._running.append(_Running(turn, taken, process, tracker))
+        self._running.append(_Running(turn, taken, process, tracker, before))
         self._view.started(trial, where=_in_slot(self._slots, taken), until_epoch=turn.until_epoch)
 
     def _look_at(self, running: _Running, agenda: Agenda) -> Outcome | None:
@@ -151,7 +174,7 @@ class Schedule:
             self._kill_if_it_stands_still(running)
             return None
         turn, trial = running.turn, running.turn.trial
-        outcome = _outcome(trial.run, process.returncode)
+        outcome = _outcome(trial.run, process.returncode, before=running.before)
         failure = outcome.failure
         self._running.remove(running)
         self._slots.give_back(running.taken)
@@ -191,24 +214,28 @@ class Complaints(Silent):
         console.complain([line])
 
 
-def command_of(run: Run, *, slot: str, until_epoch: int | None) -> list[str]:
+def command_of(run: Run, *, slot: str, until_epoch: int | None, overrides: Sequence[str]) -> list[str]:
     """What executes a trial, to its end or to an epoch."""
     command = [sys.executable, "-m", "mvit", "run", str(run.folder.path), "--of-sweep"]
     command += ["--slot", slot] if slot else []
-    return [*command, "--until-epoch", str(until_epoch)] if until_epoch else command
+    command += ["--until-epoch", str(until_epoch)] if until_epoch else []
+    return [*command, *overrides]
 
 
 def _in_slot(slots: Slots, taken: Sequence[int]) -> str:
     return f" in slot {', '.join(map(str, taken))}" if len(slots.shares) > 1 else ""
 
 
-def _outcome(run: Run, code: int) -> Outcome:
-    """How a trial ended, from its folder; one that was killed gets its end recorded here."""
+def _outcome(run: Run, code: int, *, before: Ending | None) -> Outcome:
+    """How a turn of a trial ended, from its folder, which may have an end from `before`.
+
+    One that was killed gets its end recorded here.
+    """
     folder, deadline = run.folder, time.monotonic() + LEAVE_S
-    while read_ending(folder) is None and alive(folder) and time.monotonic() < deadline:
+    while read_ending(folder) in (None, before) and alive(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     orphans.close_one(folder)
-    if ending := read_ending(folder):
+    if (ending := read_ending(folder)) and ending != before:
         return Outcome(ending.status, code if code > 0 or ending.status == "FINISHED" else 1, ending.error)
     # It ended before it could claim its folder.
     if code < 0:
@@ -240,4 +267,4 @@ def _last_line(log: Path) -> str:
     with suppress(OSError):
         if lines := log.read_text(encoding="utf-8", errors="replace").splitlines():
             return lines[-1].removeprefix("mvit: ")
-    return "nothing was said"
+    return "no output"

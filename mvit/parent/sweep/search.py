@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -58,6 +58,7 @@ class Search:
         """Trials of other sweeps."""
         self._known: dict[int, Known] = {}
         self._attributes: dict[int, dict[str, Any]] = {}
+        self._cells = self._grid()
 
     def know(self, number: int, known: Known) -> None:
         """What has become of a trial."""
@@ -67,7 +68,7 @@ class Search:
         """The values of a trial; None where no other is left. Another attempt draws other values."""
         match self._settings.sampler:
             case "grid":
-                return self._of_grid(number + attempt)
+                return next(self._cells, None)
             case "quasi_random":
                 return self._kept(self._of_sobol(number + len(self._known) * attempt))
             case _:
@@ -84,10 +85,14 @@ class Search:
         applies = self._applies(drawn)
         return {key: value for key, value in drawn.items() if key in applies}
 
-    def _of_grid(self, index: int) -> Drawn | None:
-        lists = (axis.values for axis in self._axes.values())
-        chosen = next(itertools.islice(itertools.product(*lists), index, None), None)
-        return None if chosen is None else self._kept(dict(zip(self._axes, chosen, strict=True)))
+    def _grid(self) -> Iterator[Drawn]:
+        """Every combination once, without those that are known."""
+        given: list[Drawn] = []
+        for chosen in itertools.product(*(axis.values for axis in self._axes.values())):
+            cell = self._kept(dict(zip(self._axes, chosen, strict=True)))
+            if cell not in given and all(cell != known.drawn for known in self._known.values()):
+                given.append(cell)
+                yield cell
 
     def _of_sobol(self, index: int) -> Drawn:
         from scipy.stats import qmc  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]

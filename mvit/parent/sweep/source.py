@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 from mvit import console
-from mvit.errors import ConfigError, RunDirError
+from mvit.errors import ConfigError
 from mvit.parent.freeze import plan_launch
 from mvit.parent.report.table import label_of
 from mvit.parent.request.axes import Axis, Space, bare
@@ -17,7 +18,7 @@ from mvit.parent.sweep.outcome import SweepOutcome
 from mvit.parent.sweep.ranking import Values
 from mvit.parent.sweep.search import Drawn, Known, Search, State
 from mvit.parent.sweep.trials import Freezer, Trial, identity
-from mvit.rundir.ledger import Ledger
+from mvit.rundir.ledger import Ledger, SearchExhausted
 from mvit.rundir.objectives import values_of
 from mvit.sweep_config import SearchSweep
 
@@ -55,14 +56,15 @@ class Source:
             console.say(f"mvit: {len(self._search.earlier)} trials of earlier sweeps are known")
 
     def draw(self) -> Trial | None:
-        """One more trial; None when there is none to come."""
+        """One more trial; None when there is none to come. Raises `RunDirError` where it cannot be written."""
         if self._number >= self._sweep.max_trials:
             return None
         reason = "all that is drawn has been tried"
-        for attempt in range(MOST_ATTEMPTS):
+        attempts = itertools.count() if self._sweep.sampler == "grid" else range(MOST_ATTEMPTS)
+        for attempt in attempts:
             drawn = self._search.draw(self._number, attempt=attempt)
             if drawn is None:
-                return None
+                break
             axes = {bare(axis.key): axis for axis in self._space.axes}
             overrides = [*self._space.fixed, *(axes[key].override(value) for key, value in drawn.items())]
             try:
@@ -74,17 +76,15 @@ class Source:
                 if identity(planned.config) in self._made and not self._sweep.again:
                     continue
                 label = label_of(overrides, drawn.keys())
-                trial, event = self._freezer.freeze(self._number, label, planned, overrides)
-                Ledger(self._freezer.folder).append(event)
+                (trial,) = self._freezer.freeze_all([(planned, overrides)], [label], first=self._number)
             except ConfigError as error:  # values that do not go together
                 reason = str(error).partition("\n")[0]
                 continue
-            except (RunDirError, OSError) as error:
-                console.complain([f"no other trial can be made: {error}"])
-                return None
-            self.add(trial, overrides, "running", {}, config=event.config)
+            self.add(trial, overrides, "running", {}, config=identity(planned.config))
             return trial
         console.say(f"mvit: no other trial is drawn: {reason}")
+        with suppress(OSError):
+            Ledger(self._freezer.folder).append(SearchExhausted())
         return None
 
     def add(

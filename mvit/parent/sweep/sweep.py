@@ -34,11 +34,12 @@ def run_sweep(
     example: RunConfig,
     others: Sequence[Trial] = (),
     source: Source | None = None,
+    overrides: Sequence[str] = (),
 ) -> int:
     """Run these trials of the sweep in its slots, and those that are drawn, and close it; returns the exit code.
 
     `others` are not to be run now, but those of them that are paused may be promoted. A trial that cannot be run here
-    and now does not keep the others. `example` is a run of the sweep.
+    and now does not keep the others. `example` is a run of the sweep, `overrides` are limits for all that is run.
     """
     sweep = asked.sweep
     ends = Ends(sweep.fail_fast, sweep.max_failures_in_a_row, sweep.max_hours)
@@ -47,12 +48,22 @@ def run_sweep(
     for trial in (*trials, *others):
         _recall(trial, agenda, asked=asked, is_over=trial in others)
     view = SweepView(trials, slots=len(slots.shares), objectives=sweep.objectives)
+    for trial in others:
+        view.recall(trial, run_status(trial.run.folder), values_of(trial.run, sweep.objectives))
     with owned(RunDir(folder)), signals.stopping() as stop:
         RunDir(folder).stop.unlink(missing_ok=True)  # of another time
         mirror = SweepMirror(folder, example.tracking, asked)
         mirror.open()
         with view:
-            schedule = Schedule(folder, slots, objectives=sweep.objectives, ends=ends, stop=stop, view=view)
+            schedule = Schedule(
+                folder,
+                slots,
+                objectives=sweep.objectives,
+                ends=ends,
+                stop=stop,
+                view=view,
+                overrides=overrides,
+            )
             outcomes = schedule.go(agenda)
         if ends.reason:
             console.complain([f"the sweep is ended: {ends.reason}"])

@@ -136,4 +136,4 @@ def as_name(label: str) -> str:
 def tell_of_repeats(count: int) -> None:
     """Say that trials were left out."""
     if count:
-        console.say(f"mvit: {count} repeat another trial and are left out (sweep.again=true runs them too)")
+        console.say(f"mvit: skipped {count} duplicate trials (sweep.again=true runs them too)")

@@ -93,6 +93,12 @@ class SweepView:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
+    def recall(self, trial: Trial, status: str, values: Values) -> None:
+        """A trial of an earlier time."""
+        self._rows[trial.number] = _Row(trial.label, state=status)
+        if values:
+            self._values[trial.number] = values
+
     def started(self, trial: Trial, *, where: str, until_epoch: int | None = None) -> None:
         """A trial is executed from now on, to its end or to an epoch."""
         run, row = trial.run, self._rows.setdefault(trial.number, _Row(trial.label))
@@ -130,16 +136,17 @@ class SweepView:
 
     def table(self) -> RenderableType:
         """What a terminal shows at this moment: the trials that run first."""
-        counts = Counter(row.state for row in self._rows.values())
+        every = list(self._rows.values())  # this is drawn in a thread of its own
+        counts = Counter(row.state for row in every)
         head = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
         lines = [Text(f"{head}; {self._slots} slot{'' if self._slots == 1 else 's'}")]
-        if best := ranked(self._values, self._objectives):
+        if best := ranked(dict(self._values), self._objectives):
             lines.append(Text(f"best: {self._rows[best[0]].label}, {in_words(self._values[best[0]])}"))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in ("trial", "state", "epoch", *COLUMNS, "left"):
             table.add_column(column, justify="left" if column in ("trial", "state") else "right", no_wrap=True)
         for state in ORDER:
-            rows = [row for row in self._rows.values() if row.state == state]
+            rows = [row for row in every if row.state == state]
             for row in rows[:MOST_OF_A_STATE]:
                 table.add_row(row.label, state, row.progress, *(row.number(name) for name in COLUMNS), row.left)
             if len(rows) > MOST_OF_A_STATE:

@@ -45,7 +45,7 @@ def test_axes_are_hydras(text, axis):
     ("text", "said"),
     [
         ("a=range(3,3)", "its range has no values"),
-        ("a=interval(2,1)", "its interval has no numbers"),
+        ("a=interval(2,1)", "the lower bound must be below the upper one"),
         ("a=tag(log,interval(0,1))", "a logarithmic interval must begin above 0"),
         ("sweep.slots=1,2", "is for all trials"),
     ],

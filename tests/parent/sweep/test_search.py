@@ -95,6 +95,23 @@ def test_a_grid_is_every_combination_once():
     ]
 
 
+def test_a_grid_leaves_out_keys_without_a_place_and_what_is_known():
+    def applies(drawn):
+        return {"optimizer", "seed"} if drawn["optimizer"] == "adamw" else {"optimizer", "optimizer.momentum", "seed"}
+
+    momenta = ",".join(f"0.{number}" for number in range(10, 40))
+    made = search(
+        "sweep.sampler=grid",
+        typed=("optimizer=adamw,sgd", "seed=1,2", f"optimizer.momentum={momenta}"),
+        applies=applies,
+    )
+    made.know(0, Known({"optimizer": "adamw", "seed": "2"}, "finished", {}))
+    cells = []
+    while (cell := made.draw(len(cells))) is not None:
+        cells.append(cell)
+    assert len(cells) == 1 + 2 * 30
+
+
 @pytest.mark.parametrize("state", ["paused", "failed", "running"])
 def test_what_did_not_finish_is_known_as_that(state):
     made = search()

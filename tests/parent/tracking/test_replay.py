@@ -272,7 +272,8 @@ def test_trials_are_put_below_the_run_of_their_sweep_which_is_ended(capsys, run_
     run = connect(store).get_run(parent)
     best = {"best/val_acc1": 91.0, "best/val_acc1_mean": 90.5, "best/val_acc1_n": 2.0, "trials/finished": 2.0}
     assert run.info.status == "FINISHED"
-    assert run.data.metrics == {**best, "best/val_acc1_std": pytest.approx(0.5**0.5)}
+    others = {f"trials/{word}": 0.0 for word in ("failed", "killed", "not_started", "pruned")}
+    assert run.data.metrics == {**best, **others, "best/val_acc1_std": pytest.approx(0.5**0.5)}
     assert {run_of(folder, store).data.tags["mlflow.parentRunId"] for folder in trials} == {parent}
     assert len(rows(store, "SELECT * FROM runs")) == 3
 

@@ -224,6 +224,9 @@ def test_a_sweep_can_be_frozen_and_resumed_later(launch):
     assert sweep_status(folder) == "FROZEN"
 
 
+FIRST = ("sweep.pruner.first_rung=1",)
+
+
 def by_lr(config, epoch):
     """The best learning rate is the largest one, and every epoch helps."""
     return 100 * config.optimizer.lr * epoch
@@ -236,7 +239,7 @@ def told(done, kind) -> list[Any]:
 def test_halving_pauses_at_the_rungs_and_promotes_the_best(launch, stand_ins):
     stand_ins.accuracy = by_lr
     rates = ",".join(f"{number}e-3" for number in (5, 2, 9, 1, 7, 3, 8, 4, 6))
-    done = launch("-m", f"optimizer.lr={rates}", "train.epochs=9", "sweep/pruner=halving")
+    done = launch("-m", f"optimizer.lr={rates}", "train.epochs=9", "sweep/pruner=halving", *FIRST)
     assert done.code == 0, done.err
     ended = told(done, "ended")
     assert [event.trial for event in ended] == [2]  # the best one alone is run to its end
@@ -255,7 +258,7 @@ def test_a_sweep_that_was_stopped_goes_on_with_its_rungs(launch, stand_ins):
     stand_ins.at_start = lambda run: (
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start() if len(stand_ins.started) == 4 else None
     )
-    done = launch("-m", "optimizer.lr=1e-3,2e-3,3e-3,4e-3,5e-3,6e-3", "train.epochs=3", "sweep/pruner=halving")
+    done = launch("-m", "optimizer.lr=1e-3,2e-3,3e-3,4e-3,5e-3,6e-3", "train.epochs=3", "sweep/pruner=halving", *FIRST)
     assert done.code == 143
     stand_ins.at_start = lambda run: None
     folder = the_sweep(done)
@@ -338,7 +341,7 @@ def test_an_end_of_an_earlier_turn_is_not_taken_for_that_of_this_one(launch, sta
         return [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"] if goes_on else command
 
     monkeypatch.setattr(schedule, "command_of", command)
-    done = launch("-m", "optimizer.lr=1e-3,2e-3,3e-3", "train.epochs=3", "sweep/pruner=halving")
+    done = launch("-m", "optimizer.lr=1e-3,2e-3,3e-3", "train.epochs=3", "sweep/pruner=halving", *FIRST)
     assert done.code == 1
     ended = told(done, "ended")[0]
     assert (ended.trial, ended.status, ended.kind) == (2, "KILLED", "killed")

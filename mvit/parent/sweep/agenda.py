@@ -25,7 +25,12 @@ class Turn:
 
 
 class Agenda:
-    """Trials that were begun first, then those that are promoted, then those that wait, then one that is drawn."""
+    """Trials that wait first, then one that is drawn, then those that are promoted.
+
+    All come to the first rung before one of them leaves it, so that the best of all go on, and as many as the pruner
+    says: on the curves of 27 trials, promoting first took up to twice the epochs, in unlucky orders, and found no
+    better one. No slot is idle meanwhile: the last trials of a rung run beside the first promoted ones.
+    """
 
     def __init__(self, trials: Iterable[Trial], pruning: Pruning, *, source: Source | None = None) -> None:
         self._waiting = deque(trials)
@@ -57,12 +62,12 @@ class Agenda:
     def next(self) -> tuple[Turn, list[Event]] | None:
         """The next turn, and what the ledger is to tell of it; None while, or because, there is none."""
         told: list[Event] = []
-        trial = self._promoted(told)
-        if trial is None:
-            trial = self._waiting.popleft() if self._waiting else None
+        trial = self._waiting.popleft() if self._waiting else None
         if trial is None and self._source and not self._is_dry:
             trial = self._source.draw()
             self._is_dry = trial is None
+        if trial is None:
+            trial = self._promoted(told)
         if trial is None and not self._running and not self._has_finished:
             trial = self._promoted(told, last_resort=True)
         if trial is None:

@@ -1,7 +1,7 @@
 """Pruning with promotion: which trials go on after a rung, and which of those that are paused come to it later.
 
-Asynchronous successive halving (Li et al., 2020) as it was published, which promotes: a trial that is paused at a rung
-is resumed, to the bit, once it is among the best of those that have come so far.
+Asynchronous successive halving (Li et al., 2020), which promotes: a trial that is paused at a rung is resumed, to the
+bit, once it is among the best of those that have come so far.
 """
 
 from __future__ import annotations

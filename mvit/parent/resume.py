@@ -34,9 +34,9 @@ def run_frozen(
         raise RunDirError(f"{shown(path)} is a sweep; use: {mvit_command('resume', path)}")
     run = reopen(RunDir(path), overrides)
     must_fit(slot, run.plan)
-    announce(run)
     if until_epoch is not None:
         _must_be_between(until_epoch, run.config)
+    announce(run)
     return follow(run, slot=slot, mirrored=mirrored, until_epoch=until_epoch).exit_code
 
 
@@ -45,7 +45,8 @@ def _must_be_between(until_epoch: int, config: RunConfig) -> None:
     if not isinstance(config, TrainRun):
         raise ConfigError(Problem("--until-epoch", until_epoch, "is for training", "leave it out"))
     if not 0 < until_epoch < config.train.epochs:
-        rule = f"must be from 1 to {config.train.epochs - 1}"
+        last = config.train.epochs - 1
+        rule = f"must be from 1 to {last}" if last else "is for a run of several epochs"
         raise ConfigError(Problem("--until-epoch", until_epoch, rule, "lower it, or leave it out"))
 
 

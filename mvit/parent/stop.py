@@ -27,6 +27,8 @@ def stop(path: Path, *, after_epoch: bool = False) -> int:
     Raises `RunDirError` for what does not run, or runs on another machine.
     """
     folder, launcher = RunDir(path), read_launcher(RunDir(path))
+    if not (folder.run.exists() or is_sweep(path)):
+        raise RunDirError(f"{shown(path)} is not the folder of a run or a sweep")
     if (status := _status(path)) != "RUNNING" or launcher is None:
         raise RunDirError(f"{shown(path)} is not running: it is {status}")
     resume = mvit_command("resume", path)

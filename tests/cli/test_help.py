@@ -59,7 +59,7 @@ def test_the_command_line_is_read_without_a_heavy_import():
         (["synthetic", "a", "--size", "500"], "argument --size: '500' must be a size such as 500x375"),
         (["synthetic", "a", "--size", "9x9999"], "argument --size: '9x9999' must be at most 8192 pixels on each side"),
         (["ui", "--port", "65536"], "argument --port: '65536' must be a port from 1 to 65535"),
-        (["run", "a", "seed=1"], "unrecognized arguments: seed=1"),
+        (["run", "a", "--colour"], "unrecognized arguments: --colour"),
         (["resume", "a", "--fork", "seed=1", "--colour"], "unrecognized arguments: seed=1 --colour"),
     ],
 )

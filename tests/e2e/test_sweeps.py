@@ -324,6 +324,16 @@ def test_what_cannot_be_added_to_a_sweep_is_one_line(launch, stand_ins, capfd, t
     assert len(read_trials(folder)) == 2
 
 
+def test_without_the_line_of_what_was_asked_for_trials_are_finished_and_none_is_added(launch, stand_ins, capfd):
+    folder = the_sweep(launch("-m", "seed=1,2", "freeze=true"))
+    ledger = folder / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().partition("\n")[2])
+    assert main(["resume", str(folder), "seed=3,4"]) == 2
+    assert "no longer says what was asked for" in capfd.readouterr().err
+    assert main(["resume", str(folder)]) == 0
+    assert len(stand_ins.started) == 2
+
+
 def test_limits_of_a_resumed_sweep_reach_its_trials(launch, stand_ins):
     folder = the_sweep(launch("-m", "seed=1,2", "freeze=true"))
     assert main(["resume", str(folder), "limits.step_s=77"]) == 0
@@ -364,6 +374,7 @@ def test_the_same_configuration_is_run_once_unless_it_is_asked_for_again(launch,
     done = launch("-m", "optimizer.lr=1e-3,0.001,2e-3")
     assert len(stand_ins.started) == 2
     assert "mvit: skipped 1 duplicate trials" in done.out
+    assert "skipped 1 duplicate" in launch("-m", "optimizer.lr=1e-3,0.001", "sweep.preview=true").out
     assert launch("-m", "optimizer.lr=1e-3,0.001,2e-3", "sweep.again=true").code == 0
     assert len(stand_ins.started) == 5
 
@@ -381,6 +392,14 @@ def test_the_trials_of_a_file(launch, stand_ins, tmp_path):
     file.write_text("optimizer.lrr\n1e-3\n")
     done = launch("-m", f"sweep.trials=@{file}")
     assert (done.code, done.err) == (2, "mvit: optimizer.lrr: unknown key; did you mean optimizer.lr?\n")
+
+
+def test_a_sweep_is_no_trial_of_another_one(launch, stand_ins, tmp_path):
+    done = launch("-m", "experiment=seeds,smoke")
+    assert (done.code, done.err) == (2, "mvit: experiment: 'seeds' is a sweep of its own; run it alone\n")
+    file = tmp_path / "trials.csv"
+    file.write_text("experiment\nseeds\n")
+    assert launch("-m", f"sweep.trials=@{file}").err == done.err
 
 
 def test_a_preview_names_the_trials_and_makes_nothing(launch, stand_ins):

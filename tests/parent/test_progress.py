@@ -19,6 +19,7 @@ from mvit.rundir.journal import Journal
 from mvit.rundir.paths import create_run_dir
 from mvit.rundir.result import TrainResult
 from mvit.rundir.status import Stage, WorkerStatus, write_status
+from mvit.rundir.stop import StopReason, write_stop
 
 GRAPHS = {"train": 9.0, "evaluate": 3.0}
 
@@ -196,7 +197,7 @@ def test_events_and_evaluations_are_lines_of_their_own(monkeypatch, run, journal
     journal.metrics({"train/loss": 0.25}, step=44, epoch=1)
     numbers = {"val/acc1": 91.388, "val/ema_acc1": 92.0, "val/loss": 0.5, "best/val_acc1": 92.0}
     journal.metrics(numbers, step=44, epoch=1)
-    run.folder.stop.write_text("{}")
+    write_stop(run.folder, StopReason(kind="pause"))
     view.look()
     assert screen.out.getvalue().splitlines() == [
         "mvit: stopping, after a checkpoint of the current step; press Ctrl-C again to stop immediately",

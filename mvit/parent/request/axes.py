@@ -114,6 +114,9 @@ def read_space(overrides: Sequence[str], composer: Composer) -> Space:
 
 def _axis(one: Override, key: str) -> Axis:
     value = cast(Any, one)._value  # Hydra has no other way to the bounds of an interval
+    tags = set(getattr(value, "tags", ()))
+    if wrong := tags - ({"log"} if isinstance(value, IntervalSweep) else set()):
+        raise ValueError(f"tag {sorted(wrong)[0]} means nothing here; tag(log,interval(...)) is there")
     if isinstance(value, IntervalSweep):
         low, high = value.start, value.end
         if low is None or high is None or not low < high:
@@ -137,6 +140,8 @@ def rows_of(file: str, *, fixed: Sequence[str]) -> list[list[str]]:
     An empty cell leaves its key as it is. Raises `ConfigError`.
     """
     path = Path(file.removeprefix("@"))
+    if path.exists() and not path.is_file():
+        raise ConfigError(Problem("sweep.trials", file, "is not a regular file", "name a CSV file"))
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             table = [(number, row) for number, row in enumerate(csv.reader(lines), 1) if row]

@@ -27,7 +27,7 @@ from mvit.parent.sweep.sweep import run_sweep
 from mvit.parent.sweep.trials import Freezer, plan_trials, tell_of_repeats, without_repeats
 from mvit.rundir.ledger import Asked
 from mvit.rundir.paths import new_run_id, writable
-from mvit.sweep_config import SearchSweep, SweepConfig
+from mvit.sweep_config import GridSweep, SearchSweep, SweepConfig
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,16 @@ def read_request(overrides: Sequence[str], composer: Composer) -> Request:
     return request
 
 
-def trials_of_request(request: Request) -> list[list[str]]:
-    """The overrides of each trial of a grid."""
+def trials_of_request(request: Request, composer: Composer) -> list[list[str]]:
+    """The overrides of each trial of a grid; raises `ConfigError` for one that is a sweep itself."""
     sweep, space = request.sweep, request.space
-    if sweep.kind == "grid" and sweep.trials:
-        return rows_of(sweep.trials, fixed=space.fixed)
-    return space.combinations()
+    listed = sweep.trials if isinstance(sweep, GridSweep) else None
+    trials = rows_of(listed, fixed=space.fixed) if listed else space.combinations()
+    chosen = {text for trial in trials for text in trial if bare(text).startswith("experiment=")} - {*space.fixed}
+    for text in sorted(chosen):
+        if composer.is_sweep([text]):
+            raise ConfigError(Problem("experiment", text.partition("=")[2], "is a sweep of its own", "run it alone"))
+    return trials
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,11 @@ def launch_sweep(overrides: Sequence[str], *, composer: Composer, argv: Sequence
     """Plan all trials, freeze them, run them; returns the exit code, raises `ConfigError` for wrong ones."""
     prepared = _prepare(read_request(overrides, composer), composer=composer, argv=argv)
     request, config, freezer = prepared.request, prepared.config, prepared.freezer
+    tell_of_repeats(prepared.repeats)
     if config.dry_run or request.sweep.preview:
         _show(prepared, is_brief=request.sweep.preview)
         return 0
     orphans.close(CHECKOUT / config.runs_dir)
-    tell_of_repeats(prepared.repeats)
     asked = Asked(
         argv=tuple(argv),
         overrides=request.overrides,
@@ -127,7 +131,7 @@ def _prepare(request: Request, *, composer: Composer, argv: Sequence[str]) -> _P
     """Plan the trials for the slots that they will have; raises `ConfigError` with all that is wrong with them."""
     host, base, sweep = this_host(), slot_from_environment(), request.sweep
     is_search = isinstance(sweep, SearchSweep)
-    typed = corners(request.space, composer) if is_search else trials_of_request(request)
+    typed = corners(request.space, composer) if is_search else trials_of_request(request, composer)
     planned = plan_trials(typed, composer=composer, host=host, surveys=Surveys())
     configs = [trial.config for trial in planned]
     for key in ("dry_run", "freeze"):

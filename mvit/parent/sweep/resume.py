@@ -72,10 +72,13 @@ def resume_sweep(path: Path, overrides: Sequence[str], *, base: Slot, failed: bo
     Raises `RunDirError` for a sweep that runs, `ConfigError` for overrides that do not fit.
     """
     _wait_for(path)
-    asked = _asked(path)
+    found_asked = asked_for(path)
+    asked = found_asked or _defaults()
     frozen = read_trials(path)
     limits = [text for text in overrides if bare(text).startswith(MAY_CHANGE)]
     more = [text for text in overrides if text not in limits]
+    if more and found_asked is None:
+        raise RunDirError(f"{RunDir(path).ledger} no longer says what was asked for: its trials can only be finished")
     composer, request = Composer(tuple(map(Path, asked.config_dirs))), None
     if more or isinstance(asked.sweep, SearchSweep):
         request = _request(asked, more, composer)
@@ -134,9 +137,9 @@ def _wait_for(path: Path) -> None:
         time.sleep(0.2)
 
 
-def _asked(path: Path) -> Asked:
-    """What the sweep was asked for, with the defaults where its ledger does not say."""
-    return asked_for(path) or Asked(argv=(), overrides=(), sweep=Composer().sweep([]), slots=())
+def _defaults() -> Asked:
+    """In place of what was asked for, where the ledger does not say it."""
+    return Asked(argv=(), overrides=(), sweep=Composer().sweep([]), slots=())
 
 
 def _request(asked: Asked, more: Sequence[str], composer: Composer) -> Request:
@@ -241,7 +244,7 @@ def _more(
     request: Request, frozen: Sequence[TrialFrozen], *, asked: Asked, composer: Composer, freezer: Freezer
 ) -> list[Trial]:
     """Freeze the trials that the sweep does not have yet."""
-    wanted = trials_of_request(request)
+    wanted = trials_of_request(request, composer)
     planned = plan_trials(wanted, composer=composer, host=freezer.host, surveys=freezer.surveys)
     if problems := list(trial_problems(asked.sweep, [trial.config for trial in planned])):
         raise ConfigError(*problems)

@@ -48,6 +48,8 @@ def test_axes_are_hydras(text, axis):
         ("a=interval(2,1)", "the lower bound must be below the upper one"),
         ("a=tag(log,interval(0,1))", "a logarithmic interval must begin above 0"),
         ("sweep.slots=1,2", "is for all trials"),
+        ("a=tag(lg,interval(1,2))", "tag lg means nothing here"),
+        ("a=tag(log,choice(1,2))", "tag log means nothing here"),
     ],
 )
 def test_an_axis_without_values_is_refused(text, said):

@@ -22,7 +22,7 @@ from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.journal import JournalReader
 from mvit.rundir.paths import create_run_dir
 from mvit.rundir.state import run_status
-from mvit.rundir.stop import StopReason
+from mvit.rundir.stop import read_stop
 from tests.conftest import CHECKOUT
 from tests.scene import RECIPE
 
@@ -97,7 +97,9 @@ def test_a_stop_request_ends_one_run_and_not_the_other(freeze_run):
     assert (outcomes[0].status, outcomes[0].exit_code) == ("PAUSED", 75)
     assert outcomes[1].status == "FINISHED"
     assert [run_status(run.folder) for run in runs] == ["PAUSED", "FINISHED"]
-    assert StopReason.model_validate_json(runs[0].folder.stop.read_bytes()).kind == "pause"
+    wanted = read_stop(runs[0].folder)
+    assert wanted is not None
+    assert (wanted.reason.kind, wanted.after_epoch) == ("pause", None)
     # What was paused goes on to the bits of the one that was not.
     assert execute(runs[0], slot=Slot(), stop=StopRequest(), observer=Silent()).status == "FINISHED"
     assert bits(runs[0]) == bits(runs[1])

@@ -125,14 +125,16 @@ def test_a_sweep_whose_parent_is_killed_ten_times_loses_nothing(scene, tmp_path)
     chosen = random.Random(os.urandom(8))
     scene.launch("-m", *TWELVE)
     for _ in range(KILLS):
-        time.sleep(4 + 6 * chosen.random())
+        time.sleep(3 + 4 * chosen.random())
         if scene.process.poll() is not None:
             break
         scene.kill("launcher")
         scene.process.wait()
         scene._start(["-m", "mvit", "resume", str(the_sweep(scene))], {})
     scene.end(timeout_s=600)
-    assert scene.process.returncode == 0, scene.out + scene.err
+    # Its parent may have been killed after all was over, but for the last word to MLflow.
+    assert scene.process.returncode == 0 or "is FINISHED" in scene.err, scene.out + scene.err
+    scene.close_orphans()
     sweep = the_sweep(scene)
     folders = [RunDir(sweep / trial.folder) for trial in read_trials(sweep)]
     assert [run_status(folder) for folder in folders] == ["FINISHED"] * 12

@@ -132,7 +132,8 @@ def _prepare(request: Request, *, composer: Composer, argv: Sequence[str]) -> _P
     host, base, sweep = this_host(), slot_from_environment(), request.sweep
     is_search = isinstance(sweep, SearchSweep)
     typed = corners(request.space, composer) if is_search else trials_of_request(request, composer)
-    planned = plan_trials(typed, composer=composer, host=host, surveys=Surveys())
+    surveys = Surveys()
+    planned = plan_trials(typed, composer=composer, host=host, surveys=surveys)
     configs = [trial.config for trial in planned]
     for key in ("dry_run", "freeze"):
         if len({getattr(config, key) for config in configs}) > 1:
@@ -145,7 +146,7 @@ def _prepare(request: Request, *, composer: Composer, argv: Sequence[str]) -> _P
     if len({config.name for config in configs}) > 1:  # it is not called after one of them
         folder = folder.with_name(f"{configs[0].data.kind}-sweep")
     folder /= new_run_id()
-    freezer = Freezer(folder, slots, host=host, base=base, argv=argv, width=len(str(count - 1)))
+    freezer = Freezer(folder, slots, host=host, base=base, argv=argv, width=len(str(count - 1)), surveys=surveys)
     fitted = [freezer.fitted(trial) for trial in planned]
     trials = list(zip(fitted, typed, strict=True)) if sweep.again or is_search else without_repeats(fitted, typed)
     return _Prepared(request, configs[0], trials, len(typed) - len(trials), freezer)
@@ -188,7 +189,7 @@ def _other_time(prepared: _Prepared, slots: int) -> float | None:
         if config.topology.kind != "cpu" or config.topology.workers > 1:
             return None
         share = replace(host, cpu_count=host.cpu_count // slots)
-        plan = plan_again(planned, host=share, surveys=Surveys()).plan
+        plan = plan_again(planned, host=share, surveys=prepared.freezer.surveys).plan
         found = past_runs(config, plan, CHECKOUT / config.runs_dir).run_time_s()
         seconds += [] if found is None else [found]
     return sum(seconds) / len(seconds) * prepared.count / slots if seconds else None

@@ -85,10 +85,11 @@ def resume_sweep(path: Path, overrides: Sequence[str], *, base: Slot, failed: bo
         _base_must_be_the_same(path, frozen, composer)
         update = {"sweep": request.sweep, "overrides": request.overrides, "argv": tuple(sys.argv), "time": time.time()}
         asked = asked.model_copy(update=update)
-    slots = slots_again(asked)
-    found = _sorted(path, frozen, asked=asked, limits=limits, base=base, failed=failed)
+    slots, surveys = slots_again(asked), Surveys()
+    found = _sorted(path, frozen, asked=asked, limits=limits, base=base, failed=failed, surveys=surveys)
     count = asked.sweep.max_trials if isinstance(asked.sweep, SearchSweep) else len(frozen)
-    freezer = Freezer(path, slots, host=this_host(), base=base, argv=sys.argv, width=len(str(max(1, count - 1))))
+    width = len(str(max(1, count - 1)))
+    freezer = Freezer(path, slots, host=this_host(), base=base, argv=sys.argv, width=width, surveys=surveys)
     if more and request and not isinstance(asked.sweep, SearchSweep):
         found.unfinished += _more(request, frozen, asked=asked, composer=composer, freezer=freezer)
     elif more:
@@ -199,10 +200,17 @@ def _base_must_be_the_same(path: Path, frozen: Sequence[TrialFrozen], composer: 
 
 
 def _sorted(
-    path: Path, frozen: Sequence[TrialFrozen], *, asked: Asked, limits: Sequence[str], base: Slot, failed: bool
+    path: Path,
+    frozen: Sequence[TrialFrozen],
+    *,
+    asked: Asked,
+    limits: Sequence[str],
+    base: Slot,
+    failed: bool,
+    surveys: Surveys,
 ) -> _Found:
     """Which trials are to be run, and which are not."""
-    found, surveys, slots = _Found(), Surveys(), slots_again(asked)
+    found, slots = _Found(), slots_again(asked)
     labels = labels_of([trial.overrides for trial in frozen])
     last = {event.trial: event for event in read_events(path) if not isinstance(event, Asked | SearchExhausted)}
     for trial, label in zip(frozen, labels, strict=True):

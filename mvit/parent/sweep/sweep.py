@@ -22,7 +22,7 @@ from mvit.rundir.ledger import Asked
 from mvit.rundir.objectives import values_of
 from mvit.rundir.ownership import owned
 from mvit.rundir.paths import RunDir
-from mvit.rundir.state import run_status
+from mvit.rundir.state import Status, run_status
 
 
 def run_sweep(
@@ -45,11 +45,13 @@ def run_sweep(
     ends = Ends(sweep.fail_fast, sweep.max_failures_in_a_row, sweep.max_hours)
     epochs = example.train.epochs if isinstance(example, TrainRun) else 0
     agenda = Agenda(trials, Pruning(sweep.pruner, epochs=epochs, objectives=sweep.objectives), source=source)
-    for trial in (*trials, *others):
-        _recall(trial, agenda, asked=asked, is_over=trial in others)
     view = SweepView(trials, slots=len(slots.shares), objectives=sweep.objectives)
+    for trial in trials:
+        _recall(trial, agenda, asked=asked, status="RUNNING")
     for trial in others:
-        view.recall(trial, run_status(trial.run.folder), values_of(trial.run, sweep.objectives))
+        status = run_status(trial.run.folder)
+        _recall(trial, agenda, asked=asked, status=status)
+        view.recall(trial, status, values_of(trial.run, sweep.objectives))
     with owned(RunDir(folder)), signals.stopping() as stop:
         RunDir(folder).stop.unlink(missing_ok=True)  # of another time
         mirror = SweepMirror(folder, example.tracking, asked)
@@ -75,9 +77,8 @@ def run_sweep(
     return max([0, *(outcome.exit_code for outcome in outcomes.values() if outcome.status != "PAUSED")])
 
 
-def _recall(trial: Trial, agenda: Agenda, *, asked: Asked, is_over: bool) -> None:
+def _recall(trial: Trial, agenda: Agenda, *, asked: Asked, status: Status) -> None:
     """Tell the agenda how far a trial has come."""
     rungs = agenda.rungs if trial.run.folder.journal.exists() else ()
     reached = [(epoch, values_of(trial.run, asked.sweep.objectives, epoch=epoch)) for epoch in rungs]
-    status = run_status(trial.run.folder) if is_over else "RUNNING"
     agenda.recall(trial, [(epoch, values) for epoch, values in reached if values], status=status)

@@ -85,9 +85,19 @@ def without_repeats(
 class Freezer:
     """Makes the folders of a sweep's trials. A trial is planned for the slots that it will have."""
 
-    def __init__(self, folder: Path, slots: Slots, *, host: Host, base: Slot, argv: Sequence[str], width: int) -> None:
-        self.folder, self.slots, self.host, self.base = folder, slots, host, base
-        self.surveys = Surveys()
+    def __init__(
+        self,
+        folder: Path,
+        slots: Slots,
+        *,
+        host: Host,
+        base: Slot,
+        argv: Sequence[str],
+        width: int,
+        surveys: Surveys,
+    ) -> None:
+        """`surveys` has the data that the launch has looked at, so that no trial lists it again."""
+        self.folder, self.slots, self.host, self.base, self.surveys = folder, slots, host, base, surveys
         self._width = width
         self._made_of = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint="")
 

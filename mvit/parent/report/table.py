@@ -46,6 +46,19 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
+class Label:
+    """A trial by what distinguishes it, as `lr=0.001 model=x_small`."""
+
+    values: tuple[tuple[str, str], ...] = ()
+    """Names of keys, as short as they may be, each with its value."""
+    otherwise: str = ""
+    """What it is called where nothing distinguishes it."""
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.values) or self.otherwise
+
+
+@dataclass(frozen=True)
 class _Column:
     heading: str
     cells: tuple[str, ...]
@@ -107,17 +120,17 @@ def sweep_lines(results: Sequence[TrialResult]) -> Iterator[str]:
     yield from _table(_fitting(columns))
 
 
-def labels_of(trials: Sequence[Sequence[str]]) -> list[str]:
-    """Each trial by the overrides in which it differs from another, as `lr=0.001 model=x_small`."""
+def labels_of(trials: Sequence[Sequence[str]]) -> list[Label]:
+    """Each trial by the overrides in which it differs from another."""
     varied = {column.key for column in _varied([TrialResult("", list(overrides), {}) for overrides in trials])}
-    return [label_of(overrides, varied) or f"trial-{number}" for number, overrides in enumerate(trials)]
+    return [label_of(overrides, varied, otherwise=f"trial-{number}") for number, overrides in enumerate(trials)]
 
 
-def label_of(overrides: Sequence[str], keys: Collection[str]) -> str:
+def label_of(overrides: Sequence[str], keys: Collection[str], *, otherwise: str = "") -> Label:
     """A trial by its overrides of these keys."""
     mine = [key for override in overrides if (key := _key(override)) in keys]
     names = _headings(mine)
-    return " ".join(f"{name}={_value(overrides, key)}" for name, key in zip(names, mine, strict=True))
+    return Label(tuple((name, _value(overrides, key)) for name, key in zip(names, mine, strict=True)), otherwise)
 
 
 def _varied(results: Sequence[TrialResult]) -> list[_Column]:

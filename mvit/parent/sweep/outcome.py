@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mvit.errors import RunDirError
-from mvit.parent.report.table import labels_of
+from mvit.parent.report.table import Label, labels_of
 from mvit.parent.sweep.ranking import Values, pareto_front, ranked
 from mvit.parent.tracking.sweep_run import SweepSummary
 from mvit.rundir.ending import Failure, read_ending
@@ -33,7 +33,7 @@ class TrialOutcome:
     """What a trial has come to."""
 
     trial: TrialFrozen
-    label: str
+    label: Label
     folder: RunDir
     run: Run | None
     """None where its folder is damaged."""

@@ -216,7 +216,7 @@ def _front(outcome: SweepOutcome) -> Figure:
     axes.plot(*points(front), "o-" if len(outcome.objectives) == 2 else "o", color="tab:red", label="Pareto front")
     for one in front:
         place = (one.values[first], one.values[second])
-        axes.annotate(one.label, place, xytext=(4, 4), textcoords="offset points", fontsize="xx-small")
+        axes.annotate(str(one.label), place, xytext=(4, 4), textcoords="offset points", fontsize="xx-small")
     axes.set(xlabel=first, ylabel=second)
     axes.legend(frameon=False)
     return figure

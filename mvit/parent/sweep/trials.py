@@ -15,6 +15,7 @@ from mvit.files import json_digest
 from mvit.parent import provenance
 from mvit.parent.freeze import Planned, Surveys, freeze, plan_again, plan_launch
 from mvit.parent.host import CHECKOUT, Host
+from mvit.parent.report.table import Label
 from mvit.parent.request.compose import Composer
 from mvit.parent.slot import Slot, must_fit
 from mvit.parent.sweep.slots import Slots, workers_here
@@ -33,7 +34,7 @@ class Trial:
     """A trial that has its folder."""
 
     number: int
-    label: str
+    label: Label
     run: Run
 
 
@@ -109,7 +110,9 @@ class Freezer:
         must_fit(self.slots.example(self.base, workers=workers), planned.plan)
         return planned
 
-    def freeze(self, number: int, label: str, planned: Planned, overrides: Sequence[str]) -> tuple[Trial, TrialFrozen]:
+    def freeze(
+        self, number: int, label: Label, planned: Planned, overrides: Sequence[str]
+    ) -> tuple[Trial, TrialFrozen]:
         """The folder of a trial, and the line that tells of it; raises `RunDirError`."""
         name = f"{number:0{self._width}d}-{as_name(label)}-{new_run_id().rpartition('-')[2]}"
         run = freeze(planned, self.folder / name, made_of=self._made_of)
@@ -119,7 +122,7 @@ class Freezer:
     def freeze_all(
         self,
         planned: Sequence[tuple[Planned, Sequence[str]]],
-        labels: Sequence[str],
+        labels: Sequence[Label],
         *,
         first: int = 0,
         after: Sequence[Event] = (),
@@ -138,9 +141,9 @@ class Freezer:
         return [trial for trial, _ in made]
 
 
-def as_name(label: str) -> str:
+def as_name(label: Label) -> str:
     """The label of a trial as part of the name of its folder."""
-    return re.sub(r"[^A-Za-z0-9._=,+-]+", "_", label.replace(" ", ","))[:LONGEST_NAME].rstrip("-_")
+    return re.sub(r"[^A-Za-z0-9._=,+-]+", "_", str(label).replace(" ", ","))[:LONGEST_NAME].rstrip("-_")
 
 
 def tell_of_repeats(count: int) -> None:

@@ -16,6 +16,7 @@ from rich.text import Text
 from mvit import console
 from mvit.console import PLAIN_EVERY_S
 from mvit.parent.report.numbers import duration, in_words
+from mvit.parent.report.table import Label
 from mvit.parent.sweep.ranking import Values, ranked
 from mvit.parent.sweep.trials import Trial
 from mvit.rundir.ending import Outcome
@@ -30,7 +31,7 @@ COLUMNS = {"loss": ("train/loss", "{:.3f}"), "acc@1": ("val/acc1", "{:.2f}"), "i
 
 @dataclass
 class _Row:
-    label: str
+    label: Label
     state: str = "waiting"
     total: int = 0
     steps_per_epoch: int = 1
@@ -142,13 +143,18 @@ class SweepView:
         lines = [Text(f"{head}; {self._slots} slot{'' if self._slots == 1 else 's'}")]
         if best := ranked(dict(self._values), self._objectives):
             lines.append(Text(f"best: {self._rows[best[0]].label}, {in_words(self._values[best[0]])}"))
+        swept = list(dict.fromkeys(name for row in every for name, _ in row.label.values)) or ["trial"]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for column in ("trial", "state", "epoch", *COLUMNS, "left"):
-            table.add_column(column, justify="left" if column in ("trial", "state") else "right", no_wrap=True)
+        for column in (*swept, "state"):
+            table.add_column(column, no_wrap=True)
+        for column in ("epoch", *COLUMNS, "left"):
+            table.add_column(column, justify="right", no_wrap=True)
         for state in ORDER:
             rows = [row for row in every if row.state == state]
             for row in rows[:MOST_OF_A_STATE]:
-                table.add_row(row.label, state, row.progress, *(row.number(name) for name in COLUMNS), row.left)
+                values = dict(row.label.values) or {swept[0]: str(row.label)}
+                numbers = (row.number(name) for name in COLUMNS)
+                table.add_row(*(Text(values.get(name, "")) for name in swept), state, row.progress, *numbers, row.left)
             if len(rows) > MOST_OF_A_STATE:
-                table.add_row(f"... and {len(rows) - MOST_OF_A_STATE} more", state)
+                table.add_row(*("..." for _ in swept), f"{len(rows) - MOST_OF_A_STATE} more {state}")
         return Group(*lines, table)

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from mvit.parent.report.table import Label
 from mvit.parent.sweep.agenda import Agenda
 from mvit.parent.sweep.pruning import Pruning
 from mvit.parent.sweep.trials import Trial
@@ -16,7 +17,7 @@ PAUSED, FINISHED = Outcome("PAUSED", 75), Outcome("FINISHED", 0)
 
 
 def trials(count):
-    return [Trial(number, f"seed={number}", cast(Any, SimpleNamespace())) for number in range(count)]
+    return [Trial(number, Label((("seed", f"{number}"),)), cast(Any, SimpleNamespace())) for number in range(count)]
 
 
 @pytest.fixture

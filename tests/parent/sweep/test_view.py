@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from mvit.parent.report.table import Label
 from mvit.parent.sweep import view
 from mvit.parent.sweep.trials import Trial
 from mvit.parent.sweep.view import SweepView
@@ -27,7 +28,7 @@ def run(tmp_path):
 
 
 def trials(run, labels):
-    return [Trial(number, label, run) for number, label in enumerate(labels)]
+    return [Trial(number, Label((tuple(label.split("=")),)), run) for number, label in enumerate(labels)]
 
 
 def shown(of):
@@ -47,12 +48,12 @@ def test_those_that_run_come_first_and_at_most_five_of_a_state(run, capsys):
     sweep.ended(given[1], Outcome("FINISHED", 0), values={"best/val_acc1": 98.765})
     lines = shown(sweep)
     assert lines[:2] == ["1 RUNNING, 1 FAILED, 1 FINISHED, 6 waiting; 2 slots", "best: lr=1, best 98.77 %"]
-    assert lines[2].split() == ["trial", "state", "epoch", "loss", "acc@1", "img/s", "left"]
-    assert lines[3].split() == ["lr=3", "RUNNING", "1.2/4", "0.512", "91.50", "311"]
-    assert lines[4].split() == ["lr=0", "FAILED", "1.2/4", "0.512", "91.50", "311"]
-    assert lines[5].split()[:2] == ["lr=1", "FINISHED"]
-    assert [line.split()[0] for line in lines[6:11]] == ["lr=2", "lr=4", "lr=5", "lr=6", "lr=7"]
-    assert lines[11].split() == ["...", "and", "1", "more", "waiting"]
+    assert lines[2].split() == ["lr", "state", "epoch", "loss", "acc@1", "img/s", "left"]
+    assert lines[3].split() == ["3", "RUNNING", "1.2/4", "0.512", "91.50", "311"]
+    assert lines[4].split() == ["0", "FAILED", "1.2/4", "0.512", "91.50", "311"]
+    assert lines[5].split()[:2] == ["1", "FINISHED"]
+    assert [line.split()[0] for line in lines[6:11]] == ["2", "4", "5", "6", "7"]
+    assert lines[11].split() == ["...", "1", "more", "waiting"]
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("mvit: lr=3: started in slot 1, ")
     assert out[-2:] == ["mvit: lr=0: FAILED: nan", "mvit: lr=1: FINISHED, best 98.77 %"]
@@ -67,3 +68,12 @@ def test_without_a_terminal_there_is_a_plain_line_of_each_trial_that_runs(run, c
     told, line = capsys.readouterr().out.splitlines()
     assert told.startswith("mvit: seed=2: started to epoch 3, ")
     assert line == "  seed=2: epoch 1.2/3  loss 0.512  acc@1 91.50  img/s 311"
+
+
+def test_swept_keys_are_columns_and_what_lacks_one_has_an_empty_cell(run):
+    labels = [Label((("lr", "1e-3"), ("betas", "[a,0.9]"))), Label((("lr", "3e-3"),)), Label(otherwise="trial-2")]
+    given = [Trial(number, label, run) for number, label in enumerate(labels)]
+    lines = shown(SweepView(given, slots=2, objectives=OBJECTIVES))
+    assert lines[1].split()[:3] == ["lr", "betas", "state"]
+    cells = [line.split()[:-1] for line in lines[2:]]
+    assert cells == [["1e-3", "[a,0.9]"], ["3e-3"], ["trial-2"]]

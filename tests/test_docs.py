@@ -21,7 +21,7 @@ from mvit.parent.host import this_host
 from mvit.parent.request import command_line
 from mvit.parent.request.check import parse
 from mvit.parent.request.compose import override
-from mvit.parent.sweep.launch import read_request
+from mvit.parent.sweep.launch import parse_request
 from tests.conftest import CHECKOUT, COMPOSER, raw_config
 
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/performance.md"]
@@ -113,7 +113,7 @@ def test_a_command_that_a_page_shows_exists(arguments, monkeypatch, capsys):
     if "SWEEP" in words:
         kind = "search" if "max_trials" in arguments else "grid"
         overrides = given.overrides if "overrides" in given else []
-        assert read_request([f"sweep={kind}", "seed=1,2", *overrides], COMPOSER)
+        assert parse_request([f"sweep={kind}", "seed=1,2", *overrides], COMPOSER)
     elif "overrides" in given and given.overrides:
         assert parse(override(parse(raw_config()), given.overrides))
 

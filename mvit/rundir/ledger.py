@@ -28,10 +28,10 @@ class _Event(Frozen):
     """Seconds since 1970."""
 
 
-class Asked(_Event):
+class SweepRequest(_Event):
     """The first line: what a person typed. Another one follows where `resume` asked for more."""
 
-    event: Literal["asked"] = "asked"
+    event: Literal["requested"] = "requested"
     argv: Strings
     overrides: Strings
     """What all trials have, and the axes."""
@@ -107,7 +107,9 @@ class SearchExhausted(_Event):
     event: Literal["exhausted"] = "exhausted"
 
 
-Event = Asked | TrialFrozen | TrialStarted | TrialPaused | TrialPromoted | TrialEnded | TrialPruned | SearchExhausted
+Event = (
+    SweepRequest | TrialFrozen | TrialStarted | TrialPaused | TrialPromoted | TrialEnded | TrialPruned | SearchExhausted
+)
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 
@@ -133,9 +135,9 @@ class Ledger:
                 raise
 
 
-def asked_for(folder: Path) -> Asked | None:
+def recorded_request(folder: Path) -> SweepRequest | None:
     """What the sweep was asked for, the last time; None where that line is torn."""
-    return next((event for event in reversed(list(read_events(folder))) if isinstance(event, Asked)), None)
+    return next((event for event in reversed(list(read_events(folder))) if isinstance(event, SweepRequest)), None)
 
 
 def read_events(folder: Path) -> Iterator[Event]:

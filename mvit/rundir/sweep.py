@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvit.rundir.ledger import Asked, SearchExhausted, TrialFrozen, TrialPruned, read_events
+from mvit.rundir.ledger import SearchExhausted, SweepRequest, TrialFrozen, TrialPruned, read_events
 from mvit.rundir.paths import RunDir
 from mvit.sweep_config import SearchSweep
 
@@ -30,12 +30,12 @@ def _number(folder: str) -> int:
 def not_drawn(folder: Path) -> int:
     """How many trials of a search are still to be drawn."""
     events = list(read_events(folder))
-    asked = next((event for event in reversed(events) if isinstance(event, Asked)), None)
-    if asked is None or not isinstance(asked.sweep, SearchSweep):
+    requested = next((event for event in reversed(events) if isinstance(event, SweepRequest)), None)
+    if requested is None or not isinstance(requested.sweep, SearchSweep):
         return 0
-    if any(isinstance(event, SearchExhausted) and event.time > asked.time for event in events):
+    if any(isinstance(event, SearchExhausted) and event.time > requested.time for event in events):
         return 0
-    return max(0, asked.sweep.max_trials - len(read_trials(folder)))
+    return max(0, requested.sweep.max_trials - len(read_trials(folder)))
 
 
 def trials_of(folder: Path) -> list[RunDir]:

@@ -21,9 +21,9 @@ def scene(tmp_path, empty_store):
 
 
 @pytest.fixture
-def disk(scene):
-    """Where the scene's runs are."""
-    made = Disk(scene.path / "disk", 64)
+def disk(scene, request):
+    """Where the scene's runs are: 64 MB, or as many as a test asks for."""
+    made = Disk(scene.path / "disk", getattr(request, "param", 64))
     scene.runs = made.path / "runs"
     yield made
     scene.make_room()

@@ -181,3 +181,30 @@ def test_of_twelve_trials_two_fail_alone_and_are_resumed_by_class(scene, tmp_pat
     assert scene.call("-m", "mvit", "resume", str(sweep), "--failed").returncode == 1
     last = ended(sweep)
     assert {trial for trial in last if len(last[trial]) > len(again[trial])} == {diverges}
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("disk", [512], indirect=True)
+def test_a_full_disk_ends_a_sweep_which_goes_on_when_there_is_room(scene, disk):
+    scene.launch("-m", "topology=cpu", "seed=1,2,3,4,5,6", "train.epochs=3", "sweep.slots=2")
+    scene.until(lambda: "FINISHED" in ends(scene), timeout_s=240)
+    disk.fill()
+    scene.end(timeout_s=400)
+    assert scene.process.returncode == 1
+    assert "mvit: the sweep is ended: " in scene.err
+    assert "No space left on device" in scene.err
+    assert "Traceback" not in scene.out + scene.err
+    assert processes_of(scene) == []
+    disk.free()
+    scene.close_orphans()
+    sweep = the_sweep(scene)
+    before = ends(scene)
+    assert 1 <= before.count("FAILED") <= 2  # those that ran in the two slots, no other
+    assert before.count("FROZEN") >= 2
+
+    done = scene.call("-m", "mvit", "resume", str(sweep))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ends(scene) == ["FINISHED"] * 6
+    assert [steps(folder) for folder in trials(scene)] == [list(range(1, 61))] * 6
+    _, runs = scene.mlflow_runs()
+    assert [run.info.status for run in runs] == ["FINISHED"] * 7

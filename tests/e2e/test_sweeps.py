@@ -171,7 +171,7 @@ def test_trials_run_side_by_side_each_in_a_free_slot(launch, stand_ins):
     done = launch("-m", "seed=1,2,3,4", f"sweep.slots=[[{first}],[{last}]]")
     assert done.code == 0, done.err
     events = list(read_events(the_sweep(done)))
-    assert [event.event for event in events][:7] == ["asked", *4 * ["frozen"], "started", "started"]
+    assert [event.event for event in events][:7] == ["requested", *4 * ["frozen"], "started", "started"]
     running, most = {}, 0  # slots, by their trials
     for event in events:
         if isinstance(event, TrialStarted):

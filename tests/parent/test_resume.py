@@ -19,7 +19,7 @@ from mvit.process import process_start
 from mvit.rundir import checkpoints, ending, launcher, ownership, paths
 from mvit.rundir.ending import Outcome, record_end
 from mvit.rundir.frozen import Run, write_run
-from mvit.rundir.ledger import Asked, Ledger, TrialEnded, TrialFrozen, read_events
+from mvit.rundir.ledger import Ledger, SweepRequest, TrialEnded, TrialFrozen, read_events
 from mvit.rundir.paths import RunDir
 from mvit.rundir.state import run_status, status_of_trials, sweep_status
 from mvit.rundir.status import read_statuses
@@ -216,7 +216,7 @@ def made_sweep(made):
         trials = [made(name=f"sweep/{number}-x") for number in range(3)]
         folder = RunDir(trials[0].path.parent)
         frozen = [TrialFrozen(trial=n, folder=trial.path.name, overrides=()) for n, trial in enumerate(trials)]
-        Ledger(folder.path).append(Asked(argv=(), overrides=(), sweep=SWEEP, slots=("",)), *frozen)
+        Ledger(folder.path).append(SweepRequest(argv=(), overrides=(), sweep=SWEEP, slots=("",)), *frozen)
         record_end(trials[1], "FINISHED", exit_code=0)
         return folder, trials
 
@@ -358,8 +358,8 @@ def test_a_run_that_finishes_while_another_process_reopens_it_stays_finished(mad
 
 def test_torn_lines_of_a_ledger_cost_those_lines_alone(made_sweep, stand_ins):
     folder, trials = made_sweep()
-    asked, *frozen = folder.ledger.read_text().splitlines(keepends=True)
-    folder.ledger.write_text("".join([asked, frozen[0][:20] + "\n", frozen[1], frozen[2][:30]]))
+    requested, *frozen = folder.ledger.read_text().splitlines(keepends=True)
+    folder.ledger.write_text("".join([requested, frozen[0][:20] + "\n", frozen[1], frozen[2][:30]]))
     assert trials_of(folder.path) == trials
     assert main(["resume", str(folder.path)]) == 0
     assert [run.folder for run in stand_ins.started] == [trials[0], trials[2]]

@@ -5,13 +5,13 @@ import os
 
 import pytest
 
-from mvit.rundir.ledger import Asked, Ledger, TrialEnded, TrialFrozen, TrialStarted, read_events
+from mvit.rundir.ledger import Ledger, SweepRequest, TrialEnded, TrialFrozen, TrialStarted, read_events
 from mvit.rundir.paths import RunDir
 from mvit.rundir.sweep import read_trials
 from tests.conftest import SWEEP
 
 EVENTS = [
-    Asked(
+    SweepRequest(
         argv=("launch.py", "-m", "seed=1,2"), overrides=("seed=choice(1,2)",), sweep=SWEEP, slots=("cores=0", "cores=1")
     ),
     TrialFrozen(trial=0, folder="0-a", overrides=("seed=1",)),

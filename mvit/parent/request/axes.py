@@ -54,6 +54,11 @@ class Space:
     fixed: tuple[str, ...]
     axes: tuple[Axis, ...]
 
+    @property
+    def by_key(self) -> dict[str, Axis]:
+        """The axes, by their keys without signs."""
+        return {bare(axis.key): axis for axis in self.axes}
+
     def combinations(self) -> list[list[str]]:
         """The overrides of each run: every combination of the values, the last axis changing first."""
         lists = [[axis.override(value) for value in axis.values] for axis in self.axes]
@@ -61,7 +66,7 @@ class Space:
 
     def joined(self, more: Space) -> Space:
         """This space and one that was typed later: its lists are added to those of the same key."""
-        ours, theirs = ({bare(axis.key): axis for axis in space.axes} for space in (self, more))
+        ours, theirs = self.by_key, more.by_key
         both = [
             replace(axis, values=(*dict.fromkeys((*axis.values, *theirs[key].values)),)) if key in theirs else axis
             for key, axis in ours.items()

@@ -24,8 +24,8 @@ from mvit.parent.sweep.problems import space_problems, trial_problems
 from mvit.parent.sweep.slots import slots_of
 from mvit.parent.sweep.source import Source, corners
 from mvit.parent.sweep.sweep import run_sweep
-from mvit.parent.sweep.trials import Freezer, plan_trials, tell_of_repeats, without_repeats
-from mvit.rundir.ledger import Asked
+from mvit.parent.sweep.trials import Freezer, plan_trials, report_repeats, without_repeats
+from mvit.rundir.ledger import SweepRequest
 from mvit.rundir.paths import new_run_id, writable
 from mvit.sweep_config import GridSweep, SearchSweep, SweepConfig
 
@@ -44,7 +44,7 @@ class Request:
         return (*self.space.fixed, *(typed(axis) for axis in self.space.axes))
 
 
-def read_request(overrides: Sequence[str], composer: Composer) -> Request:
+def parse_request(overrides: Sequence[str], composer: Composer) -> Request:
     """Sort what was typed; raises `ConfigError`."""
     space = read_space(overrides, composer)
     experiments = next((axis for axis in space.axes if bare(axis.key) == "experiment"), None)
@@ -93,14 +93,14 @@ class _Prepared:
 
 def launch_sweep(overrides: Sequence[str], *, composer: Composer, argv: Sequence[str]) -> int:
     """Plan all trials, freeze them, run them; returns the exit code, raises `ConfigError` for wrong ones."""
-    prepared = _prepare(read_request(overrides, composer), composer=composer, argv=argv)
+    prepared = _prepare(parse_request(overrides, composer), composer=composer, argv=argv)
     request, config, freezer = prepared.request, prepared.config, prepared.freezer
-    tell_of_repeats(prepared.repeats)
+    report_repeats(prepared.repeats)
     if config.dry_run or request.sweep.preview:
         _show(prepared, is_brief=request.sweep.preview)
         return 0
     orphans.close(CHECKOUT / config.runs_dir)
-    asked = Asked(
+    requested = SweepRequest(
         argv=tuple(argv),
         overrides=request.overrides,
         sweep=request.sweep,
@@ -112,7 +112,7 @@ def launch_sweep(overrides: Sequence[str], *, composer: Composer, argv: Sequence
         freezer.folder.mkdir(parents=True, exist_ok=False)
     try:
         trials: Sequence[tuple[Planned, Sequence[str]]] = () if is_search else prepared.trials
-        frozen = freezer.freeze_all(trials, labels_of([typed for _, typed in trials]), after=[asked])
+        frozen = freezer.freeze_all(trials, labels_of([typed for _, typed in trials]), after=[requested])
     except BaseException:
         shutil.rmtree(freezer.folder, ignore_errors=True)
         raise
@@ -124,7 +124,7 @@ def launch_sweep(overrides: Sequence[str], *, composer: Composer, argv: Sequence
     source = None
     if isinstance(request.sweep, SearchSweep):
         source = Source(request.space, request.sweep, composer=composer, freezer=freezer)
-    return run_sweep(freezer.folder, frozen, asked=asked, slots=freezer.slots, example=config, source=source)
+    return run_sweep(freezer.folder, frozen, requested=requested, slots=freezer.slots, example=config, source=source)
 
 
 def _prepare(request: Request, *, composer: Composer, argv: Sequence[str]) -> _Prepared:

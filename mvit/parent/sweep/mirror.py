@@ -12,15 +12,15 @@ from mvit.parent.tracking.content import mlflow_status
 from mvit.parent.tracking.store import complaint_of, store_uri
 from mvit.parent.tracking.sweep_run import SweepSummary, close_sweep, open_sweep, params_of
 from mvit.rundir.ending import EndStatus, record_mirrored
-from mvit.rundir.ledger import Asked
+from mvit.rundir.ledger import SweepRequest
 from mvit.rundir.paths import RunDir
 
 
 class SweepMirror:
     """The parent run of a sweep; without a store, or where it does not answer, nothing."""
 
-    def __init__(self, folder: Path, tracking: Tracking, asked: Asked) -> None:
-        self._folder, self._asked = folder, asked
+    def __init__(self, folder: Path, tracking: Tracking, requested: SweepRequest) -> None:
+        self._folder, self._requested = folder, requested
         self._tracking = tracking if isinstance(tracking, MlflowTracking) else None
 
     def open(self) -> None:
@@ -30,7 +30,7 @@ class SweepMirror:
         name = f"{self._folder.parent.name}-{self._folder.name}"
         tags = {"mvit.kind": "sweep", "folder": str(self._folder), "host": socket.gethostname()}
         uri = store_uri(tracking, CHECKOUT)
-        params = params_of(self._asked)
+        params = params_of(self._requested)
         problem = complaint_of(
             lambda: open_sweep(self._folder, tracking=tracking, uri=uri, name=name, tags=tags, params=params)
         )

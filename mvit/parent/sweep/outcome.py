@@ -15,7 +15,7 @@ from mvit.parent.sweep.ranking import Values, pareto_front, ranked
 from mvit.parent.tracking.sweep_run import SweepSummary
 from mvit.rundir.ending import Failure, read_ending
 from mvit.rundir.frozen import Run, read_run
-from mvit.rundir.ledger import TrialFrozen, asked_for
+from mvit.rundir.ledger import TrialFrozen, recorded_request
 from mvit.rundir.objectives import values_of
 from mvit.rundir.paths import RunDir
 from mvit.rundir.state import Status, run_status
@@ -57,8 +57,8 @@ class SweepOutcome:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        asked = asked_for(folder)
-        self.objectives: tuple[Objective, ...] = asked.sweep.objectives if asked else DEFAULT
+        requested = recorded_request(folder)
+        self.objectives: tuple[Objective, ...] = requested.sweep.objectives if requested else DEFAULT
         self.trials = tuple(self._trials())
 
     def _trials(self) -> Iterator[TrialOutcome]:

@@ -22,7 +22,7 @@ from mvit.parent.request.axes import Space, bare, read_space
 from mvit.parent.request.check import parse
 from mvit.parent.request.compose import Composer
 from mvit.parent.slot import Slot, must_fit
-from mvit.parent.sweep.launch import Request, is_setting, read_request, trials_of_request
+from mvit.parent.sweep.launch import Request, is_setting, parse_request, trials_of_request
 from mvit.parent.sweep.problems import space_problems, trial_problems
 from mvit.parent.sweep.search import State
 from mvit.parent.sweep.slots import slots_again, workers_here
@@ -33,16 +33,16 @@ from mvit.rundir.ending import read_ending
 from mvit.rundir.frozen import read_run
 from mvit.rundir.launcher import launcher_lives
 from mvit.rundir.ledger import (
-    Asked,
     Event,
     Ledger,
     SearchExhausted,
+    SweepRequest,
     TrialFrozen,
     TrialPaused,
     TrialPruned,
     TrialStarted,
-    asked_for,
     read_events,
+    recorded_request,
 )
 from mvit.rundir.objectives import values_of
 from mvit.rundir.paths import RunDir, writable
@@ -72,29 +72,29 @@ def resume_sweep(path: Path, overrides: Sequence[str], *, base: Slot, failed: bo
     Raises `RunDirError` for a sweep that runs, `ConfigError` for overrides that do not fit.
     """
     _wait_for(path)
-    found_asked = asked_for(path)
-    asked = found_asked or _defaults()
+    recorded = recorded_request(path)
+    requested = recorded or _defaults()
     frozen = read_trials(path)
     limits = [text for text in overrides if bare(text).startswith(MAY_CHANGE)]
     more = [text for text in overrides if text not in limits]
-    if more and found_asked is None:
+    if more and recorded is None:
         raise RunDirError(f"{RunDir(path).ledger} no longer says what was asked for: its trials can only be finished")
-    composer, request = Composer(tuple(map(Path, asked.config_dirs))), None
-    if more or isinstance(asked.sweep, SearchSweep):
-        request = _request(asked, more, composer)
+    composer, request = Composer(tuple(map(Path, requested.config_dirs))), None
+    if more or isinstance(requested.sweep, SearchSweep):
+        request = _request(requested, more, composer)
         _base_must_be_the_same(path, frozen, composer)
         update = {"sweep": request.sweep, "overrides": request.overrides, "argv": tuple(sys.argv), "time": time.time()}
-        asked = asked.model_copy(update=update)
-    slots, surveys = slots_again(asked), Surveys()
-    found = _sorted(path, frozen, asked=asked, limits=limits, base=base, failed=failed, surveys=surveys)
-    count = asked.sweep.max_trials if isinstance(asked.sweep, SearchSweep) else len(frozen)
+        requested = requested.model_copy(update=update)
+    slots, surveys = slots_again(requested), Surveys()
+    found = _sorted(path, frozen, requested=requested, limits=limits, base=base, failed=failed, surveys=surveys)
+    count = requested.sweep.max_trials if isinstance(requested.sweep, SearchSweep) else len(frozen)
     width = len(str(max(1, count - 1)))
     freezer = Freezer(path, slots, host=this_host(), base=base, argv=sys.argv, width=width, surveys=surveys)
-    if more and request and not isinstance(asked.sweep, SearchSweep):
-        found.unfinished += _more(request, frozen, asked=asked, composer=composer, freezer=freezer)
+    if more and request and not isinstance(requested.sweep, SearchSweep):
+        found.unfinished += _more(request, frozen, requested=requested, composer=composer, freezer=freezer)
     elif more:
         with writable(path):
-            Ledger(path).append(asked)
+            Ledger(path).append(requested)
     if found.would_fail_again:
         command = mvit_command("resume", path, "--failed")
         console.complain(
@@ -102,9 +102,9 @@ def resume_sweep(path: Path, overrides: Sequence[str], *, base: Slot, failed: bo
         )
         found.code = found.code or 1
     source = None
-    if request and isinstance(asked.sweep, SearchSweep) and not failed:
-        source = Source(request.space, asked.sweep, composer=composer, freezer=freezer)
-        _recall(source, path, frozen, found, asked=asked)
+    if request and isinstance(requested.sweep, SearchSweep) and not failed:
+        source = Source(request.space, requested.sweep, composer=composer, freezer=freezer)
+        _recall(source, path, frozen, found, requested=requested)
     example = _example(path, [*found.unfinished, *found.others], request, composer)
     others = [trial for trial in found.others if not (failed and _is_paused(trial))]
     has_more = found.unfinished or source or any(map(_is_paused, others))
@@ -117,7 +117,7 @@ def resume_sweep(path: Path, overrides: Sequence[str], *, base: Slot, failed: bo
         run_sweep(
             path,
             found.unfinished,
-            asked=asked,
+            requested=requested,
             slots=slots,
             example=example,
             others=others,
@@ -138,15 +138,15 @@ def _wait_for(path: Path) -> None:
         time.sleep(0.2)
 
 
-def _defaults() -> Asked:
+def _defaults() -> SweepRequest:
     """In place of what was asked for, where the ledger does not say it."""
-    return Asked(argv=(), overrides=(), sweep=Composer().sweep([]), slots=())
+    return SweepRequest(argv=(), overrides=(), sweep=Composer().sweep([]), slots=())
 
 
-def _request(asked: Asked, more: Sequence[str], composer: Composer) -> Request:
+def _request(requested: SweepRequest, more: Sequence[str], composer: Composer) -> Request:
     """What was typed, and what is typed now beside it."""
-    kept, settings = asked.sweep, [text for text in more if is_setting(text)]
-    first = read_request([f"sweep={kept.kind}", *asked.overrides], composer)
+    kept, settings = requested.sweep, [text for text in more if is_setting(text)]
+    first = parse_request([f"sweep={kept.kind}", *requested.overrides], composer)
     space = first.space.joined(_added([text for text in more if text not in settings], first.space, composer))
     if fixed := [text for text in settings if bare(text).partition("=")[0] in STAYS]:
         key, _, value = bare(fixed[0]).partition("=")
@@ -203,24 +203,24 @@ def _sorted(
     path: Path,
     frozen: Sequence[TrialFrozen],
     *,
-    asked: Asked,
+    requested: SweepRequest,
     limits: Sequence[str],
     base: Slot,
     failed: bool,
     surveys: Surveys,
 ) -> _Found:
     """Which trials are to be run, and which are not."""
-    found, slots = _Found(), slots_again(asked)
+    found, slots = _Found(), slots_again(requested)
     labels = labels_of([trial.overrides for trial in frozen])
-    last = {event.trial: event for event in read_events(path) if not isinstance(event, Asked | SearchExhausted)}
+    last = {event.trial: event for event in read_events(path) if not isinstance(event, SweepRequest | SearchExhausted)}
     for trial, label in zip(frozen, labels, strict=True):
         folder = RunDir(path / trial.folder)
         orphans.close_one(folder)
         ending, status = read_ending(folder), run_status(folder)
         failure = ending.error if ending else None
-        is_pruned = status == "PAUSED" and _is_at_a_rung(folder, last.get(trial.trial), asked)
+        is_pruned = status == "PAUSED" and _is_at_a_rung(folder, last.get(trial.trial), requested)
         is_left_out = failed and not failure
-        comes_back = bool(failure) and not failed and failure.kind not in asked.sweep.retries
+        comes_back = bool(failure) and not failed and failure.kind not in requested.sweep.retries
         found.would_fail_again += comes_back
         try:
             if status == "FINISHED" or is_pruned or is_left_out or comes_back:
@@ -235,36 +235,38 @@ def _sorted(
     return found
 
 
-def _is_at_a_rung(folder: RunDir, last: Event | None, asked: Asked) -> bool:
+def _is_at_a_rung(folder: RunDir, last: Event | None, requested: SweepRequest) -> bool:
     """Whether a trial that is paused waits to be promoted, rather than to go on."""
     match last:
         case TrialPaused() | TrialPruned():
-            return asked.sweep.pruner.kind != "none"
+            return requested.sweep.pruner.kind != "none"
         case TrialStarted(until_epoch=int() as epoch):  # the parent was killed before it could tell of the pause
             with suppress(RunDirError):
-                return bool(values_of(read_run(folder), asked.sweep.objectives, epoch=epoch))
+                return bool(values_of(read_run(folder), requested.sweep.objectives, epoch=epoch))
         case _:
             pass
     return False
 
 
 def _more(
-    request: Request, frozen: Sequence[TrialFrozen], *, asked: Asked, composer: Composer, freezer: Freezer
+    request: Request, frozen: Sequence[TrialFrozen], *, requested: SweepRequest, composer: Composer, freezer: Freezer
 ) -> list[Trial]:
     """Freeze the trials that the sweep does not have yet."""
     wanted = trials_of_request(request, composer)
     planned = plan_trials(wanted, composer=composer, host=freezer.host, surveys=freezer.surveys)
-    if problems := list(trial_problems(asked.sweep, [trial.config for trial in planned])):
+    if problems := list(trial_problems(requested.sweep, [trial.config for trial in planned])):
         raise ConfigError(*problems)
     known = [trial.config for trial in frozen]
     new = without_repeats([freezer.fitted(trial) for trial in planned], wanted, known=known)
     labels = labels_of([*(trial.overrides for trial in frozen), *(overrides for _, overrides in new)])[len(frozen) :]
     first = 1 + max((trial.trial for trial in frozen), default=-1)
     console.say(f"mvit: {len(new)} more trials in {shown(freezer.folder)}")
-    return freezer.freeze_all(new, labels, first=first, after=[asked])
+    return freezer.freeze_all(new, labels, first=first, after=[requested])
 
 
-def _recall(source: Source, path: Path, frozen: Sequence[TrialFrozen], found: _Found, *, asked: Asked) -> None:
+def _recall(
+    source: Source, path: Path, frozen: Sequence[TrialFrozen], found: _Found, *, requested: SweepRequest
+) -> None:
     """Tell the source of a search what became of its trials."""
     by_number = {trial.trial: trial for trial in frozen}
     unfinished = {trial.number for trial in found.unfinished}
@@ -274,7 +276,7 @@ def _recall(source: Source, path: Path, frozen: Sequence[TrialFrozen], found: _F
         ends: dict[str, State] = {"FINISHED": "finished", "PAUSED": "paused"}
         state: State = "running" if trial.number in unfinished else ends.get(status, "failed")
         event = by_number[trial.number]
-        values = values_of(trial.run, asked.sweep.objectives)
+        values = values_of(trial.run, requested.sweep.objectives)
         source.add(trial, event.overrides, state, values, config=event.config, epoch=epochs.get(trial.number, 0))
 
 

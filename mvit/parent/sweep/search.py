@@ -52,7 +52,7 @@ class Search:
         applies: Callable[[Drawn], Collection[str]],
     ) -> None:
         """`applies` says which keys a trial of these values has; a key of an option that is not chosen is left out."""
-        self._axes = {bare(axis.key): axis for axis in space.axes}
+        self._axes = space.by_key
         self._settings, self._objectives, self._applies = settings, objectives, applies
         self.earlier: list[Known] = []
         """Trials of other sweeps."""

@@ -10,7 +10,7 @@ from mvit.errors import ConfigError, Problem
 from mvit.parent.host import Host
 from mvit.parent.slot import Slot, cores_of_this_process, parse_slot
 from mvit.plan import LaunchPlan
-from mvit.rundir.ledger import Asked
+from mvit.rundir.ledger import SweepRequest
 from mvit.sweep_config import SweepConfig
 
 
@@ -112,9 +112,9 @@ def _wrong(sweep: SweepConfig, rule: str, remedy: str) -> ConfigError:
     return ConfigError(Problem("sweep.slots", sweep.slots, rule, remedy))
 
 
-def slots_again(asked: Asked | None) -> Slots:
+def slots_again(requested: SweepRequest | None) -> Slots:
     """The slots of a sweep that was begun."""
-    again = [parse_slot(text, Slot()) for text in (asked.slots if asked else ()) if text]
+    again = [parse_slot(text, Slot()) for text in (requested.slots if requested else ()) if text]
     if not again:
         return Slots([()], device="cores")
     device = "cards" if again[0].cards else "cores"

@@ -65,7 +65,7 @@ class Source:
             drawn = self._search.draw(self._number, attempt=attempt)
             if drawn is None:
                 break
-            axes = {bare(axis.key): axis for axis in self._space.axes}
+            axes = self._space.by_key
             overrides = [*self._space.fixed, *(axes[key].override(value) for key, value in drawn.items())]
             try:
                 planned = self._freezer.fitted(
@@ -104,7 +104,7 @@ class Source:
 
     def _applies(self, drawn: Drawn) -> frozenset[str]:
         chosen = tuple((bare(axis.key), drawn[bare(axis.key)]) for axis in self._groups if bare(axis.key) in drawn)
-        return self._applicable.get(chosen, frozenset(bare(axis.key) for axis in self._space.axes))
+        return self._applicable.get(chosen, frozenset(self._space.by_key))
 
 
 def corners(space: Space, composer: Composer) -> list[list[str]]:
@@ -114,11 +114,10 @@ def corners(space: Space, composer: Composer) -> list[list[str]]:
         applicable = _applicable(space, composer, chosen)
         for end in (0, -1):
             values = dict(chosen)
-            for axis in space.axes:
-                if bare(axis.key) in applicable and bare(axis.key) not in values:
-                    bound = axis.high if end else axis.low
-                    values[bare(axis.key)] = axis.values[end] if axis.values else axis.text(bound)
-            axes = {bare(axis.key): axis for axis in space.axes}
+            axes = space.by_key
+            for key, axis in axes.items():
+                if key in applicable and key not in values:
+                    values[key] = axis.values[end] if axis.values else axis.text(axis.high if end else axis.low)
             trials.append([*space.fixed, *(axes[key].override(value) for key, value in values.items())])
     return trials
 
@@ -134,7 +133,7 @@ def _choices(groups: Sequence[Axis]) -> list[tuple[tuple[str, str], ...]]:
 
 def _applicable(space: Space, composer: Composer, chosen: Sequence[tuple[str, str]]) -> frozenset[str]:
     """The keys that a run of these choices has; those that none has are left to be refused."""
-    keys = {bare(axis.key): axis for axis in space.axes}
+    keys = space.by_key
     raw = composer.compose([*space.fixed, *(keys[key].override(value) for key, value in chosen)])
     groups = {key for key, _ in chosen}
     return frozenset(

@@ -18,7 +18,7 @@ from mvit.parent.sweep.slots import Slots
 from mvit.parent.sweep.source import Source
 from mvit.parent.sweep.trials import Trial
 from mvit.parent.sweep.view import SweepView
-from mvit.rundir.ledger import Asked
+from mvit.rundir.ledger import SweepRequest
 from mvit.rundir.objectives import values_of
 from mvit.rundir.ownership import owned
 from mvit.rundir.paths import RunDir
@@ -29,7 +29,7 @@ def run_sweep(
     folder: Path,
     trials: Sequence[Trial],
     *,
-    asked: Asked,
+    requested: SweepRequest,
     slots: Slots,
     example: RunConfig,
     others: Sequence[Trial] = (),
@@ -41,20 +41,20 @@ def run_sweep(
     `others` are not to be run now, but those of them that are paused may be promoted. A trial that cannot be run here
     and now does not keep the others. `example` is a run of the sweep, `overrides` are limits for all that is run.
     """
-    sweep = asked.sweep
+    sweep = requested.sweep
     ends = Ends(sweep.fail_fast, sweep.max_failures_in_a_row, sweep.max_hours)
     epochs = example.train.epochs if isinstance(example, TrainRun) else 0
     agenda = Agenda(trials, Pruning(sweep.pruner, epochs=epochs, objectives=sweep.objectives), source=source)
     view = SweepView(trials, slots=len(slots.shares), objectives=sweep.objectives)
     for trial in trials:
-        _recall(trial, agenda, asked=asked, status="RUNNING")
+        _recall(trial, agenda, requested=requested, status="RUNNING")
     for trial in others:
         status = run_status(trial.run.folder)
-        _recall(trial, agenda, asked=asked, status=status)
+        _recall(trial, agenda, requested=requested, status=status)
         view.recall(trial, status, values_of(trial.run, sweep.objectives))
     with owned(RunDir(folder)), signals.stopping() as stop:
         RunDir(folder).stop.unlink(missing_ok=True)  # of another time
-        mirror = SweepMirror(folder, example.tracking, asked)
+        mirror = SweepMirror(folder, example.tracking, requested)
         mirror.open()
         with view:
             schedule = Schedule(
@@ -77,8 +77,8 @@ def run_sweep(
     return max([0, *(outcome.exit_code for outcome in outcomes.values() if outcome.status != "PAUSED")])
 
 
-def _recall(trial: Trial, agenda: Agenda, *, asked: Asked, status: Status) -> None:
+def _recall(trial: Trial, agenda: Agenda, *, requested: SweepRequest, status: Status) -> None:
     """Tell the agenda how far a trial has come."""
     rungs = agenda.rungs if trial.run.folder.journal.exists() else ()
-    reached = [(epoch, values_of(trial.run, asked.sweep.objectives, epoch=epoch)) for epoch in rungs]
+    reached = [(epoch, values_of(trial.run, requested.sweep.objectives, epoch=epoch)) for epoch in rungs]
     agenda.recall(trial, [(epoch, values) for epoch, values in reached if values], status=status)

@@ -146,7 +146,7 @@ def as_name(label: Label) -> str:
     return re.sub(r"[^A-Za-z0-9._=,+-]+", "_", str(label).replace(" ", ","))[:LONGEST_NAME].rstrip("-_")
 
 
-def tell_of_repeats(count: int) -> None:
+def report_repeats(count: int) -> None:
     """Say that trials were left out."""
     if count:
         console.say(f"mvit: skipped {count} duplicate trials (sweep.again=true runs them too)")

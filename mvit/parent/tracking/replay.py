@@ -37,7 +37,7 @@ from mvit.parent.tracking.store import connect, ensure_experiment, reason, store
 from mvit.parent.tracking.sweep_run import close_sweep, open_sweep, params_of
 from mvit.rundir.ending import EndStatus, record_mirrored
 from mvit.rundir.frozen import Run, read_run
-from mvit.rundir.ledger import asked_for
+from mvit.rundir.ledger import recorded_request
 from mvit.rundir.ownership import alive
 from mvit.rundir.paths import RunDir
 from mvit.rundir.state import run_status, sweep_status
@@ -160,8 +160,8 @@ class _Store:
             return None
         tracking = MlflowTracking(kind="mlflow", uri=None, experiment=run.place.experiment)
         name, tags = f"{run.run.config.name}-{sweep.name}", {"mvit.kind": "sweep", "folder": str(sweep)}
-        asked = asked_for(sweep)
-        params = params_of(asked) if asked else dict[str, str]()
+        requested = recorded_request(sweep)
+        params = params_of(requested) if requested else dict[str, str]()
         return open_sweep(sweep, tracking=tracking, uri=self._uri, name=name, tags=tags, params=params)
 
     def _close(self, sweep: Path) -> bool:

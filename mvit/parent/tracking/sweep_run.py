@@ -24,7 +24,7 @@ from mvit.parent.tracking.store import (
     ensure_experiment,
     within,
 )
-from mvit.rundir.ledger import Asked
+from mvit.rundir.ledger import SweepRequest
 from mvit.rundir.paths import RunDir
 from mvit.rundir.tracking import TrackingRecord, read_record, write_record
 
@@ -39,11 +39,11 @@ class SweepSummary:
     pictures: Sequence[Path] = ()
 
 
-def params_of(asked: Asked) -> Mapping[str, str]:
+def params_of(requested: SweepRequest) -> Mapping[str, str]:
     """The axes of a sweep, what all its trials have, and how it goes through them."""
-    sweep = asked.sweep.model_dump(mode="json", exclude={"preview"})
+    sweep = requested.sweep.model_dump(mode="json", exclude={"preview"})
     settings = {f"sweep.{key}": str(value) for key, value in sweep.items() if value not in (None, [], False)}
-    typed = (text.partition("=") for text in asked.overrides)
+    typed = (text.partition("=") for text in requested.overrides)
     return {**settings, **{key.lstrip("+"): value for key, _, value in typed}}
 
 

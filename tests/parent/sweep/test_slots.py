@@ -8,7 +8,7 @@ from mvit.errors import ConfigError
 from mvit.parent.slot import Slot
 from mvit.parent.sweep import slots
 from mvit.parent.sweep.slots import Slots, slots_again, slots_of
-from mvit.rundir.ledger import Asked
+from mvit.rundir.ledger import SweepRequest
 from tests.conftest import COMPOSER
 from tests.parent.test_plan import HOST
 
@@ -39,7 +39,7 @@ def sweep_of(value):
 def test_slots_are_equal_shares_or_those_that_were_named(machine, configured, value, overrides, texts):
     made = slots_of(sweep_of(value), [configured(*overrides)], machine)
     assert made.texts() == tuple(texts)
-    again = slots_again(Asked(argv=(), overrides=(), sweep=sweep_of(value), slots=made.texts()))
+    again = slots_again(SweepRequest(argv=(), overrides=(), sweep=sweep_of(value), slots=made.texts()))
     assert (again.shares, again.texts()) == (made.shares, made.texts())
 
 

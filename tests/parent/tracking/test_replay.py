@@ -19,7 +19,7 @@ from mvit.parent.tracking.store import connect
 from mvit.parent.tracking.sweep_run import open_sweep
 from mvit.rundir.ending import record_end
 from mvit.rundir.journal import Journal
-from mvit.rundir.ledger import Asked, Ledger, TrialFrozen
+from mvit.rundir.ledger import Ledger, SweepRequest, TrialFrozen
 from mvit.rundir.paths import RunDir
 from mvit.rundir.result import TrainResult, write_result
 from mvit.rundir.status import Stage, WorkerError, WorkerStatus, write_status
@@ -264,7 +264,7 @@ def test_trials_are_put_below_the_run_of_their_sweep_which_is_ended(capsys, run_
         metrics = {"best/val_acc1": float(best)}
         finish(folder, TrainResult(task="train", steps=2, metrics=metrics, graphs={}, compiled=1))
     frozen = [TrialFrozen(trial=number, folder=trial.path.name, overrides=()) for number, trial in enumerate(trials)]
-    Ledger(trials[0].path.parent).append(Asked(argv=(), overrides=(), sweep=SWEEP, slots=("",)), *frozen)
+    Ledger(trials[0].path.parent).append(SweepRequest(argv=(), overrides=(), sweep=SWEEP, slots=("",)), *frozen)
     for _ in "ab":
         assert main(["sync", str(tmp_path / "runs"), "--uri", store]) == 0
     assert "nothing to do" in capsys.readouterr().out

@@ -60,6 +60,14 @@ def test_a_mistake_in_one_of_forty_trials_refuses_the_sweep_at_once_and_leaves_n
     assert list(done.runs.parent.iterdir()) == []
 
 
+def test_a_grid_that_nobody_can_run_is_refused_before_it_is_planned(launch):
+    done = launch("-m", "seed=range(1000)", "train.epochs=range(1,100)")
+    assert done.code == 2
+    assert done.err.startswith("mvit: sweep: has 99000 trials, more than 10000; list fewer values, or draw some of them")
+    assert done.err.count("\n") == 1
+    assert list(done.runs.parent.iterdir()) == []
+
+
 def test_every_trial_is_frozen_before_the_first_one_starts(launch, stand_ins):
     seen = []
 

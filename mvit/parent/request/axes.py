@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -58,6 +59,11 @@ class Space:
     def by_key(self) -> dict[str, Axis]:
         """The axes, by their keys without signs."""
         return {bare(axis.key): axis for axis in self.axes}
+
+    @property
+    def size(self) -> int:
+        """The number of combinations of the lists."""
+        return math.prod(len(axis.values) for axis in self.axes)
 
     def combinations(self) -> list[list[str]]:
         """The overrides of each run: every combination of the values, the last axis changing first."""

@@ -29,6 +29,11 @@ from mvit.rundir.ledger import SweepRequest
 from mvit.rundir.paths import new_run_id, writable
 from mvit.sweep_config import GridSweep, SearchSweep, SweepConfig
 
+MOST_TRIALS = 10_000
+"""Of a grid: each is planned before the first one starts, and has a folder."""
+MANY_TRIALS = 100
+"""Planning so many takes seconds, which is said."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -63,6 +68,9 @@ def trials_of_request(request: Request, composer: Composer) -> list[list[str]]:
     """The overrides of each trial of a grid; raises `ConfigError` for one that is a sweep itself."""
     sweep, space = request.sweep, request.space
     listed = sweep.trials if isinstance(sweep, GridSweep) else None
+    if not listed and space.size > MOST_TRIALS:
+        remedy = "list fewer values, or draw some of them: sweep=search sweep.sampler=random"
+        raise ConfigError(Problem("sweep", None, f"has {space.size} trials, more than {MOST_TRIALS}", remedy))
     trials = rows_of(listed, fixed=space.fixed) if listed else space.combinations()
     chosen = {text for trial in trials for text in trial if bare(text).startswith("experiment=")} - {*space.fixed}
     for text in sorted(chosen):
@@ -132,6 +140,8 @@ def _prepare(request: Request, *, composer: Composer, argv: Sequence[str]) -> _P
     host, base, sweep = this_host(), slot_from_environment(), request.sweep
     is_search = isinstance(sweep, SearchSweep)
     typed = corners(request.space, composer) if is_search else trials_of_request(request, composer)
+    if len(typed) > MANY_TRIALS:
+        console.say(f"mvit: planning {len(typed)} trials ...")
     surveys = Surveys()
     planned = plan_trials(typed, composer=composer, host=host, surveys=surveys)
     configs = [trial.config for trial in planned]

@@ -101,8 +101,8 @@ def _number(variable: str) -> int:
     return int(text)
 
 
-def must_fit(slot: Slot, plan: LaunchPlan) -> None:
-    """Raises `ConfigError` where the run cannot be executed in the slot."""
+def must_fit(slot: Slot, plan: LaunchPlan, *, option: str = "--slot") -> None:
+    """Raises `ConfigError` where the run cannot be executed in the slot that `option` gave."""
     problems: list[Problem] = []
     local = plan.world_size // plan.nodes
     if slot.node_rank >= plan.nodes:
@@ -111,15 +111,15 @@ def must_fit(slot: Slot, plan: LaunchPlan) -> None:
     if slot.cards is not None and (plan.device != "Ascend" or len(slot.cards) != local):
         cards = f"cards={','.join(map(str, slot.cards))}"
         needs = f"{local} Ascend cards on each node" if plan.device == "Ascend" else "no cards"
-        problems.append(Problem("--slot", cards, f"does not fit the run, which needs {needs}", "change the slot"))
+        problems.append(Problem(option, cards, f"does not fit the run, which needs {needs}", "change the slot"))
     cores = f"cores={','.join(map(str, slot.cores or ()))}"
     if missing := sorted(set(slot.cores or ()) - set(cores_of_this_process())):
         available = ",".join(map(str, cores_of_this_process()))
         rule = f"has core {missing[0]}, which is not available to this process"
-        problems.append(Problem("--slot", cores, rule, f"use some of cores={available}"))
+        problems.append(Problem(option, cores, rule, f"use some of cores={available}"))
     elif slot.cores is not None and plan.cores is not None and len(slot.cores) != plan.cores:
         rule = f"does not fit the run, which was planned for {plan.cores} cores: its numbers depend on how many"
-        problems.append(Problem("--slot", cores, rule, "change the slot, or freeze with another topology.threads"))
+        problems.append(Problem(option, cores, rule, "change the slot, or freeze with another topology.threads"))
     if plan.kernels.isa and plan.kernels.isa not in this_cpu():
         rule = "is what the run was planned with, and this CPU lacks it"
         remedy = "execute it on a CPU that has it, or start a new run"

@@ -60,10 +60,65 @@ def test_a_mistake_in_one_of_forty_trials_refuses_the_sweep_at_once_and_leaves_n
     assert list(done.runs.parent.iterdir()) == []
 
 
+PRUNED = ("seed=1,2", "sweep/pruner=halving")
+RATE = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        (["seed="], "seed: '' must be a valid integer"),
+        (["seed=range(3,3)"], "seed: 'range(3,3)' is not an axis: its range has no values"),
+        ([RATE], "optimizer.lr: is an interval, and a grid has lists"),
+        (["sweep=search"], "sweep: 'search' has no axes"),
+        (["sweep=search", RATE, "sweep.sampler=grid"], "sweep.sampler: 'grid' takes lists, and optimizer.lr is an"),
+        (["sweep=search", RATE, "sweep.start_from=[nowhere]"], "sweep.start_from: 'nowhere' is not the folder of a"),
+        (
+            ["sweep=search", RATE, "sweep.sampler=cma_es", "sweep.objectives=[val/acc1,params]"],
+            "sweep.sampler: 'cma_es' is for one objective",
+        ),
+        (["seed=1,2", "sweep.objectives=[val/acc7]"], "sweep.objectives.0: 'val/acc7' "),
+        (["seed=1,2", "sweep.objectives=[val/acc1,val/acc1]"], "sweep.objectives: ['val/acc1', 'val/acc1'] names an"),
+        (["seed=1,2", "sweep.objectives=[val/ema_acc1]"], "sweep.objectives: 'val/ema_acc1' is not logged: no average"),
+        ([*PRUNED, "train.max_steps=5"], "sweep.pruner: 'halving' cannot prune runs that end after train.max_steps"),
+        ([*PRUNED, "train.epochs=1"], "sweep.pruner.first_rung: 2 is not before the last of 1 epochs"),
+        (["sweep/pruner=halving", "train.epochs=4,8"], "sweep.pruner: 'halving' compares trials after as many epochs,"),
+        ([*PRUNED, "train.eval_every_epochs=5"], "sweep.pruner: 'halving' compares trials after epoch 2, which is not"),
+        (["seed=1,2", "sweep.slots=9"], "sweep.slots: 9 "),
+        (["seed=1,2", "topology=cpu_2", "sweep.slots=[[0]]"], "sweep.slots: "),
+        (["sweep.trials=@nowhere.csv"], "sweep.trials: '@nowhere.csv' cannot be read: No such file"),
+    ],
+)
+def test_a_wrong_request_is_one_line_before_anything_is_made(launch, typed, line):
+    done = launch("-m", *typed)
+    assert done.code == 2
+    assert done.err.startswith(f"mvit: {line}"), done.err
+    assert done.err.count("\n") == 1
+    assert done.out == ""
+    assert not done.runs.exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ("seed,optimizer.lrr\n1,2\n3,4\n", "optimizer.lrr: unknown key; did you mean optimizer.lr?"),
+        ("seed,train.epochs\n1,2\n3\n", "is torn: line 3 has 1 values, and the header 2 keys"),
+    ],
+)
+def test_a_wrong_file_of_trials_is_one_line(launch, tmp_path, rows, line):
+    (tmp_path / "trials.csv").write_text(rows)
+    done = launch("-m", f"sweep.trials=@{tmp_path}/trials.csv")
+    assert done.code == 2
+    assert line in done.err
+    assert done.err.count("\n") == 1
+
+
 def test_a_grid_that_nobody_can_run_is_refused_before_it_is_planned(launch):
     done = launch("-m", "seed=range(1000)", "train.epochs=range(1,100)")
     assert done.code == 2
-    assert done.err.startswith("mvit: sweep: has 99000 trials, more than 10000; list fewer values, or draw some of them")
+    assert done.err.startswith(
+        "mvit: sweep: has 99000 trials, more than 10000; list fewer values, or draw some of them"
+    )
     assert done.err.count("\n") == 1
     assert list(done.runs.parent.iterdir()) == []
 

@@ -227,7 +227,7 @@ def _sorted(
                 found.others.append(Trial(trial.trial, label, read_run(folder)))
                 continue
             run = reopen(folder, limits, surveys=surveys)
-            must_fit(slots.example(base, workers=workers_here(run.plan)), run.plan)
+            must_fit(slots.example(base, workers=workers_here(run.plan)), run.plan, option="sweep.slots")
             found.unfinished.append(Trial(trial.trial, label, run))
         except (ConfigError, RunDirError) as error:  # one that cannot be opened does not keep the others
             console.complain(f"{trial.folder}: {line}" for line in str(error).splitlines())

@@ -107,7 +107,7 @@ class Freezer:
         workers = workers_here(planned.plan)
         if self.slots.are_shares:
             planned = plan_again(planned, host=self.slots.host(self.host, workers=workers), surveys=self.surveys)
-        must_fit(self.slots.example(self.base, workers=workers), planned.plan)
+        must_fit(self.slots.example(self.base, workers=workers), planned.plan, option="sweep.slots")
         return planned
 
     def freeze(

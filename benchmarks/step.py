@@ -39,6 +39,8 @@ from benchmarks.tables import step_tables
 CASES = ("xx_small:16x256", "x_small:16x256", "small:16x256", "xx_small:32x64", "x_small:32x64", "small:32x64")
 _CASE = re.compile(rf"({'|'.join(get_args(Model))}):([1-9]\d*)x([1-9]\d*)")
 Home = Literal["mvit", "peers", "mindcv"]
+TURN_S = 2.0
+"""Seconds of training in a turn, where a step takes less."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,6 @@ class Subject:
     home: Home
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
-    steps: int | None = None
-    """Steps in a turn, where they take so long that `--steps` would be too many."""
 
     @property
     def file(self) -> Path:
@@ -71,7 +71,7 @@ SUBJECTS = (
     Subject("transformers-eager", "peers", ("transformers", "eager")),
     Subject("transformers-compiled", "peers", ("transformers", "compiled")),
     Subject("mindcv-capped", "mindcv", environment={"ONEDNN_MAX_CPU_ISA": "AVX2"}),
-    Subject("mindcv-stock", "mindcv", steps=1),  # 11 s a step, xx_small:16x256 on two cores
+    Subject("mindcv-stock", "mindcv"),
     Subject("mvit-fused-bf16", "mvit", ("fused", "bf16")),
 )
 BY_NAME = {subject.name: subject for subject in SUBJECTS}
@@ -81,7 +81,8 @@ class Process:
     """A subject that runs."""
 
     def __init__(self, subject: Subject, *, python: str, case: Case, threads: int, steps: int) -> None:
-        self.subject, self.steps = subject, min(subject.steps or steps, steps)
+        """A turn has so many steps, or as many as fit into `TURN_S`."""
+        self.subject, self.steps = subject, steps
         self.train_ms: list[float] = []
         self.evaluate_ms: list[float] = []
         self.peak_mb = 0.0
@@ -109,8 +110,9 @@ class Process:
         self._folder.cleanup()
 
     def warm_up(self) -> None:
-        for step in ("train", "evaluate"):
-            self.take(step, min(2, self.steps))
+        fit = int(TURN_S / (self.take("train", 1) / 1000))
+        self.steps = max(1, min(self.steps, fit))
+        self.take("evaluate", min(2, self.steps))
 
     def turn(self) -> None:
         self.train_ms.append(self.take("train", self.steps))
@@ -194,7 +196,7 @@ def main() -> None:
     parser.add_argument("--peers", metavar="PYTHON", help="interpreter that has torch, timm and transformers")
     parser.add_argument("--mindcv", metavar="PYTHON", help="interpreter that has MindSpore and MindCV")
     parser.add_argument("--rounds", type=positive, default=5)
-    parser.add_argument("--steps", type=positive, default=5, help="steps in a turn, at most")
+    parser.add_argument("--steps", type=positive, default=5, help=f"steps in a turn, at most {TURN_S:g} s of them")
     parser.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--at-once", type=positive, default=3, help="subjects in a group; at least 2")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements")

@@ -23,6 +23,10 @@ class Run:
     plan: LaunchPlan
 
 
+class OtherVersion(RunDirError):
+    """A run folder that another version of mvit has made."""
+
+
 def write_run(run: Run) -> None:
     """Freeze: from here on, edits to YAML change nothing."""
     content = {
@@ -34,7 +38,7 @@ def write_run(run: Run) -> None:
 
 
 def read_run(folder: RunDir) -> Run:
-    """What `write_run` froze; raises `RunDirError` for a folder that is torn, edited or of another version."""
+    """What `write_run` froze; raises `RunDirError` for a folder that is torn or edited, or `OtherVersion`."""
     try:
         content = read_json(folder.run)
         digest = content.pop("sha256")
@@ -42,14 +46,14 @@ def read_run(folder: RunDir) -> Run:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise RunDirError(f"{folder.path} is not a run folder: run.json is missing or torn") from error
     if schema != SCHEMA:
-        raise RunDirError(f"{folder.run} has schema {schema}, this mvit reads {SCHEMA}; {_other_version(folder)}")
+        raise OtherVersion(f"{folder.run} has schema {schema}, this mvit reads {SCHEMA}; {_other_version(folder)}")
     if digest != json_digest(content):
         raise RunDirError(f"{folder.run} was edited after the run was frozen (sha256 differs); start a new run instead")
     try:
         config = validated_json(json.dumps(content["config"]))
         plan = LaunchPlan.model_validate_json(json.dumps(content["plan"]))
     except (KeyError, ValueError) as error:  # whole and unedited, so written by another version
-        raise RunDirError(f"{folder.run} does not fit this version of mvit; {_other_version(folder)}") from error
+        raise OtherVersion(f"{folder.run} does not fit this version of mvit; {_other_version(folder)}") from error
     return Run(folder, config, plan)
 
 

@@ -1,0 +1,34 @@
+"""python -m mvit table: the results of runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from mvit.cli.arguments import Commands
+from mvit.cli.ls import add_selection
+
+
+def add_to(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "table",
+        help="show the results of runs in the columns of the published table",
+        description=(
+            "Show the results of finished runs, the most accurate first. Runs that differ in their seed alone are one "
+            "row: its numbers are means, n is the number of seeds, std the standard deviation of acc@top1."
+        ),
+    )
+    add_selection(parser)
+    parser.set_defaults(act=act)
+
+
+def act(arguments: argparse.Namespace) -> int:
+    from mvit.cli.reported import reported
+    from mvit.parent.report.results import jobs_of, results
+    from mvit.parent.report.select import select
+
+    def show() -> int:
+        jobs = jobs_of(select(arguments.runs, where=arguments.where))
+        results(jobs).print(arguments.format, none="no run with a result")
+        return 0
+
+    return reported(show)

@@ -1,0 +1,165 @@
+"""A run as lists and tables show it: a status, values that can be compared, and the row of its result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from mvit.errors import RunDirError
+from mvit.files import json_digest
+from mvit.parent.report.row import result_row
+from mvit.rundir.ending import read_ending
+from mvit.rundir.frozen import OtherVersion, Run, read_run
+from mvit.rundir.objectives import values_of
+from mvit.rundir.paths import RunDir
+from mvit.rundir.result import read_result
+from mvit.rundir.state import Status, run_status
+from mvit.rundir.sweep import is_sweep, read_trials
+
+Value = str | float | int | bool | None
+
+NOT_THE_JOB = {"name", "runs_dir", "dry_run", "freeze", "tracking", "limits", "seed"}
+"""Sections in which two runs over seeds may differ."""
+LATEST = ("val/acc1", "val/acc5", "val/ema_acc1", "train/loss", "perf/images_per_s")
+"""Metrics of a run that has no result yet."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run, or what is left of one."""
+
+    folder: RunDir
+    status: Status
+    sweep: str = ""
+    """The short id of the sweep that it is a trial of."""
+    run: Run | None = None
+    problem: str = ""
+    """Why there is no `run`."""
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    row: Mapping[str, str] | None = None
+    """The columns of the published table; None without a result."""
+
+    @property
+    def id(self) -> str:
+        """The short id, by which commands find it."""
+        return short_id(self.folder.path)
+
+    @property
+    def started(self) -> str:
+        """Local time at which the folder was made, as `2026-11-29 14:05`; the folder's name tells."""
+        return started(self.folder.path) or (started(self.folder.path.parent) if self.sweep else "")
+
+    @property
+    def failure(self) -> str:
+        """The first cause of a failure, as `nan: the loss is not finite`."""
+        ending = read_ending(self.folder)
+        return f"{ending.error.kind}: {ending.error.message}" if ending and ending.error else ""
+
+    @cached_property
+    def values(self) -> dict[str, Value]:
+        """What can be asked for: the configuration by dotted paths, the metrics, the plan, and what the run is.
+
+        A section of the configuration stands for its kind, and `model` for the name of the model.
+        """
+        own: dict[str, Value] = {
+            "id": self.id,
+            "status": self.status,
+            "started": self.started,
+            "sweep": self.sweep,
+            "folder": str(self.folder.path),
+        }
+        if self.run is None:
+            return own
+        config, plan = self.run.config.model_dump(mode="json"), self.run.plan
+        planned: dict[str, Value] = {
+            "cards": plan.world_size,
+            "device": plan.device,
+            "params": plan.parameters,
+            "macs": plan.macs,
+            "kernels": plan.kernels.isa or "plain",
+            "jit_level": plan.jit_level or "",
+        }
+        return {**flat(config), **planned, **self.metrics, **own, "model": self.run.config.model.name}
+
+    @property
+    def job(self) -> str:
+        """The same for runs that differ in their seed alone."""
+        if self.run is None:
+            return str(self.folder.path)
+        plan = self.run.plan
+        config = self.run.config.model_dump(mode="json", exclude=NOT_THE_JOB)
+        return json_digest([config, plan.world_size, plan.threads, plan.kernels.isa, plan.dataset.fingerprint])
+
+
+def read_records(folders: Iterable[Path]) -> Iterator[Record]:
+    """A record of each run in these folders: runs, sweeps, or folders that hold them, such as `runs`; oldest first."""
+    seen: set[Path] = set()
+    for folder in folders:
+        for run, sweep in sorted(_runs(folder), key=lambda found: _age(*found)):
+            if run not in seen:
+                seen.add(run)
+                yield read_record(RunDir(run), sweep=sweep)
+
+
+def read_record(folder: RunDir, *, sweep: Path | None = None) -> Record:
+    """The record of one run, whatever state it is in."""
+    run, metrics, row, problem = None, dict[str, float](), None, ""
+    try:
+        run = read_run(folder)
+    except OtherVersion:
+        problem = "made by another version of mvit"
+    except RunDirError:
+        problem = "run.json is damaged"
+    if run and (result := read_result(folder)):
+        metrics, row = dict(result.metrics), result_row(run, result)
+        metrics.setdefault("best/val_acc1", metrics.get("val/acc1", float("nan")))
+    elif run:
+        metrics = values_of(run, LATEST)
+    name = short_id(sweep) if sweep else ""
+    return Record(folder, run_status(folder), sweep=name, run=run, problem=problem, metrics=metrics, row=row)
+
+
+def short_id(folder: Path) -> str:
+    """`20261123-132054-f029` as `f029`; a trial's with its number, as `07-f029`."""
+    first, *_, last = parts if len(parts := folder.name.split("-")) > 1 else ("", folder.name)
+    return f"{first}-{last}" if is_sweep(folder.parent) else last
+
+
+def started(folder: Path) -> str:
+    """When a folder was made, by its name; nothing where that does not say."""
+    parts = folder.name.split("-")
+    if len(parts) < 3 or not (len(parts[0]) == 8 and len(parts[1]) == 6 and (parts[0] + parts[1]).isdecimal()):
+        return ""
+    day, time = parts[0], parts[1]
+    return f"{day[:4]}-{day[4:6]}-{day[6:]} {time[:2]}:{time[2:4]}"
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Value]:
+    """`{"a": {"kind": "b", "c": 1}}` as `{"a": "b", "a.kind": "b", "a.c": 1}`."""
+    if isinstance(value, dict):
+        parts = cast(dict[str, Any], value)
+        own: dict[str, Value] = {prefix: parts["kind"]} if prefix and "kind" in parts else {}
+        return own | {k: v for key, part in parts.items() for k, v in flat(part, f"{prefix}.{key}".lstrip(".")).items()}
+    return {prefix: value if isinstance(value, str | float | int | bool | None) else str(value)}
+
+
+def _runs(folder: Path) -> Iterator[tuple[Path, Path | None]]:
+    """Each run in a folder, with the sweep that it belongs to."""
+    if RunDir(folder).run.is_file():
+        yield folder, folder.parent if is_sweep(folder.parent) else None
+    elif is_sweep(folder):
+        for trial in read_trials(folder):
+            yield folder / trial.folder, folder
+    else:
+        for file in (*folder.glob("*/run.json"), *folder.glob("*/*/run.json")):
+            yield file.parent, None if not is_sweep(file.parents[1]) else file.parents[1]
+        for file in folder.glob("*/*/*/run.json"):
+            yield file.parent, file.parents[1]
+
+
+def _age(run: Path, sweep: Path | None) -> tuple[str, Sequence[str]]:
+    """Sorts by the time in the name of the run, or of its sweep."""
+    return (sweep or run).name, [run.name] if sweep else []

@@ -1,0 +1,81 @@
+"""The results of runs in the columns of the published table, runs that differ in their seed alone as one row."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from mvit.parent.report.grid import Grid
+from mvit.parent.report.record import Record, Value
+from mvit.parent.report.row import result_row
+from mvit.rundir.result import Result, read_result
+
+PUBLISHED = (
+    "model name", "params(M)", "cards", "batch size", "resolution", "jit level", "graph compile", "ms/step", "img/s",
+    "acc@top1", "acc@top5",
+)  # fmt: skip
+"""Columns of MindCV's table."""
+HEADINGS = (*PUBLISHED, "recipe", "n", "std", "status", "run")
+NUMBERS = ("params(M)", "graph compile", "ms/step", "img/s", "acc@top1", "acc@top5", "n", "std")
+MAY_GO = ("jit level", "status", "batch size", "acc@top5", "ms/step", "recipe", "params(M)", "resolution")
+MOST_NAMED = 3
+"""Runs that a row names."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The finished runs of one configuration, over seeds."""
+
+    records: Sequence[Record]
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The mean of each metric that all of them have."""
+        every = [record.metrics for record in self.records]
+        shared = [key for key in every[0] if all(key in metrics for metrics in every)]
+        return {key: statistics.fmean(metrics[key] for metrics in every) for key in shared}
+
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy at the end; below all others where there is none."""
+        return self.metrics.get("val/acc1", -1.0)
+
+    def row(self) -> dict[str, str]:
+        """Its numbers are means; `std` is the deviation of acc@top1 over the seeds."""
+        first, n = self.records[0], len(self.records)
+        accuracies = [record.metrics["val/acc1"] for record in self.records if "val/acc1" in record.metrics]
+        named = ", ".join(record.id for record in self.records[:MOST_NAMED])
+        more = f" and {n - MOST_NAMED} more" if n > MOST_NAMED else ""
+        return {
+            **_row_of(first, self.metrics if n > 1 else first.metrics),
+            "n": str(n),
+            "std": f"{statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else "-",
+            "status": "/".join(dict.fromkeys(record.status for record in self.records)),
+            "run": named + more,
+        }
+
+
+def jobs_of(records: Sequence[Record]) -> list[Job]:
+    """Records that have a result, those of one job together; the most accurate job first.
+
+    A seed that was run several times counts once, with its last run.
+    """
+    jobs: dict[str, dict[Value, Record]] = {}
+    for record in records:
+        if record.row is not None:
+            jobs.setdefault(record.job, {})[record.values.get("seed")] = record
+    return sorted((Job(list(of_job.values())) for of_job in jobs.values()), key=lambda job: -job.accuracy)
+
+
+def results(jobs: Sequence[Job]) -> Grid:
+    """The table, a row for each job."""
+    return Grid(HEADINGS, [job.row() for job in jobs], NUMBERS, MAY_GO)
+
+
+def _row_of(record: Record, metrics: Mapping[str, float]) -> Mapping[str, str]:
+    assert record.run
+    result: Result | None = read_result(record.folder)
+    assert result
+    return result_row(record.run, result.model_copy(update={"metrics": dict(metrics)}))

@@ -1,0 +1,167 @@
+"""Runs as lists and tables show them, whatever state they are in."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from mvit.cli.main import main
+from mvit.data import dataset
+from mvit.errors import ConfigError
+from mvit.files import write_json
+from mvit.parent.host import this_host
+from mvit.parent.plan import make_plan
+from mvit.parent.report.grid import Grid
+from mvit.parent.report.listing import listing
+from mvit.parent.report.record import flat, read_records
+from mvit.parent.report.results import jobs_of, results
+from mvit.parent.report.where import parse_where
+from mvit.rundir.ending import Failure, record_end
+from mvit.rundir.frozen import Run, write_run
+from mvit.rundir.ledger import Ledger, SweepRequest, TrialFrozen
+from mvit.rundir.paths import create_run_dir
+from mvit.rundir.result import TrainResult, write_result
+from tests.conftest import SWEEP
+
+METRICS = {"val/acc1": 98.0, "val/acc5": 99.9, "best/val_acc1": 98.5, "perf/step_ms": 50.0, "perf/images_per_s": 640.0}
+
+
+@pytest.fixture
+def made(configured, tmp_path):
+    """Makes a run at a place below `tmp_path`; with an accuracy it is finished."""
+
+    def make(place, *overrides, acc=None, failure=None):
+        config = configured(*overrides)
+        plan = make_plan(config, host=this_host(), facts=dataset.survey(config.data).facts)
+        run = Run(create_run_dir(tmp_path / place), config, plan)
+        write_run(run)
+        if acc is not None:
+            metrics = {**METRICS, "val/acc1": acc, "best/val_acc1": acc + 0.5}
+            write_result(run.folder, TrainResult(task="train", steps=1, metrics=metrics, graphs={}, compiled=1))
+            record_end(run.folder, "FINISHED", exit_code=0)
+        if failure:
+            record_end(run.folder, "FAILED", exit_code=1, failure=failure)
+        return run
+
+    return make
+
+
+@pytest.fixture
+def every(made, tmp_path):
+    """A finished run, a failed one, one that has not begun, a damaged one, one of another version, and a sweep."""
+    made("digits/20261129-100000-aaaa", acc=97.0)
+    made("digits/20261129-100100-bbbb", "model=x_small", failure=Failure("nan", 0, "step", "the loss is not finite"))
+    made("digits/20261129-100200-cccc")
+    damaged = made("digits/20261129-100300-dddd").folder
+    damaged.run.write_text(damaged.run.read_text()[:100])
+    other = made("digits/20261129-100400-eeee").folder
+    write_json(other.run, {**json.loads(other.run.read_text()), "schema": 1})
+    sweep = tmp_path / "digits/20261129-100500-ffff"
+    frozen = []
+    for number, rate in enumerate(("3e-3", "4e-3")):
+        name = f"{number}-lr={rate}-ab{number}0"
+        made(f"digits/{sweep.name}/{name}", f"optimizer.lr={rate}", acc=98.0 + number)
+        frozen.append(TrialFrozen(trial=number, folder=name, overrides=(f"optimizer.lr={rate}",)))
+    Ledger(sweep).append(SweepRequest(argv=(), overrides=(), sweep=SWEEP, slots=("",)), *frozen)
+    return tmp_path
+
+
+def test_every_state_is_listed_the_newest_last(every):
+    lines = list(listing(list(read_records([every])), with_trials=False).lines())
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["aaaa", "FINISHED"],
+        ["bbbb", "FAILED"],
+        ["cccc", "FROZEN"],
+        ["dddd", "FROZEN"],
+        ["eeee", "FROZEN"],
+        ["ffff", "FINISHED"],
+    ]
+    assert lines[1].split()[2:] == ["2026-11-29", "10:00", "digits", "97.50", "640"]
+    assert lines[2].endswith("nan: the loss is not finite")
+    assert lines[4].endswith("run.json is damaged")
+    assert lines[5].endswith("made by another version of mvit")
+    assert lines[6].endswith("99.50         2 trials: 2 FINISHED")
+
+
+def test_the_trials_of_a_sweep_are_listed_below_it(every):
+    lines = list(listing(list(read_records([every])), with_trials=True).lines())
+    assert [line.split()[0] for line in lines[6:]] == ["ffff", "0-ab00", "1-ab10"]
+    assert lines[7].split()[4] == "lr=3e-3"
+
+
+def test_a_run_without_a_result_is_no_result(every):
+    rows = results(jobs_of(list(read_records([every])))).rows
+    assert [row["run"] for row in rows] == ["1-ab10", "0-ab00", "aaaa"]
+
+
+def test_seeds_are_one_row_with_mean_and_deviation_and_a_seed_counts_once(made, tmp_path):
+    for number, (seed, accuracy) in enumerate([(1, 50.0), (1, 97.0), (2, 98.0), (3, 99.0)]):
+        made(f"digits/2026112{number}-100000-000{number}", f"seed={seed}", acc=accuracy)
+    made("digits/20261129-100000-0009", "model=x_small", acc=90.0)
+    first, second = results(jobs_of(list(read_records([tmp_path])))).rows
+    assert (first["n"], first["acc@top1"], first["std"], first["run"]) == ("3", "98.00", "1.00", "0001, 0002, 0003")
+    assert (second["n"], second["model name"], second["std"]) == ("1", "x_small", "-")
+
+
+@pytest.mark.parametrize(
+    ("where", "ids"),
+    [
+        ("val/acc1>98", ["1-ab10"]),
+        ("val/acc1>=98 and optimizer.lr<0.004", ["0-ab00"]),
+        ("status=FAILED or status = FROZEN and model=xx_small", ["bbbb", "cccc"]),
+        ("model!=xx_small", ["bbbb"]),
+        ("data=digits and seed=1 and sweep=ffff", ["0-ab00", "1-ab10"]),
+        ("optimizer='adamw' and started>2026-11-29\u00a010:01", []),
+        ("started>'2026-11-29 10:01' and status=FROZEN", ["cccc", "dddd", "eeee"]),
+        ("train.ema_momentum=0.5", []),
+        ("cards=1 and params>1e5 and val/acc1!=97", ["0-ab00", "1-ab10"]),
+    ],
+)
+def test_filters(every, where, ids):
+    assert [record.id for record in parse_where(where).select(read_records([every]))] == ids
+
+
+@pytest.mark.parametrize(
+    ("where", "line"),
+    [
+        ("", "--where: '' cannot be read from '' on; write it as 'val/acc1>98 and model=xx_small'"),
+        ("val/acc1", "cannot be read from 'val/acc1' on"),
+        ("val/acc1>98 and", "cannot be read from '' on"),
+        ("val/acc1>98 model=small", "cannot be read from 'model=small' on"),
+        ("val/acc>98", "'val/acc' is nothing that these runs have; did you mean val/acc5, val/acc1"),
+    ],
+)
+def test_a_wrong_filter_is_one_line(every, where, line):
+    with pytest.raises(ConfigError) as refused:
+        parse_where(where).select(read_records([every]))
+    assert line in str(refused.value)
+
+
+def test_commands_print_what_programs_read(every, capsys):
+    assert main(["table", str(every), "--format", "json", "--where", "optimizer.lr=0.004"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["acc@top1"], row["run"], row["n"]) == ("99.00", "1-ab10", "1")
+    assert main(["ls", str(every), "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["id"] for row in rows] == ["aaaa", "bbbb", "cccc", "dddd", "eeee", "ffff"]
+    assert main(["table", str(every), "--where", "val/acc1>99.9"]) == 0
+    assert capsys.readouterr() == ("", "mvit: no run with a result\n")
+    assert main(["ls", str(every / "nowhere")]) == 2
+
+
+def test_a_grid_that_is_too_wide_loses_columns_and_then_the_ends_of_words():
+    rows = [{"a": "x" * 30, "b": "1.5", "c": "yyyy"}]
+    grid = Grid(("a", "b", "c"), rows, ("b",), may_go=("c",))
+    assert list(grid.fitted(41).lines()) == ["a                                 b  c", f"{'x' * 30}  1.5  yyyy"]
+    assert list(grid.fitted(35).lines())[1] == f"{'x' * 30}  1.5"
+    assert list(grid.fitted(20).lines())[1] == f"{'x' * 14}…  1.5"
+
+
+def test_markdown_escapes_what_would_end_a_cell_and_aligns_wide_characters():
+    grid = Grid(("name", "n"), [{"name": "a|b", "n": "1"}, {"name": "猫"}], ("n",))
+    assert grid.markdown().splitlines() == ["| name |   n |", "| ---- | --: |", "| a\\|b |   1 |", "| 猫   |     |"]
+
+
+def test_a_section_stands_for_its_kind():
+    assert flat({"a": {"kind": "b", "c": [1]}, "d": None}) == {"a": "b", "a.kind": "b", "a.c": "[1]", "d": None}

@@ -32,9 +32,7 @@ def _run_row(record: Record) -> dict[str, str]:
         "id": record.id,
         "status": record.status,
         "started": record.started,
-        "name": record.folder.path.name.partition("-")[2].rpartition("-")[0]
-        if record.sweep
-        else record.folder.path.parent.name,
+        "name": _name(record),
         "acc@1": _number(record, "{:.2f}", "best/val_acc1", "val/acc1"),
         "img/s": _number(record, "{:.0f}", "perf/images_per_s"),
         "note": record.problem or record.failure,

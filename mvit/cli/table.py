@@ -18,17 +18,22 @@ def add_to(commands: Commands) -> None:
         ),
     )
     add_selection(parser)
+    parser.add_argument(
+        "--published", action="store_true", help="put what others have published beside our runs of the same experiment"
+    )
     parser.set_defaults(act=act)
 
 
 def act(arguments: argparse.Namespace) -> int:
     from mvit.cli.reported import reported
+    from mvit.parent.report.published import compared
     from mvit.parent.report.results import jobs_of, results
     from mvit.parent.report.select import select
 
     def show() -> int:
         jobs = jobs_of(select(arguments.runs, where=arguments.where))
-        results(jobs).print(arguments.format, none="no run with a result")
+        grid = compared(jobs) if arguments.published else results(jobs)
+        grid.print(arguments.format, none="no run with a result")
         return 0
 
     return reported(show)

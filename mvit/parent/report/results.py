@@ -10,6 +10,7 @@ from functools import cached_property
 from mvit.parent.report.grid import Grid
 from mvit.parent.report.record import Record, Value
 from mvit.parent.report.row import result_row
+from mvit.rundir.frozen import Run
 from mvit.rundir.result import Result, read_result
 
 PUBLISHED = (
@@ -38,6 +39,19 @@ class Job:
         return {key: statistics.fmean(metrics[key] for metrics in every) for key in shared}
 
     @property
+    def run(self) -> Run:
+        """One of the runs."""
+        run = self.records[0].run
+        assert run
+        return run
+
+    @property
+    def names(self) -> str:
+        """The ids of the runs, so many that they fit."""
+        more = len(self.records) - MOST_NAMED
+        return ", ".join(record.id for record in self.records[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+    @property
     def accuracy(self) -> float:
         """Mean accuracy at the end; below all others where there is none."""
         return self.metrics.get("val/acc1", -1.0)
@@ -46,14 +60,12 @@ class Job:
         """Its numbers are means; `std` is the deviation of acc@top1 over the seeds."""
         first, n = self.records[0], len(self.records)
         accuracies = [record.metrics["val/acc1"] for record in self.records if "val/acc1" in record.metrics]
-        named = ", ".join(record.id for record in self.records[:MOST_NAMED])
-        more = f" and {n - MOST_NAMED} more" if n > MOST_NAMED else ""
         return {
             **_row_of(first, self.metrics if n > 1 else first.metrics),
             "n": str(n),
             "std": f"{statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else "-",
             "status": "/".join(dict.fromkeys(record.status for record in self.records)),
-            "run": named + more,
+            "run": self.names,
         }
 
 

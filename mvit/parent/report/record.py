@@ -122,6 +122,16 @@ def read_record(folder: RunDir, *, sweep: Path | None = None) -> Record:
     return Record(folder, run_status(folder), sweep=name, run=run, problem=problem, metrics=metrics, row=row)
 
 
+def run_of(folder: Path) -> Record:
+    """The record of the run in this folder; raises `RunDirError` where it is another one's, or cannot be read."""
+    if is_sweep(folder):
+        raise RunDirError(f"{folder} is a sweep; name one of its trials")
+    record = read_record(RunDir(folder), sweep=folder.parent if is_sweep(folder.parent) else None)
+    if record.run is None:
+        read_run(record.folder)  # which says why
+    return record
+
+
 def short_id(folder: Path) -> str:
     """`20261123-132054-f029` as `f029`; a trial's with its number, as `07-f029`."""
     first, *_, last = parts if len(parts := folder.name.split("-")) > 1 else ("", folder.name)

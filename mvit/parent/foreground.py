@@ -15,7 +15,8 @@ from mvit.parent.report.estimate import past_runs
 from mvit.parent.report.row import result_row
 from mvit.parent.report.table import result_lines
 from mvit.parent.slot import Slot
-from mvit.parent.tracking.content import location, run_name
+from mvit.parent.tracking.content import location
+from mvit.parent.tracking.names import name_of_run
 from mvit.rundir import checkpoints
 from mvit.rundir.ending import RETRYABLE, Outcome
 from mvit.rundir.frozen import Run
@@ -53,6 +54,6 @@ def _report(run: Run, outcome: Outcome, *, reason: StopReason | None, seconds: f
             newest = "there is no checkpoint" if step is None else f"the newest checkpoint is that of step {step}"
             console.complain([f"{newest}; continue with: {resume}"])
     console.say(f"mvit: {outcome.status} in {seconds:.0f} s, {shown(folder.path)}")
-    if where := location(folder, name=run_name(run)):
+    if where := location(folder, name=name_of_run(run)):
         served = where.startswith("http")  # a server shows itself, a database needs one
         console.say(f"mvit: MLflow: {where}{'' if served else '; see it with: python -m mvit ui'}")

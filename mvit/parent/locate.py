@@ -30,9 +30,9 @@ def locate(name: str, *, runs: Path) -> Path:
     """The folder of the run or sweep that is called so; absolute.
 
     A path, from the working directory or else from the checkout; the name of a folder below `runs`, or its short id;
-    the name or the id that the run has in MLflow. A path to a folder that holds no run is returned where no run has
-    that name: the caller knows what it may be. Raises `UnknownRun` where nothing matches, and `RunDirError` where
-    several do.
+    the name, which begins with its short id, or the id that the run has in MLflow. A path to a folder that holds no run
+    is returned where no run has that name: the caller knows what it may be. Raises `UnknownRun` where nothing matches,
+    and `RunDirError` where several do.
     """
     paths: list[Path] = []
     with suppress(OSError, RuntimeError):  # a name that is too long, a user or a working directory that is not there
@@ -41,6 +41,7 @@ def locate(name: str, *, runs: Path) -> Path:
             if _is_ours(path):
                 return path.resolve()
     folders = list(_folders(runs))
+    name = name.partition(" ")[0]  # as it is called in MLflow
     matches = [folder for folder in folders if name in _names_of(folder, runs)]
     if not matches and _MLFLOW_ID.fullmatch(name):
         matches = [folder for folder in folders if _mlflow_id(folder).startswith(name)]
@@ -76,7 +77,7 @@ def _folders(runs: Path) -> Iterator[Path]:
 
 
 def _names_of(folder: Path, runs: Path) -> tuple[str, ...]:
-    """The folder's name, its short id, for a trial also with its number, and the name that its run has in MLflow."""
+    """The folder's name, its short id, for a trial also with its number, and the folder's with that above it."""
     name, parts = folder.name, folder.name.split("-")
     return name, parts[-1], f"{parts[0]}-{parts[-1]}", f"{folder.relative_to(runs).parts[0]}-{name}"
 

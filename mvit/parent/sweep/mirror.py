@@ -9,6 +9,7 @@ from mvit import console
 from mvit.config import MlflowTracking, Tracking
 from mvit.parent.host import CHECKOUT
 from mvit.parent.tracking.content import mlflow_status
+from mvit.parent.tracking.names import name_of_sweep
 from mvit.parent.tracking.store import complaint_of, store_uri
 from mvit.parent.tracking.sweep_run import SweepSummary, close_sweep, open_sweep, params_of
 from mvit.rundir.ending import EndStatus, record_mirrored
@@ -27,7 +28,7 @@ class SweepMirror:
         """Make the run, or find it again."""
         if (tracking := self._tracking) is None:
             return
-        name = f"{self._folder.parent.name}-{self._folder.name}"
+        name = name_of_sweep(self._folder, self._requested)
         tags = {"mvit.kind": "sweep", "folder": str(self._folder), "host": socket.gethostname()}
         uri = store_uri(tracking, CHECKOUT)
         params = params_of(self._requested)

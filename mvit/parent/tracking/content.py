@@ -9,13 +9,13 @@ from mvit.console import mvit_command
 from mvit.errors import first_line
 from mvit.files import read_json, read_mapping
 from mvit.parent.report import confusion
+from mvit.parent.tracking.names import name_of_run
 from mvit.parent.tracking.store import MlflowStatus, database_of
 from mvit.parent.verdict import first_report
 from mvit.rundir.ending import EndStatus, Failure, read_failure
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import read_statuses
-from mvit.rundir.sweep import is_sweep
 from mvit.rundir.tracking import read_record
 
 MAX_ERROR = 5000
@@ -33,7 +33,7 @@ def tags_of(run: Run) -> dict[str, str]:
     made_of = read_mapping(folder.provenance) or {}
     origin = made_of.get("forked_from")
     return {
-        "mlflow.runName": run_name(run),
+        "mlflow.runName": name_of_run(run),
         "mlflow.source.git.commit": str(made_of.get("commit") or ""),
         "mlflow.user": str(made_of.get("user") or ""),
         "host": str(made_of.get("host") or ""),
@@ -41,12 +41,6 @@ def tags_of(run: Run) -> dict[str, str]:
         "folder": str(folder.path),
         "mvit.forked_from": Path(str(cast(dict[str, Any], origin).get("folder"))).name if origin else "",
     }
-
-
-def run_name(run: Run) -> str:
-    """A trial is named by what distinguishes it, as its folder is."""
-    path = run.folder.path
-    return path.name.rpartition("-")[0] if is_sweep(path.parent) else f"{run.config.name}-{path.name}"
 
 
 def mlflow_status(status: EndStatus) -> MlflowStatus:

@@ -33,6 +33,7 @@ from mvit.parent.tracking.mirror import (
     open_mirror,
     run_tags,
 )
+from mvit.parent.tracking.names import name_of_sweep
 from mvit.parent.tracking.store import connect, ensure_experiment, reason, store_uri, uri_of
 from mvit.parent.tracking.sweep_run import close_sweep, open_sweep, params_of
 from mvit.rundir.ending import EndStatus, record_mirrored
@@ -159,8 +160,8 @@ class _Store:
         if not is_sweep(sweep):
             return None
         tracking = MlflowTracking(kind="mlflow", uri=None, experiment=run.place.experiment)
-        name, tags = f"{run.run.config.name}-{sweep.name}", {"mvit.kind": "sweep", "folder": str(sweep)}
-        requested = recorded_request(sweep)
+        requested, tags = recorded_request(sweep), {"mvit.kind": "sweep", "folder": str(sweep)}
+        name = name_of_sweep(sweep, requested)
         params = params_of(requested) if requested else dict[str, str]()
         return open_sweep(sweep, tracking=tracking, uri=self._uri, name=name, tags=tags, params=params)
 

@@ -18,8 +18,8 @@ def job(configured, tmp_path):
     def make(metrics, *, cards=8, device="Ascend"):
         config = configured().model_copy(update={"name": "reproduce_xx_small"})
         plan = LaunchPlan.model_construct(world_size=cards, device=device)
-        record = Record(RunDir(tmp_path / "20261129-100000-abcd"), "FINISHED", run=Run(None, config, plan))
-        return Job([Record(record.folder, "FINISHED", run=record.run, metrics=metrics)])
+        folder = RunDir(tmp_path / "20261129-100000-abcd")
+        return Job([Record(folder, "FINISHED", run=Run(folder, config, plan), metrics=metrics)])
 
     return make
 

@@ -43,7 +43,10 @@ QUESTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "each compiles": (*SAME_GRAPH, "topology.compile_cache=false"),
         "two slots, one graph": (*SAME_GRAPH, "sweep.slots=2"),
     },
-    "halving": {"all to their end": GRID, "halving": (*GRID, "sweep/pruner=halving")},
+    "halving": {
+        "all to their end": GRID,
+        "halving": (*GRID, "sweep/pruner=halving", "sweep.pruner.finalists=6"),
+    },
     "search": {"random": (*SEARCH, "sweep.sampler=random", "sweep/pruner=none"), "TPE and halving": SEARCH},
 }
 """The overrides of each way to answer a question."""

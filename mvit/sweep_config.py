@@ -39,6 +39,9 @@ class HalvingPruner(Frozen):
         ge=2,
         description="Each rung has so many times the epochs of the one before, and one of so many trials reaches it.",
     )
+    finalists: int = Field(
+        ge=1, description="Trials that come to their end at least: the best of those that are still paused go on."
+    )
 
 
 class MedianPruner(Frozen):

@@ -287,7 +287,7 @@ def test_a_sweep_can_be_frozen_and_resumed_later(launch):
     assert sweep_status(folder) == "FROZEN"
 
 
-FIRST = ("sweep.pruner.first_rung=1",)
+FIRST = ("sweep.pruner.first_rung=1", "sweep.pruner.finalists=1")
 
 
 def by_lr(config, epoch):

@@ -29,7 +29,8 @@ class Agenda:
 
     All come to the first rung before one of them leaves it, so that the best of all go on, and as many as the pruner
     says: on the curves of 27 trials, promoting first took up to twice the epochs, in unlucky orders, and found no
-    better one. No slot is idle meanwhile: the last trials of a rung run beside the first promoted ones.
+    better one. No slot is idle meanwhile: the last trials of a rung run beside the first promoted ones. Once none is
+    left that may go on, the best of those that are paused do, until enough have come to their end: the finalists.
     """
 
     def __init__(self, trials: Iterable[Trial], pruning: Pruning, *, source: Source | None = None) -> None:
@@ -37,8 +38,9 @@ class Agenda:
         self._pruning = pruning
         self._source, self._is_dry = source, source is None
         self._paused: dict[int, Trial] = {}
-        self._running: set[int] = set()
-        self._has_finished = False
+        self._running: dict[int, int | None] = {}
+        """The epoch that each is run to; None for its end."""
+        self._finished: set[int] = set()
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -57,7 +59,8 @@ class Agenda:
             return
         if status in ("FINISHED", "FAILED"):
             self._pruning.end(trial.number)
-            self._has_finished |= status == "FINISHED"
+        if status == "FINISHED":
+            self._finished.add(trial.number)
 
     def next(self) -> tuple[Turn, list[Event]] | None:
         """The next turn, and what the ledger is to tell of it; None while, or because, there is none."""
@@ -68,17 +71,17 @@ class Agenda:
             self._is_dry = trial is None
         if trial is None:
             trial = self._promoted(told)
-        if trial is None and not self._running and not self._has_finished:
-            trial = self._promoted(told, last_resort=True)
+        if trial is None and self._lacks_finalists():
+            trial = self._promoted(told, as_finalist=True)
         if trial is None:
             return None
-        self._running.add(trial.number)
-        return Turn(trial, self._pruning.until(trial.number)), told
+        until = self._running[trial.number] = self._pruning.until(trial.number)
+        return Turn(trial, until), told
 
     def ended(self, turn: Turn, outcome: Outcome, values: Values) -> Event | None:
         """A turn is over, with these values at its end; what the ledger is to tell of a pause at a rung."""
         number, epoch = turn.trial.number, turn.until_epoch
-        self._running.discard(number)
+        self._running.pop(number, None)
         is_paused = outcome.status == "PAUSED" and epoch is not None and bool(values)
         if self._source:
             state: State = "paused" if is_paused else "finished" if outcome.status == "FINISHED" else "failed"
@@ -90,7 +93,8 @@ class Agenda:
             return TrialPaused(trial=number, epoch=epoch, values=dict(values))
         if outcome.status in ("FINISHED", "FAILED"):
             self._pruning.end(number)
-            self._has_finished |= outcome.status == "FINISHED"
+        if outcome.status == "FINISHED":
+            self._finished.add(number)
         return None
 
     @property
@@ -98,8 +102,13 @@ class Agenda:
         """The trials that wait on a rung."""
         return tuple(self._paused.values())
 
-    def _promoted(self, told: list[Event], *, last_resort: bool = False) -> Trial | None:
-        number = self._pruning.promoted(among=self._paused, last_resort=last_resort)
+    def _lacks_finalists(self) -> bool:
+        """Whether more trials are to come to their end, and none that runs to a rung may still be one of them."""
+        is_decided = all(until is None for until in self._running.values())
+        return is_decided and len(self._finished) + len(self._running) < self._pruning.finalists
+
+    def _promoted(self, told: list[Event], *, as_finalist: bool = False) -> Trial | None:
+        number = self._pruning.promoted(among=self._paused, as_finalist=as_finalist)
         if number is None:
             return None
         told.append(TrialPromoted(trial=number, after_epoch=self._pruning.highest(number)))

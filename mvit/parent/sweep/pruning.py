@@ -42,21 +42,16 @@ class Pruning:
         """The trial has come to its end, or failed: it goes on no more."""
         self._ended.add(trial)
 
-    def promoted(self, *, among: Collection[int], last_resort: bool = False) -> int | None:
+    def promoted(self, *, among: Collection[int], as_finalist: bool = False) -> int | None:
         """The trial to go on with, of those that are paused: the best one of the highest rung that has one.
 
-        As a last resort, when no other trial is to come and none has reached its end: the best one there is.
+        Finalists are the best there are, whatever share of their rung went on.
         """
         for rung in reversed(range(len(self.rungs))):
             order = ranked(self._reached[rung], self.objectives)
-            for trial in order[: self._quota(len(order))]:
+            for trial in order if as_finalist else order[: self._quota(len(order))]:
                 if trial in among and self._may_go_on(trial, rung):
                     return trial
-        if last_resort:
-            for rung in reversed(range(len(self.rungs))):
-                for trial in ranked(self._reached[rung], self.objectives):
-                    if trial in among and self._may_go_on(trial, rung):
-                        return trial
         return None
 
     def _rung_of(self, trial: int) -> int:
@@ -64,6 +59,11 @@ class Pruning:
 
     def _may_go_on(self, trial: int, rung: int) -> bool:
         return trial not in self._gone_on[rung] and trial not in self._ended and self._rung_of(trial) == rung
+
+    @property
+    def finalists(self) -> int:
+        """How many trials come to their end at least."""
+        return self.pruner.finalists if isinstance(self.pruner, HalvingPruner) else 1
 
     def _quota(self, count: int) -> int:
         """How many of so many trials on a rung may go on."""

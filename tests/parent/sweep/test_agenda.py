@@ -12,7 +12,7 @@ from mvit.parent.sweep.trials import Trial
 from mvit.rundir.ending import Failure, Outcome
 from mvit.sweep_config import HalvingPruner, NoPruner
 
-HALVING = HalvingPruner(kind="halving", first_rung=1, factor=3)
+HALVING = HalvingPruner(kind="halving", first_rung=1, factor=3, finalists=1)
 PAUSED, FINISHED = Outcome("PAUSED", 75), Outcome("FINISHED", 0)
 
 
@@ -62,7 +62,29 @@ def test_of_too_few_for_a_promotion_the_best_is_run_to_its_end(agenda):
     assert run_all(agenda(2)) == [(0, 1), (1, 1), (1, 3), (1, None)]
 
 
-def test_nothing_is_promoted_as_a_last_resort_while_a_trial_runs(agenda):
+def test_as_many_finalists_as_were_asked_for_come_to_their_end_the_best_first(agenda):
+    turns = run_all(agenda(9, pruner=HALVING.model_copy(update={"finalists": 3})))
+    assert [number for number, until in turns if until is None] == [8, 7, 6]
+    every = run_all(agenda(2, pruner=HALVING.model_copy(update={"finalists": 9})))
+    assert {number for number, until in every if until is None} == {0, 1}
+
+
+def test_finalists_wait_for_a_trial_that_may_still_be_one(agenda):
+    waiting = agenda(9, pruner=HALVING.model_copy(update={"finalists": 3}))
+    for number in range(9):
+        waiting.ended(turn_of(waiting), PAUSED, values(number))
+    at_three = [turn_of(waiting) for _ in range(3)]
+    assert [turn.until_epoch for turn in at_three] == [3, 3, 3]
+    for turn in at_three[:2]:
+        waiting.ended(turn, PAUSED, values(turn.trial.number))
+    assert waiting.next() is None  # the third may be the best of them
+    waiting.ended(at_three[2], PAUSED, values(at_three[2].trial.number))
+    finalists = [turn_of(waiting) for _ in range(3)]
+    assert [(turn.trial.number, turn.until_epoch) for turn in finalists] == [(8, None), (7, None), (6, None)]
+    assert waiting.next() is None
+
+
+def test_no_finalist_is_chosen_while_a_trial_runs_to_a_rung(agenda):
     waiting = agenda(2)
     first, second = turn_of(waiting), turn_of(waiting)
     waiting.ended(first, PAUSED, values(0))

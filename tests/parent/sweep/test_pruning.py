@@ -7,7 +7,7 @@ from mvit.parent.sweep.pruning import Pruning, rungs_of
 from mvit.parent.sweep.ranking import pareto_front, ranked
 from mvit.sweep_config import HalvingPruner, MedianPruner, NoPruner
 
-HALVING = HalvingPruner(kind="halving", first_rung=1, factor=3)
+HALVING = HalvingPruner(kind="halving", first_rung=1, factor=3, finalists=1)
 MEDIAN = MedianPruner(kind="median", first_rung=2, every_epochs=3, min_trials=3)
 ACCURACY = ("best/val_acc1",)
 TWO = ("val/acc1", "params")
@@ -70,7 +70,7 @@ def test_what_has_ended_goes_on_no_more():
         pruning.reach(trial, 1, acc(trial))
     pruning.end(2)
     assert pruning.promoted(among=range(3)) is None
-    assert pruning.promoted(among=range(3), last_resort=True) == 1
+    assert pruning.promoted(among=range(3), as_finalist=True) == 1
 
 
 def test_two_trials_are_too_few_to_promote_one_but_as_a_last_resort():
@@ -78,7 +78,7 @@ def test_two_trials_are_too_few_to_promote_one_but_as_a_last_resort():
     for trial in (0, 1):
         pruning.reach(trial, 1, acc(trial))
     assert pruning.promoted(among={0, 1}) is None
-    assert pruning.promoted(among={0, 1}, last_resort=True) == 1
+    assert pruning.promoted(among={0, 1}, as_finalist=True) == 1
 
 
 def test_the_median_lets_all_go_on_until_enough_have_come():

@@ -35,6 +35,7 @@ from typing import Any, Literal, cast, get_args
 from benchmarks.machine import CHECKOUT, commit, cpu_facts, cpu_model, now, positive
 from benchmarks.results import Case, Group, Measured, Model, StepResult, write
 from benchmarks.tables import step_tables
+from mvit.machine_load import busy_s, cpu_s
 
 CASES = ("xx_small:16x256", "x_small:16x256", "small:16x256", "xx_small:32x64", "x_small:32x64", "small:32x64")
 _CASE = re.compile(rf"({'|'.join(get_args(Model))}):([1-9]\d*)x([1-9]\d*)")
@@ -128,11 +129,6 @@ class Process:
             **{**self.facts, "first_s": round(self.facts["first_s"], 2)},
         )
 
-    def cpu_s(self) -> float:
-        """CPU time so far."""
-        after_name = Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
-
     def take(self, step: str, count: int) -> float:
         """Median milliseconds of so many steps."""
         assert self.popen.stdin
@@ -160,11 +156,11 @@ def compare(
             process = Process(subject, python=pythons[subject.home], case=case, threads=threads, steps=steps)
             running.append(stack.enter_context(process))
             process.warm_up()
-        began, busy, ours = time.perf_counter(), busy_s(), sum(process.cpu_s() for process in running)
+        began, busy, ours = time.perf_counter(), busy_s(), _cpu_s(running)
         for number in range(rounds):
             for process in running if number % 2 else running[::-1]:
                 process.turn()
-        others = busy_s() - busy - (sum(process.cpu_s() for process in running) - ours)
+        others = busy_s() - busy - (_cpu_s(running) - ours)
         return Group(
             case=case,
             load_before=round(load_before, 2),
@@ -174,12 +170,8 @@ def compare(
         )
 
 
-def busy_s() -> float:
-    """CPU time of all processes since the machine started, and what other virtual machines took from this one."""
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
-        int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]
-    )
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+def _cpu_s(running: Sequence[Process]) -> float:
+    return cpu_s(process.popen.pid for process in running)
 
 
 def grouped(subjects: Sequence[Subject], *, at_once: int) -> list[list[Subject]]:

@@ -11,10 +11,14 @@ def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "ui",
         help="show the runs in MLflow",
-        description="Serve MLflow on this project's tracking store: MLFLOW_TRACKING_URI, else mlflow.db.",
+        description=(
+            "Serve MLflow on this project's tracking store, MLFLOW_TRACKING_URI or else mlflow.db; print where "
+            "its results are, and open them where there is a display. A store that is a server is not served again."
+        ),
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=port, default=5000, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=port, help="port to listen on (default: the first free one from 5000 on)")
+    parser.add_argument("--experiment", default="mvit", help="whose results to show (default: %(default)s)")
     parser.set_defaults(act=act)
 
 
@@ -24,5 +28,6 @@ def act(arguments: argparse.Namespace) -> int:
     from mvit.parent.tracking.server import serve
     from mvit.parent.tracking.store import store_uri
 
-    tracking = MlflowTracking(kind="mlflow", uri=None, experiment="mvit")
-    return serve(store_uri(tracking, CHECKOUT), host=arguments.host, port=arguments.port)
+    tracking = MlflowTracking(kind="mlflow", uri=None, experiment=arguments.experiment)
+    uri = store_uri(tracking, CHECKOUT)
+    return serve(uri, host=arguments.host, port=arguments.port, experiment=arguments.experiment)

@@ -84,7 +84,8 @@ class Throughput:
 
     def start(self) -> None:
         """Start the clock; the device must be idle."""
-        self._began, self._read = time.perf_counter(), {name: clock() for name, clock in self.clocks.items()}
+        self._read = {name: clock() for name, clock in self.clocks.items()}
+        self._began = time.perf_counter()  # after the clocks, which take milliseconds to read
 
     @contextmanager
     def step(self, images: int, *, shape: int) -> Generator[None]:

@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 import mindspore as ms
 
 from mvit.config import Schedule, TrainConfig, TrainRun, WeightsInit
+from mvit.machine_load import others_s
 from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import Run
 from mvit.rundir.result import TrainResult, write_result
@@ -64,7 +65,8 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     )
     window = Window(at.window, last=at.last_loss)
     throughput = Throughput(
-        synchronise=window.synchronise, clocks={"data_wait": lambda: loader.waited_s, **cells.clocks}
+        synchronise=window.synchronise,
+        clocks={"data_wait": lambda: loader.waited_s, "other_load": others_s, **cells.clocks},
     )
 
     if stop.is_over(at.step, evaluated=at.evaluated):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.parent.conftest import Served
+from tests.served import Served
 
 pytestmark = [pytest.mark.mindspore, pytest.mark.chaos]
 

@@ -1,14 +1,8 @@
 """MLflow stores and run folders for the tests of the parent."""
 
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import pytest
 
@@ -25,6 +19,7 @@ from mvit.rundir import paths
 from mvit.rundir.frozen import Run, read_run, write_run
 from mvit.rundir.journal import Journal
 from mvit.rundir.paths import RunDir
+from tests.served import Served
 
 
 @pytest.fixture
@@ -111,40 +106,6 @@ def closed_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-SERVE = "import sys; from mvit.parent.tracking.server import serve; sys.exit(serve(sys.argv[1], port=int(sys.argv[2])))"
-
-
-class Served:
-    """The server of a store, which can be started again and again on one port."""
-
-    def __init__(self, store: str, port: int) -> None:
-        self.command = [sys.executable, "-c", SERVE, store, str(port)]
-        self.address = f"127.0.0.1:{port}"
-        self.uri = f"http://{self.address}"
-        self.process: subprocess.Popen[str] | None = None
-        self.said = ""
-
-    def up(self) -> None:
-        self.process = subprocess.Popen(
-            self.command, cwd=CHECKOUT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        deadline = time.monotonic() + 90
-        while not self._answers():
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-
-    def down(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGINT)
-            self.said += self.process.communicate(timeout=30)[0]
-            self.process = None
-
-    def _answers(self) -> bool:
-        with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=20) as answer:
-            return answer.read() == b"OK"
-        return False
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from mvit.rundir.result import EvaluateResult, Result
 
 
 def result_row(run: Run, result: Result) -> dict[str, str]:
-    """The columns of MindCV's published table, and the global batch and the best accuracy beside its own.
+    """The columns of MindCV's published table, and beside them the global batch, the best accuracy and others' load.
 
     `-` stands for what this run did not measure.
     """
@@ -38,6 +38,7 @@ def result_row(run: Run, result: Result) -> dict[str, str]:
         "graph compile": number("perf/compile_s" if trains else "perf/compile_eval_s", "{:.1f}s" + cached),
         "ms/step": number("perf/step_ms", "{:.2f}"),
         "img/s": number("perf/images_per_s", "{:.2f}"),
+        "load": f"{metrics['perf/other_load_pct'] / 100:.1f} cores" if "perf/other_load_pct" in metrics else "-",
         "acc@top1": number(f"{accuracy}1", "{:.2f}"),
         "best acc@top1": number("best/val_acc1", "{:.2f}"),
         "acc@top5": number(f"{accuracy}5", "{:.2f}"),

@@ -13,6 +13,8 @@ LONGEST = 80
 NARROWEST = 12
 """Characters that are left of a long word where a table is too wide."""
 MISSING = "-"
+BUSY_CORES = 0.25
+"""Processor time of others, in cores, that is worth a word beside a speed."""
 
 _SETTINGS = {
     "model": "model name",
@@ -91,11 +93,17 @@ def result_lines(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     yield "resolution", _cut(row["resolution"], LONGEST)
     yield "compile", row["graph compile"]
     if row["img/s"] != MISSING:
-        yield "speed", f"{row['img/s']} img/s, {row['ms/step']} ms/step"
+        yield "speed", f"{row['img/s']} img/s, {row['ms/step']} ms/step{_under_load(row['load'])}"
     best = row["best acc@top1"]
     yield "acc@1", _percent(row["acc@top1"]) + ("" if best == MISSING else f" last, {_percent(best)} best")
     yield "acc@5", _percent(row["acc@top5"])
     yield "weights", _cut(row["weights"], LONGEST)
+
+
+def _under_load(load: str) -> str:
+    """What makes a speed doubtful."""
+    cores = float(load.partition(" ")[0]) if load != MISSING else 0.0
+    return f", while other processes used {load}" if cores > BUSY_CORES else ""
 
 
 def sweep_lines(results: Sequence[TrialResult]) -> Iterator[str]:

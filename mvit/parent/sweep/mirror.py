@@ -9,8 +9,17 @@ from mvit import console
 from mvit.config import MlflowTracking, Tracking
 from mvit.parent.host import CHECKOUT
 from mvit.parent.tracking.content import mlflow_status
+from mvit.parent.tracking.dashboard import keep_dashboard
 from mvit.parent.tracking.names import name_of_sweep
-from mvit.parent.tracking.store import complaint_of, store_uri
+from mvit.parent.tracking.store import (
+    ANSWER_TIMEOUT_S,
+    TrackingError,
+    complaint_of,
+    connect,
+    ensure_experiment,
+    store_uri,
+    within,
+)
 from mvit.parent.tracking.sweep_run import SweepSummary, close_sweep, open_sweep, params_of
 from mvit.rundir.ending import EndStatus, record_mirrored
 from mvit.rundir.ledger import SweepRequest
@@ -29,7 +38,12 @@ class SweepMirror:
         if (tracking := self._tracking) is None:
             return
         name = name_of_sweep(self._folder, self._requested)
-        tags = {"mvit.kind": "sweep", "folder": str(self._folder), "host": socket.gethostname()}
+        tags = {
+            "mvit.kind": "sweep",
+            "mvit.sweep": self._folder.name.rpartition("-")[2],
+            "folder": str(self._folder),
+            "host": socket.gethostname(),
+        }
         uri = store_uri(tracking, CHECKOUT)
         params = params_of(self._requested)
         problem = complaint_of(
@@ -38,6 +52,19 @@ class SweepMirror:
         if problem:
             console.complain([problem])
             self._tracking = None
+        elif problem := self._dashboard_problem(tracking, uri):
+            console.complain([problem])
+
+    @staticmethod
+    def _dashboard_problem(tracking: MlflowTracking, uri: str) -> str | None:
+        def act() -> str | None:
+            client = connect(uri)
+            return keep_dashboard(client, ensure_experiment(client, uri, tracking.experiment), uri=uri)
+
+        try:
+            return within(ANSWER_TIMEOUT_S, act, uri)
+        except TrackingError as error:
+            return f"MLflow: {error}"
 
     def close(self, end: EndStatus, summary: SweepSummary) -> None:
         """Send its end."""

@@ -9,6 +9,7 @@ from mvit.console import mvit_command
 from mvit.errors import first_line
 from mvit.files import read_json, read_mapping
 from mvit.parent.report import confusion
+from mvit.parent.tracking.mirror import UsedDataset
 from mvit.parent.tracking.names import name_of_run
 from mvit.parent.tracking.store import MlflowStatus, database_of
 from mvit.parent.verdict import first_report
@@ -16,15 +17,30 @@ from mvit.rundir.ending import EndStatus, Failure, read_failure
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import read_statuses
+from mvit.rundir.sweep import is_sweep
 from mvit.rundir.tracking import read_record
 
+MAX_DIGEST = 36
+"""Characters of a dataset's digest in MLflow."""
 MAX_ERROR = 5000
 """Characters of a failure's message."""
 
 
 def parameters_of(run: Run) -> dict[str, str]:
-    """Every value of the configuration, by its dotted path."""
-    return _flat(run.config.model_dump(mode="json"))
+    """Every value of the configuration by its dotted path, and what of the plan explains a result."""
+    plan = run.plan
+    planned = {
+        "plan.parameters": str(plan.parameters),
+        "plan.macs": str(plan.macs),
+        "plan.kernels": plan.kernels.isa or "plain",
+    }
+    return {**_flat(run.config.model_dump(mode="json")), **planned}
+
+
+def dataset_of(run: Run) -> UsedDataset:
+    """The data of the run, by the fingerprint that its plan has."""
+    data = run.config.data
+    return UsedDataset(data.kind, run.plan.dataset.fingerprint[:MAX_DIGEST], str(getattr(data, "root", data.kind)))
 
 
 def tags_of(run: Run) -> dict[str, str]:
@@ -32,6 +48,8 @@ def tags_of(run: Run) -> dict[str, str]:
     folder, plan = run.folder, run.plan
     made_of = read_mapping(folder.provenance) or {}
     origin = made_of.get("forked_from")
+    above = folder.path.parent
+    sweep = above.name.rpartition("-")[2] if is_sweep(above) else ""
     return {
         "mlflow.runName": name_of_run(run),
         "mlflow.source.git.commit": str(made_of.get("commit") or ""),
@@ -39,6 +57,8 @@ def tags_of(run: Run) -> dict[str, str]:
         "host": str(made_of.get("host") or ""),
         "topology": f"{plan.world_size} {plan.device}",
         "folder": str(folder.path),
+        "mvit.kind": "trial" if sweep else run.config.task.kind,
+        "mvit.sweep": sweep,
         "mvit.forked_from": Path(str(cast(dict[str, Any], origin).get("folder"))).name if origin else "",
     }
 

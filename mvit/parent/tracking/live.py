@@ -16,12 +16,14 @@ from pathlib import Path
 from mvit.config import MlflowTracking
 from mvit.credentials import redacted
 from mvit.parent.host import CHECKOUT
-from mvit.parent.tracking.content import location, mlflow_status, parameters_of, sync_command, tags_of
+from mvit.parent.tracking.content import dataset_of, location, mlflow_status, parameters_of, sync_command, tags_of
+from mvit.parent.tracking.dashboard import keep_dashboard
 from mvit.parent.tracking.mirror import (
     Closing,
     Mirror,
     Target,
     TornJournal,
+    UsedDataset,
     claimed,
     open_mirror,
     run_tags,
@@ -68,6 +70,7 @@ def tracker_of(run: Run) -> Tracker | None:
         params=parameters_of(run),
         tags=tags_of(run),
         parent_run_id=record.run_id if record else None,
+        dataset=dataset_of(run),
     )
 
 
@@ -86,7 +89,9 @@ class Tracker:
         params: Mapping[str, str],
         tags: Mapping[str, str],
         parent_run_id: str | None = None,
+        dataset: UsedDataset | None = None,
     ) -> None:
+        self._dataset = dataset
         self._folder, self._uri, self._experiment = folder, uri, tracking.experiment
         self._params = params
         self._tags = run_tags(tags, parent_run_id=parent_run_id)
@@ -95,6 +100,8 @@ class Tracker:
         self._closing: Closing | None = None
         self._wake = threading.Event()
         self._problem: str | None = "was not started"
+        self._keeps_dashboard = parent_run_id is None  # for its trials, the sweep does
+        self._dashboard_problem: str | None = None
         self._is_torn = self._announced_place = self._announced_problem = False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
 
@@ -138,6 +145,9 @@ class Tracker:
             self._announced_place = True
             where = location(self._folder, name=self._tags.get("mlflow.runName", ""))
             return News(f"mvit: MLflow: {where}", is_good=True)
+        if problem := self._dashboard_problem:
+            self._dashboard_problem = None
+            return News(problem, is_good=False)
         if self._mirror is None and self._problem and not self._announced_problem and self._thread.ident is not None:
             self._announced_problem = True
             return News(f"MLflow: {self._problem}; the run goes on, and is sent once it answers", is_good=False)
@@ -190,4 +200,8 @@ class Tracker:
         mirror.reopen()
         mirror.set_tags(self._tags)
         mirror.set_params(self._params)
+        if self._dataset:
+            mirror.set_dataset(self._dataset)
+        if self._keeps_dashboard:
+            self._dashboard_problem = keep_dashboard(client, target.experiment_id, uri=self._uri)
         return mirror

@@ -6,6 +6,7 @@ Everything here raises what MLflow's client raises, and takes the time that the 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -59,6 +60,16 @@ class Closing:
 
 
 @dataclass(frozen=True)
+class UsedDataset:
+    """What a run was trained or evaluated on."""
+
+    name: str
+    digest: str
+    """At most 36 characters."""
+    source: str
+
+
+@dataclass(frozen=True)
 class Sent:
     """What a mirror has sent so far: `points` new ones, and `duplicates` that the store had already."""
 
@@ -83,6 +94,7 @@ class Mirror:
         self.sent = Sent()
         self.torn = 0
         self._params, self._tags = dict(run.data.params), dict(run.data.tags)
+        self._has_dataset = bool(run.inputs and run.inputs.dataset_inputs)
         self.is_recorded = writes_record
         # A journal that was lost or cut is read from its beginning: what the store has of it is not doubled.
         self._offset = record.offset if _ends_a_line(folder.journal, record.offset) else 0
@@ -112,6 +124,18 @@ class Mirror:
             self.client.log_batch(self.run_id, tags=batch, synchronous=True)
         self._tags |= changed
         self._count(len(changed))
+
+    def set_dataset(self, used: UsedDataset) -> None:
+        """Name the data as an input of the run, if it has none."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        if self._has_dataset:
+            return
+        dataset = Dataset(used.name, used.digest, "local", json.dumps({"uri": used.source}))
+        context = InputTag("mlflow.data.context", "training and evaluation")
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset, [context])])
+        self._has_dataset = True
+        self._count(1)
 
     def reopen(self) -> None:
         """The run goes on."""

@@ -17,6 +17,7 @@ from mvit.parent.host import CHECKOUT
 from mvit.parent.sweep.outcome import SweepOutcome
 from mvit.parent.tracking.content import (
     artifacts_of,
+    dataset_of,
     draw_confusion,
     failure_tags_of,
     mlflow_status,
@@ -133,6 +134,7 @@ class _Store:
         mirror = open_mirror(self._client, run.folder, target=target, tags=tags, began=began)
         had = mirror.record.points
         mirror.set_params(parameters_of(run.run))
+        mirror.set_dataset(dataset_of(run.run))
         mirror.set_tags(tags, replacing=False)
         closing = _closing(run, status)
         torn = ""

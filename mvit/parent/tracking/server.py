@@ -8,45 +8,103 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import webbrowser
 from contextlib import suppress
 from pathlib import Path
 
 from mvit.credentials import redacted
 from mvit.parent.host import CHECKOUT
-from mvit.parent.tracking.store import TrackingError, database_of, prepare
+from mvit.parent.tracking.dashboard import keep_dashboard, path_of
+from mvit.parent.tracking.store import (
+    ANSWER_TIMEOUT_S,
+    TrackingError,
+    connect,
+    database_of,
+    ensure_experiment,
+    prepare,
+    within,
+)
 from mvit.process import die_with_parent
 
+FIRST_PORT = 5000
+OPEN_WITHIN_S = 60.0
+"""Longest wait for the server before a browser opens."""
 POLL_S = 0.2
 GRACE_S = 5.0
 
 
-def serve(uri: str, *, host: str = "127.0.0.1", port: int = 5000) -> int:
+def serve(uri: str, *, host: str = "127.0.0.1", port: int | None = None, experiment: str | None = None) -> int:
     """Serve in the foreground until someone stops it; returns the exit code.
 
-    The store reaches the server by its environment: a command line, and a password in it, is visible to everybody.
+    Without a port, the first free one from `FIRST_PORT` on. With an experiment, its dashboard is brought up to date,
+    and the address is that of its results, which a browser opens where there is a display. The store reaches the server
+    by its environment: a command line, and a password in it, is visible to everybody.
     """
-    if uri.startswith(("http://", "https://")):
-        print(f"mvit: the store is already a server: {redacted(uri)}")
+    if is_server(uri):
+        print(f"mvit: the store is already a server: {_view(redacted(uri).rstrip('/'), uri, experiment)}")
         return 0
-    problem = _problem(host, port)
-    if problem:
+    chosen = port or _free_port(host)
+    if problem := _problem(host, chosen):
         print(f"mvit: {problem}", file=sys.stderr)
         return 2
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    print(f"mvit: {address} in about ten seconds, on {redacted(uri)}; press Ctrl-C to stop it", flush=True)
-    if host not in ("127.0.0.1", "::1", "localhost"):
-        print("mvit: anyone who can reach that address can read and change every run", flush=True)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{chosen}"
     database = database_of(uri)
     try:
         if database and not database.exists():
             prepare(uri)  # a run that starts meanwhile would make the same tables
-        return _run(_command(host, port), _environment(uri, database))
+        address = _view(address, uri, experiment)
+        print(f"mvit: {address} in about ten seconds, on {redacted(uri)}; press Ctrl-C to stop it", flush=True)
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            print("mvit: anyone who can reach that address can read and change every run", flush=True)
+        if experiment and _has_display():
+            threading.Thread(target=_open_browser, args=(address, host, chosen), daemon=True).start()
+        return _run(_command(host, chosen), _environment(uri, database))
     except TrackingError as error:
         print(f"mvit: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def is_server(uri: str) -> bool:
+    """Whether a store is MLflow's server itself."""
+    return uri.startswith(("http://", "https://"))
+
+
+def _view(address: str, uri: str, experiment: str | None) -> str:
+    """The address of the experiment's results on a server; that of the server where the store does not say."""
+    if experiment is None:
+        return address
+
+    def act() -> tuple[str, str | None]:
+        client = connect(uri)
+        experiment_id = ensure_experiment(client, uri, experiment)
+        return experiment_id, keep_dashboard(client, experiment_id, uri=uri)
+
+    try:
+        experiment_id, problem = within(ANSWER_TIMEOUT_S, act, uri)
+    except TrackingError as error:
+        print(f"mvit: {error}", file=sys.stderr)
+        return address
+    if problem:
+        print(f"mvit: {problem}", file=sys.stderr)
+    return address + path_of(experiment_id, "results")
+
+
+def _has_display() -> bool:
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def _open_browser(address: str, host: str, port: int) -> None:
+    """Open the address once somebody listens there."""
+    deadline = time.monotonic() + OPEN_WITHIN_S
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection((host, port), timeout=1.0):
+            webbrowser.open(address)
+            return
+        time.sleep(POLL_S)
 
 
 def _command(host: str, port: int) -> list[str]:
@@ -103,6 +161,12 @@ def _problem(host: str, port: int) -> str | None:
         why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror})"
         return f"port {port} of {host} {why}; {remedy}"
     return None
+
+
+def _free_port(host: str) -> int:
+    """The first free one; the first one of all where none is, which is then refused."""
+    every = range(FIRST_PORT, FIRST_PORT + 200)
+    return next((port for port in every if _is_free(host, port)), FIRST_PORT)
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -51,6 +51,7 @@ LONGEST = {
     "graph compile": "12345.6s",
     "ms/step": "12345.67",
     "img/s": "123456.78",
+    "load": "128.0 cores",
     "acc@top1": "100.00",
     "best acc@top1": "100.00",
     "acc@top5": "100.00",
@@ -102,6 +103,14 @@ def test_a_run_is_printed_as_pairs(finished, monkeypatch):
         "  acc@5         99.10 %",
         "  weights       step-00000440.safetensors",
     ]
+
+
+def test_a_speed_that_was_measured_beside_others_says_so(finished):
+    row = finished()
+    assert row["load"] == "-"
+    assert dict(result_lines({**row, "load": "0.2 cores"}))["speed"] == "324.02 img/s, 98.76 ms/step"
+    loaded = dict(result_lines({**row, "load": "0.9 cores"}))["speed"]
+    assert loaded == "324.02 img/s, 98.76 ms/step, while other processes used 0.9 cores"
 
 
 def test_an_evaluation_has_one_accuracy_and_no_speed(finished, monkeypatch):

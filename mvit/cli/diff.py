@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mvit.cli.arguments import Commands
-from mvit.parent.report.grid import FORMATS
+from mvit.parent.report.formats import FORMATS
 
 
 def add_to(commands: Commands) -> None:

@@ -11,7 +11,7 @@ from mvit.cli.ls import add_selection
 def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "table",
-        help="show the results of runs in the columns of the published table",
+        help="show the results of runs, one row for each job",
         description=(
             "Show the results of finished runs, the most accurate first. Runs that differ in their seed alone are one "
             "row: its numbers are means, n is the number of seeds, std the standard deviation of acc@top1."
@@ -26,7 +26,7 @@ def add_to(commands: Commands) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     from mvit.cli.reported import reported
-    from mvit.parent.report.published import compared
+    from mvit.parent.report.comparison import compared
     from mvit.parent.report.results import jobs_of, results
     from mvit.parent.report.select import select
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from mvit.config import FailureKind, Frozen
-from mvit.files import read_json_bytes, write_json
+from mvit.files import file_digest, read_json_bytes, write_json
 from mvit.rundir.launcher import read_launcher
 from mvit.rundir.paths import RunDir
 
@@ -67,6 +67,8 @@ class Ending(Frozen):
     time: float
     mirrored: bool | None
     """Whether MLflow knows; None before it was told."""
+    journal: str | None = None
+    """The sha256 of the journal at that time."""
 
 
 _FAILURE: TypeAdapter[Failure] = TypeAdapter(Failure)
@@ -95,7 +97,10 @@ def has_end_file(folder: RunDir) -> bool:
 
 def record_end(folder: RunDir, status: EndStatus, *, exit_code: int | None, failure: Failure | None = None) -> None:
     """Write end.json, before the mirror is told."""
-    ending = Ending(status=status, exit_code=exit_code, error=failure, time=time.time(), mirrored=None)
+    journal = None
+    with suppress(OSError):  # a run that has not begun has none
+        journal = file_digest(folder.journal)
+    ending = Ending(status=status, exit_code=exit_code, error=failure, time=time.time(), mirrored=None, journal=journal)
     try:
         write_json(folder.end, ending.model_dump(mode="json"))
     except OSError:  # a full disk

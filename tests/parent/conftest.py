@@ -13,7 +13,7 @@ from mvit.parent import provenance
 from mvit.parent.host import CHECKOUT, this_host
 from mvit.parent.plan import make_plan
 from mvit.parent.tracking import live
-from mvit.parent.tracking.content import parameters_of, tags_of
+from mvit.parent.tracking.content import dataset_of, parameters_of, tags_of
 from mvit.parent.tracking.live import Tracker
 from mvit.rundir import paths
 from mvit.rundir.frozen import Run, read_run, write_run
@@ -92,8 +92,15 @@ def mirrored(monkeypatch) -> Callable[[RunDir, str], Tracker]:
     def start(folder: RunDir, uri: str, *, parent_run_id: str | None = None) -> Tracker:
         run = read_run(folder)
         where = MlflowTracking(kind="mlflow", uri=None, experiment="mvit")
-        params, tags = parameters_of(run), tags_of(run)
-        started = Tracker(folder, tracking=where, uri=uri, params=params, tags=tags, parent_run_id=parent_run_id)
+        started = Tracker(
+            folder,
+            tracking=where,
+            uri=uri,
+            params=parameters_of(run),
+            tags=tags_of(run),
+            parent_run_id=parent_run_id,
+            dataset=dataset_of(run),
+        )
         started.start()
         return started
 

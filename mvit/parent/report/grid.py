@@ -7,14 +7,13 @@ import io
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from rich.cells import cell_len
 
 from mvit import console
+from mvit.parent.report.formats import Format
 
-Format = Literal["terminal", "markdown", "csv", "json"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 GAP = "  "
 SHORTEST = 8
 """Characters that are left of a word that is cut."""

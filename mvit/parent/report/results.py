@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from mvit.parent.report.admissible import Verdict, verdict
 from mvit.parent.report.grid import Grid
 from mvit.parent.report.record import Record, Value
 from mvit.parent.report.row import result_row
@@ -18,7 +19,7 @@ PUBLISHED = (
     "acc@top1", "acc@top5",
 )  # fmt: skip
 """Columns of MindCV's table."""
-HEADINGS = (*PUBLISHED, "recipe", "n", "std", "status", "run")
+HEADINGS = (*PUBLISHED, "recipe", "n", "std", "status", "admissible", "run")
 NUMBERS = ("params(M)", "graph compile", "ms/step", "img/s", "acc@top1", "acc@top5", "n", "std")
 MAY_GO = ("jit level", "status", "batch size", "acc@top5", "ms/step", "recipe", "params(M)", "resolution")
 MOST_NAMED = 3
@@ -52,6 +53,12 @@ class Job:
         return ", ".join(record.id for record in self.records[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
     @property
+    def verdict(self) -> Verdict:
+        """Whether the results may be believed, and their speeds."""
+        verdicts = {verdict(record) for record in self.records}
+        return "no" if "no" in verdicts else "not the speed" if "not the speed" in verdicts else "yes"
+
+    @property
     def accuracy(self) -> float:
         """Mean accuracy at the end; below all others where there is none."""
         return self.metrics.get("val/acc1", -1.0)
@@ -65,6 +72,7 @@ class Job:
             "n": str(n),
             "std": f"{statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else "-",
             "status": "/".join(dict.fromkeys(record.status for record in self.records)),
+            "admissible": self.verdict,
             "run": self.names,
         }
 

@@ -20,7 +20,7 @@ from mvit.files import json_digest
 from mvit.parent.tracking.store import reason
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from mvit.parent.tracking.store import MlflowClient
 
 VIEW = "mlflow.sharedViewState."
 WRITTEN = "mvit.view."

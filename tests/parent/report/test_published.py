@@ -3,7 +3,8 @@
 import pytest
 
 from mvit.parent.report import published
-from mvit.parent.report.published import compared, read_published
+from mvit.parent.report.comparison import compared
+from mvit.parent.report.published import read_published
 from mvit.parent.report.record import Record
 from mvit.parent.report.results import Job
 from mvit.plan import LaunchPlan

@@ -5,9 +5,25 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mvit.cli import cache, check, diff, docs, ls, pack, resume, run, stop, sync, synthetic, table, ui, weights
+from mvit.cli import (
+    cache,
+    check,
+    diff,
+    docs,
+    ls,
+    pack,
+    reproduce,
+    resume,
+    run,
+    stop,
+    sync,
+    synthetic,
+    table,
+    ui,
+    weights,
+)
 
-COMMANDS = (run, resume, stop, ls, table, diff, check, sync, ui, cache, weights, pack, synthetic, docs)
+COMMANDS = (run, resume, stop, ls, table, diff, check, reproduce, sync, ui, cache, weights, pack, synthetic, docs)
 EPILOG = """\
 To start: `python launch.py` trains on handwritten digits in half a minute,
 `python -m mvit ui` shows the runs. `python launch.py --help` lists what a run

@@ -24,19 +24,18 @@ def add_to(commands: Commands) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    from mvit import console
     from mvit.cli.reported import reported
     from mvit.parent.locate import RUNS, locate
+    from mvit.parent.report import output
     from mvit.parent.report.difference import curves, differences, grid_of
     from mvit.parent.report.record import run_of
 
     def show() -> int:
         first, second = (run_of(locate(name, runs=RUNS)) for name in (arguments.first, arguments.second))
         names = (first.id, second.id) if first.id != second.id else ("first", "second")
-        grid_of(differences(first, second), names=names).print(arguments.format, none="they do not differ")
-        if arguments.format == "terminal":
-            for line in curves(first, second, names=names):
-                console.say(line)
+        grid, below = grid_of(differences(first, second), names=names), list(curves(first, second, names=names))
+        title = f"{first.id} and {second.id}"
+        output.show(grid, arguments.format, title=title, none="they do not differ", below=below)
         return 0
 
     return reported(show)

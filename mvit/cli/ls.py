@@ -30,12 +30,14 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     from mvit.cli.reported import reported
+    from mvit.parent.report import output
     from mvit.parent.report.listing import listing
     from mvit.parent.report.select import select
 
     def show() -> int:
         records = select(arguments.runs, where=arguments.where)
-        listing(records, with_trials=arguments.trials or bool(arguments.where)).print(arguments.format, none="no runs")
+        grid = listing(records, with_trials=arguments.trials or bool(arguments.where))
+        output.show(grid, arguments.format, title="Runs", none="no runs")
         return 0
 
     return reported(show)

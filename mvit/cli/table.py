@@ -26,6 +26,7 @@ def add_to(commands: Commands) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     from mvit.cli.reported import reported
+    from mvit.parent.report import output
     from mvit.parent.report.comparison import compared
     from mvit.parent.report.results import jobs_of, results
     from mvit.parent.report.select import select
@@ -33,7 +34,8 @@ def act(arguments: argparse.Namespace) -> int:
     def show() -> int:
         jobs = jobs_of(select(arguments.runs, where=arguments.where))
         grid = compared(jobs) if arguments.published else results(jobs)
-        grid.print(arguments.format, none="no run with a result")
+        pictures = ((f"{job.names}: confusion matrix", job.run.folder.confusion_picture) for job in jobs)
+        output.show(grid, arguments.format, title="Results", none="no run with a result", pictures=pictures)
         return 0
 
     return reported(show)

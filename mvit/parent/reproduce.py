@@ -14,6 +14,7 @@ from mvit.parent import provenance
 from mvit.parent.foreground import follow
 from mvit.parent.freeze import Planned, freeze, plan_launch, runs_of
 from mvit.parent.host import CHECKOUT, this_host
+from mvit.parent.report import output
 from mvit.parent.report.difference import Fact, differences, grid_of
 from mvit.parent.report.record import Record, run_of
 from mvit.parent.request.compose import override
@@ -57,7 +58,7 @@ def reproduce(path: Path, *, slot: Slot, argv: Sequence[str]) -> int:
     unequal = [fact for fact in differences(first, second) if _must_be_equal(fact)]
     if unequal:
         names = (first.id, second.id)
-        grid_of(unequal, names=names).print("terminal", none="")
+        output.show(grid_of(unequal, names=names), "terminal", title="", none="")
         console.complain([f"not reproduced: {unequal[0].name} is {unequal[0].second} instead of {unequal[0].first}"])
         console.say(f"mvit: all differences: {mvit_command('diff', first.folder.path, second.folder.path)}")
         return 1

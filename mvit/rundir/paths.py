@@ -82,6 +82,11 @@ class RunDir:
         return self.path / "confusion.json"
 
     @property
+    def confusion_picture(self) -> Path:
+        """Drawn by the parent at the end of the run."""
+        return self.path / "confusion_matrix.png"
+
+    @property
     def result(self) -> Path:
         return self.path / "result.json"
 

@@ -14,6 +14,8 @@ import pytest
 
 from mvit.dashboard import Bar, Line, read_views
 from mvit.parent.host import free_port
+from mvit.parent.report.grid import Grid
+from mvit.parent.report.page import page
 from tests.conftest import CHECKOUT, TINY, launcher
 from tests.served import Served
 
@@ -124,6 +126,22 @@ def test_a_view_shows_its_runs_in_its_columns_and_order(browser, server, key, ki
         assert in_order("\n".join(shown), [column.partition(".")[2] for column in view.columns]), shown
         names = page.locator("[role=row] a[href*='/runs/']").all_inner_texts()
         assert len({name for name in names if name.strip()}) == len(kinds), names
+
+
+def test_a_page_of_results_opens_from_a_disk_and_is_sorted_by_a_click(browser, tmp_path):
+    rows = [{"name": name, "acc": acc} for name, acc in (("甲", "9.5"), ("b", "98.5"), ("c", "-"))]
+    (tmp_path / "page.html").write_text(page("Results", Grid(("name", "acc"), rows, ("acc",))), encoding="utf-8")
+    opened_page, asked = browser.new_page(), []
+    opened_page.on("request", lambda sent: asked.append(sent.url))
+    opened_page.goto(f"file://{tmp_path}/page.html")
+    names = opened_page.locator("tbody td:first-child")
+    assert names.all_inner_texts() == ["甲", "b", "c"]
+    opened_page.get_by_text("acc", exact=True).click()
+    assert names.all_inner_texts() == ["b", "甲", "c"]
+    opened_page.get_by_text("acc", exact=True).click()
+    assert names.all_inner_texts() == ["甲", "b", "c"]
+    opened_page.close()
+    assert asked == [f"file://{tmp_path}/page.html"]
 
 
 def test_the_command_of_the_readme_prints_the_address_of_the_results(store):

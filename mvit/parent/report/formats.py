@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Format = Literal["terminal", "markdown", "csv", "json"]
+Format = Literal["terminal", "markdown", "csv", "json", "html"]
 FORMATS: tuple[Format, ...] = get_args(Format)

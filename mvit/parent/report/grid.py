@@ -7,12 +7,8 @@ import io
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from rich.cells import cell_len
-
-from mvit import console
-from mvit.parent.report.formats import Format
 
 GAP = "  "
 SHORTEST = 8
@@ -37,16 +33,6 @@ class Grid:
     def cells(self, row: Mapping[str, str]) -> list[str]:
         return [row.get(heading, "") for heading in self.headings]
 
-    def text(self, form: Literal["markdown", "csv", "json"]) -> str:
-        """The table without a newline at its end."""
-        match form:
-            case "markdown":
-                return self.markdown()
-            case "csv":
-                return self.csv()
-            case "json":
-                return self.json()
-
     def markdown(self) -> str:
         escaped = [[cell.replace("|", "\\|") for cell in self.cells(row)] for row in self.rows]
         columns = list(zip(self.headings, *escaped, strict=True))
@@ -68,21 +54,6 @@ class Grid:
     def json(self) -> str:
         rows = [dict(zip(self.headings, self.cells(row), strict=True)) for row in self.rows]
         return json.dumps(rows, indent=1, ensure_ascii=False)
-
-    def print(self, form: Format, *, none: str) -> None:
-        """Print it; on a terminal no wider than that is. `none` is said of a table without rows."""
-        if not self.rows:
-            console.complain([none])
-        if form != "terminal":
-            print(self.text(form))
-            return
-        if not self.rows:
-            return
-        grid = self.fitted(console.console.width) if console.console.is_terminal else self
-        for line in grid.lines():
-            print(line)
-        if missing := [heading for heading in self.headings if heading not in grid.headings]:
-            console.complain([f"too wide for this terminal: {', '.join(missing)}; --format csv shows all"])
 
     def fitted(self, width: int) -> Grid:
         """The table in so many characters: without those columns that `may_go`, then with its widest words cut."""

@@ -70,7 +70,7 @@ def mlflow_status(status: EndStatus) -> MlflowStatus:
 
 def artifacts_of(folder: RunDir, *, status: EndStatus) -> list[Path]:
     """The files that go with a run that ended so; logs and statuses where someone will ask why."""
-    files = [folder.run, folder.provenance, folder.patch, folder.result, folder.journal, picture_of(folder)]
+    files = [folder.run, folder.provenance, folder.patch, folder.result, folder.journal, folder.confusion_picture]
     if status != "FINISHED":
         files += [folder.error, *sorted(folder.logs.rglob("*.log")), *sorted(folder.status.glob("[!.]*.json"))]
     return [file for file in files if file.is_file()]
@@ -87,18 +87,13 @@ def failure_tags_of(folder: RunDir) -> dict[str, str]:
     return failure_tags(failure) if failure else {}
 
 
-def picture_of(folder: RunDir) -> Path:
-    """The picture of the confusion matrix."""
-    return folder.path / "confusion_matrix.png"
-
-
 def draw_confusion(run: Run) -> str | None:
     """Draw the confusion matrix of the best evaluation, if there is one; returns one line where that fails."""
     if not run.folder.confusion.exists():  # loading what draws takes seconds
         return None
     try:
         counts = read_json(run.folder.confusion)["counts"]
-        confusion.draw(counts, run.plan.dataset.class_names, picture_of(run.folder))
+        confusion.draw(counts, run.plan.dataset.class_names, run.folder.confusion_picture)
     except Exception as error:  # noqa: BLE001  a picture is no reason to lose the status of a run
         return f"cannot draw the confusion matrix: {first_line(error)}"
     return None

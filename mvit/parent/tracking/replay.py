@@ -22,7 +22,6 @@ from mvit.parent.tracking.content import (
     failure_tags_of,
     mlflow_status,
     parameters_of,
-    picture_of,
     tags_of,
 )
 from mvit.parent.tracking.mirror import (
@@ -198,7 +197,7 @@ def _read(folder: RunDir, *, uri: str | None, experiment: str | None) -> _Run | 
 def _closing(run: _Run, status: EndStatus) -> Closing:
     """What goes with a run that ended so."""
     folder = run.folder
-    if not picture_of(folder).exists() and (problem := draw_confusion(run.run)):
+    if not folder.confusion_picture.exists() and (problem := draw_confusion(run.run)):
         _complain(problem)
     tags = {} if status == "FINISHED" else failure_tags_of(folder)
     return Closing(mlflow_status(status), tuple(artifacts_of(folder, status=status)), tags, last_sign(folder))

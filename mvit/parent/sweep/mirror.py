@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from mvit import console
@@ -10,6 +11,7 @@ from mvit.config import MlflowTracking, Tracking
 from mvit.parent.host import CHECKOUT
 from mvit.parent.tracking.content import mlflow_status
 from mvit.parent.tracking.dashboard import keep_dashboard
+from mvit.parent.tracking.experiment_note import keep_experiment_note
 from mvit.parent.tracking.names import name_of_sweep
 from mvit.parent.tracking.store import (
     ANSWER_TIMEOUT_S,
@@ -55,12 +57,23 @@ class SweepMirror:
         elif problem := self._dashboard_problem(tracking, uri):
             console.complain([problem])
 
-    @staticmethod
-    def _dashboard_problem(tracking: MlflowTracking, uri: str) -> str | None:
+    def _note_problem(self, tracking: MlflowTracking, uri: str) -> str | None:
+        def act() -> str | None:
+            client = connect(uri)
+            experiment_id = ensure_experiment(client, uri, tracking.experiment)
+            return keep_experiment_note(client, experiment_id, runs=self._folder.parents[1])
+
+        return self._problem_of(act, uri)
+
+    def _dashboard_problem(self, tracking: MlflowTracking, uri: str) -> str | None:
         def act() -> str | None:
             client = connect(uri)
             return keep_dashboard(client, ensure_experiment(client, uri, tracking.experiment), uri=uri)
 
+        return self._problem_of(act, uri)
+
+    @staticmethod
+    def _problem_of(act: Callable[[], str | None], uri: str) -> str | None:
         try:
             return within(ANSWER_TIMEOUT_S, act, uri)
         except TrackingError as error:
@@ -75,4 +88,6 @@ class SweepMirror:
         problem = complaint_of(lambda: close_sweep(self._folder, uri=uri, status=status, summary=summary))
         if problem:
             console.complain([problem])
+        elif note_problem := self._note_problem(self._tracking, uri):
+            console.complain([note_problem])
         record_mirrored(RunDir(self._folder), mirrored=problem is None)

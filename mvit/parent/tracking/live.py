@@ -100,7 +100,7 @@ class Tracker:
         self._closing: Closing | None = None
         self._wake = threading.Event()
         self._problem: str | None = "was not started"
-        self._keeps_dashboard = parent_run_id is None  # for its trials, the sweep does
+        self._is_single = parent_run_id is None
         self._dashboard_problem: str | None = None
         self._is_torn = self._announced_place = self._announced_problem = False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
@@ -175,6 +175,7 @@ class Tracker:
                     self._mirror.flush()
                 else:
                     self._mirror.close(closing)
+                    self._keep_experiment_note(self._mirror)
                 self._problem = None
             except Exception as error:  # noqa: BLE001  a client raises many kinds, and none may reach the run
                 self._problem = reason(error, self._uri)
@@ -193,6 +194,13 @@ class Tracker:
                 self._wake.wait(pause_s)
                 pause_s = 1.0 if self._wake.is_set() else min(2 * pause_s, RETRY_UP_TO_S)
 
+    def _keep_experiment_note(self, mirror: Mirror) -> None:
+        """Once the run's own end has arrived; for the trials of a sweep, the sweep does."""
+        if self._is_single and mirror.record.experiment_id:
+            from mvit.parent.tracking.experiment_note import keep_experiment_note  # loads Hydra, by the rules
+
+            keep_experiment_note(mirror.client, mirror.record.experiment_id, runs=self._folder.path.parents[1])
+
     def _open(self) -> Mirror:
         client = connect(self._uri)
         target = Target(self._uri, self._experiment, ensure_experiment(client, self._uri, self._experiment))
@@ -202,6 +210,6 @@ class Tracker:
         mirror.set_params(self._params)
         if self._dataset:
             mirror.set_dataset(self._dataset)
-        if self._keeps_dashboard:
+        if self._is_single:  # for its trials, the sweep does
             self._dashboard_problem = keep_dashboard(client, target.experiment_id, uri=self._uri)
         return mirror

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mvit.credentials import redacted
+from mvit.errors import RunDirError
 from mvit.files import lock
 from mvit.parent.provenance import user
+from mvit.parent.tracking.note import note_of, tags_of_note
 from mvit.parent.tracking.store import MlflowStatus, TrackingError, cut
+from mvit.rundir.frozen import read_run
 from mvit.rundir.journal import JournalReader
 from mvit.rundir.paths import RunDir
 from mvit.rundir.tracking import TrackingRecord, read_record, write_record
@@ -193,6 +196,7 @@ class Mirror:
     def _last_acts(self, closing: Closing, *, deduplicate: bool) -> Iterator[tuple[str, Callable[[], None]]]:
         yield "journal", lambda: self.flush(deduplicate=deduplicate)
         yield "tags", lambda: self.set_tags(closing.tags)
+        yield "note", lambda: self._set_note(closing)
         yield "status", lambda: self._end(closing)
         for path in closing.artifacts:
             yield str(path), lambda path=path: self._log_artifact(path)
@@ -202,6 +206,11 @@ class Mirror:
             self.client.set_terminated(self.run_id, closing.status, int(closing.time * 1000))
             self.status = closing.status
             self._count(1)
+
+    def _set_note(self, closing: Closing) -> None:
+        with suppress(RunDirError):
+            note = note_of(read_run(self.folder), closing.status)
+            self.set_tags(tags_of_note(note, self._tags))
 
     def _log_artifact(self, path: Path) -> None:
         """As it lies in the run folder: its folders hold files of the same name."""

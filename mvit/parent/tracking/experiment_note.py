@@ -1,0 +1,39 @@
+"""The note of an experiment in MLflow: the results of its runs, and the command that makes the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mvit.errors import first_line
+from mvit.parent.report.record import read_records
+from mvit.parent.report.results import jobs_of, results
+from mvit.parent.tracking.note import tags_of_note
+
+if TYPE_CHECKING:
+    from mvit.parent.tracking.store import MlflowClient
+
+MOST_JOBS = 20
+"""Rows of the table."""
+COMMAND = "python -m mvit table --format markdown"
+
+
+def keep_experiment_note(client: MlflowClient, experiment_id: str, *, runs: Path) -> str | None:
+    """Put the results of the runs in a folder into the note of the experiment; returns one line where that fails."""
+    try:
+        current: dict[str, str] = dict(client.get_experiment(experiment_id).tags)
+        for key, value in tags_of_note(_experiment_note(runs), current).items():
+            if current.get(key) != value:
+                client.set_experiment_tag(experiment_id, key, value)
+    except Exception as error:  # noqa: BLE001  a client raises many kinds, and a note is no reason to lose a run
+        return f"MLflow: the note of the experiment is not up to date: {first_line(error)}"
+    return None
+
+
+def _experiment_note(runs: Path) -> str:
+    jobs = jobs_of(list(read_records([runs])))
+    if not jobs:
+        return "No results yet. `python -m mvit table` shows them."
+    more = f"\n\n... and {len(jobs) - MOST_JOBS} more." if len(jobs) > MOST_JOBS else ""
+    table = results(jobs[:MOST_JOBS]).without_empty_columns().markdown()
+    return f"{table}{more}\n\nMade by `{COMMAND}`."

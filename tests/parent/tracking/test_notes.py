@@ -1,0 +1,75 @@
+"""Notes of runs and of experiments: kept current, and never over a person's own."""
+
+import shutil
+
+import pytest
+
+from mvit.data import dataset
+from mvit.files import write_json
+from mvit.parent.host import this_host
+from mvit.parent.plan import make_plan
+from mvit.parent.tracking.experiment_note import keep_experiment_note
+from mvit.parent.tracking.note import LONGEST, NOTE, note_of, tags_of_note
+from mvit.rundir.ending import Failure, record_end, write_failure
+from mvit.rundir.frozen import Run, write_run
+from mvit.rundir.paths import create_run_dir
+from mvit.rundir.result import TrainResult, write_result
+
+
+@pytest.fixture
+def run(configured, tmp_path):
+    config = configured()
+    plan = make_plan(config, host=this_host(), facts=dataset.survey(config.data).facts)
+    made = Run(create_run_dir(tmp_path / "runs" / "x" / "20261129-100000-f029"), config, plan)
+    write_run(made)
+    write_json(made.folder.provenance, {"commit": "a" * 40, "command": "launch.py seed=2"})
+    metrics = {"val/acc1": 98.5, "best/val_acc1": 99.0, "perf/images_per_s": 640.0, "perf/step_ms": 50.0}
+    write_result(made.folder, TrainResult(task="train", steps=9, metrics=metrics, graphs={}, compiled=1))
+    record_end(made.folder, "FINISHED", exit_code=0)
+    return made
+
+
+def test_a_note_has_result_data_code_and_the_next_command(run):
+    note = note_of(run, "FINISHED")
+    assert "| acc@1 | 98.50 % last, 99.00 % best |" in note
+    assert "- data: digits, 1437 and 360 images, fingerprint `00066bcb45b0`" in note
+    assert f"- code: commit `{'a' * 12}`\n" in note
+    assert "- made by: `launch.py seed=2`" in note
+    assert f"- reproduce: `python -m mvit reproduce {run.folder.path}`" in note
+
+
+def test_a_failure_is_named_with_how_to_go_on(run):
+    write_failure(run.folder, Failure("nan", 0, "step", "the loss is not finite"))
+    run.folder.patch.write_text("diff")
+    note = note_of(run, "FAILED")
+    assert note.startswith("**FAILED**: the loss is not finite\n")
+    assert "with the changes in `code.patch`" in note
+    assert f"- continue: `python -m mvit resume {run.folder.path}`" in note
+
+
+def test_a_persons_note_is_left_alone_and_ours_is_renewed():
+    ours = tags_of_note("first", {})
+    assert ours[NOTE] == "first"
+    assert tags_of_note("second", ours)[NOTE] == "second"
+    assert tags_of_note("second", {**ours, NOTE: "theirs"}) == {}
+    assert tags_of_note("second", {NOTE: "theirs"}) == {}
+    assert len(tags_of_note("x" * 9000, {})[NOTE]) < LONGEST + 10
+
+
+@pytest.mark.mlflow
+def test_an_experiment_has_the_table_of_its_results(run, empty_store, tmp_path):
+    from mvit.parent.tracking.store import connect, ensure_experiment
+
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = connect(uri)
+    experiment = ensure_experiment(client, uri, "mvit")
+    assert keep_experiment_note(client, experiment, runs=tmp_path / "nowhere") is None
+    assert client.get_experiment(experiment).tags[NOTE].startswith("No results yet.")
+    assert keep_experiment_note(client, experiment, runs=tmp_path / "runs") is None
+    note = client.get_experiment(experiment).tags[NOTE]
+    assert "98.50" in note.splitlines()[2]
+    assert note.endswith("Made by `python -m mvit table --format markdown`.")
+    client.set_experiment_tag(experiment, NOTE, "theirs")
+    keep_experiment_note(client, experiment, runs=tmp_path / "runs")
+    assert client.get_experiment(experiment).tags[NOTE] == "theirs"

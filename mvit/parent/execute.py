@@ -17,7 +17,7 @@ from mvit.parent.host import free_port, is_free, this_host
 from mvit.parent.kernels import library_of
 from mvit.parent.slot import Slot, bound, must_fit
 from mvit.parent.stop_request import StopRequest
-from mvit.parent.tracking.content import artifacts_of, draw_confusion, failure_tags
+from mvit.parent.tracking.content import artifacts_of, draw_pictures, failure_tags
 from mvit.parent.tracking.live import Tracker, tracker_of
 from mvit.rundir import checkpoints
 from mvit.rundir.ending import RETRYABLE, Failure, Outcome, record_end, record_mirrored, write_failure
@@ -168,7 +168,7 @@ def finish_tracking(
 ) -> None:
     """Send MLflow the end of the run, and record whether that arrived."""
     folder, is_stopped = run.folder, outcome.status in ("KILLED", "PAUSED")
-    if not is_stopped and (problem := draw_confusion(run)):
+    if not is_stopped and (problem := draw_pictures(run)):
         observer.complain(problem)
     problem = tracker.finish(
         outcome.status,

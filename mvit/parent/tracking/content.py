@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from mvit.console import mvit_command
 from mvit.errors import first_line
-from mvit.files import read_json, read_mapping
-from mvit.parent.report import confusion
+from mvit.files import read_mapping
+from mvit.parent.report import pictures
 from mvit.parent.tracking.mirror import UsedDataset
 from mvit.parent.tracking.names import name_of_run
 from mvit.parent.tracking.store import MlflowStatus, database_of
@@ -70,7 +70,8 @@ def mlflow_status(status: EndStatus) -> MlflowStatus:
 
 def artifacts_of(folder: RunDir, *, status: EndStatus) -> list[Path]:
     """The files that go with a run that ended so; logs and statuses where someone will ask why."""
-    files = [folder.run, folder.provenance, folder.patch, folder.result, folder.journal, folder.confusion_picture]
+    files = [folder.run, folder.provenance, folder.patch, folder.result, folder.journal]
+    files += sorted(folder.path.glob("*.png"))
     if status != "FINISHED":
         files += [folder.error, *sorted(folder.logs.rglob("*.log")), *sorted(folder.status.glob("[!.]*.json"))]
     return [file for file in files if file.is_file()]
@@ -87,15 +88,14 @@ def failure_tags_of(folder: RunDir) -> dict[str, str]:
     return failure_tags(failure) if failure else {}
 
 
-def draw_confusion(run: Run) -> str | None:
-    """Draw the confusion matrix of the best evaluation, if there is one; returns one line where that fails."""
-    if not run.folder.confusion.exists():  # loading what draws takes seconds
+def draw_pictures(run: Run) -> str | None:
+    """Draw the pictures of the run; returns one line where that fails."""
+    if not run.folder.journal.exists():  # loading what draws takes seconds
         return None
     try:
-        counts = read_json(run.folder.confusion)["counts"]
-        confusion.draw(counts, run.plan.dataset.class_names, run.folder.confusion_picture)
+        pictures.draw_all(run)
     except Exception as error:  # noqa: BLE001  a picture is no reason to lose the status of a run
-        return f"cannot draw the confusion matrix: {first_line(error)}"
+        return f"cannot draw the run: {first_line(error)}"
     return None
 
 

@@ -18,7 +18,7 @@ from mvit.parent.sweep.outcome import SweepOutcome
 from mvit.parent.tracking.content import (
     artifacts_of,
     dataset_of,
-    draw_confusion,
+    draw_pictures,
     failure_tags_of,
     mlflow_status,
     parameters_of,
@@ -197,7 +197,7 @@ def _read(folder: RunDir, *, uri: str | None, experiment: str | None) -> _Run | 
 def _closing(run: _Run, status: EndStatus) -> Closing:
     """What goes with a run that ended so."""
     folder = run.folder
-    if not folder.confusion_picture.exists() and (problem := draw_confusion(run.run)):
+    if not folder.confusion_picture.exists() and (problem := draw_pictures(run.run)):
         _complain(problem)
     tags = {} if status == "FINISHED" else failure_tags_of(folder)
     return Closing(mlflow_status(status), tuple(artifacts_of(folder, status=status)), tags, last_sign(folder))

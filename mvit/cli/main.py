@@ -12,6 +12,7 @@ from mvit.cli import (
     docs,
     ls,
     pack,
+    publish,
     reproduce,
     resume,
     run,
@@ -23,7 +24,24 @@ from mvit.cli import (
     weights,
 )
 
-COMMANDS = (run, resume, stop, ls, table, diff, check, reproduce, sync, ui, cache, weights, pack, synthetic, docs)
+COMMANDS = (
+    run,
+    resume,
+    stop,
+    ls,
+    table,
+    diff,
+    check,
+    reproduce,
+    publish,
+    sync,
+    ui,
+    cache,
+    weights,
+    pack,
+    synthetic,
+    docs,
+)
 EPILOG = """\
 To start: `python launch.py` trains on handwritten digits in half a minute,
 `python -m mvit ui` shows the runs. `python launch.py --help` lists what a run

@@ -5,43 +5,13 @@ import json
 import pytest
 
 from mvit.cli.main import main
-from mvit.data import dataset
 from mvit.files import read_json, write_json
-from mvit.parent.host import this_host
-from mvit.parent.plan import make_plan
-from mvit.parent.report.admissible import _constraints, claims, findings, read_rules, verdict
+from mvit.parent.report.admissible import claims, findings, read_rules, verdict
 from mvit.parent.report.record import run_of
 from mvit.rundir.ending import record_end
-from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.ledger import Ledger, SweepRequest, TrialFrozen
-from mvit.rundir.paths import create_run_dir
-from mvit.rundir.result import TrainResult, read_result, write_result
+from mvit.rundir.result import read_result, write_result
 from tests.conftest import SWEEP
-
-METRICS = {"val/acc1": 98.0, "perf/step_ms": 50.0, "perf/images_per_s": 640.0, "perf/other_load_pct": 3.0}
-
-
-@pytest.fixture
-def made(configured, tmp_path):
-    """Makes a finished run that breaks no rule."""
-
-    def make(name="aaaa", *overrides, acc=98.0, place="x"):
-        config = configured(*overrides)
-        plan = make_plan(config, host=this_host(), facts=dataset.survey(config.data).facts)
-        run = Run(create_run_dir(tmp_path / place / f"20261129-100000-{name}"), config, plan)
-        write_run(run)
-        versions = {package: found[0] for package, found in _constraints().items() if package in ("mindspore", "numpy")}
-        made_of = {"commit": "a" * 40, "num_changed": 0, "patch_cut": False, "untracked": [], "versions": versions}
-        write_json(run.folder.provenance, made_of)
-        run.folder.journal.write_text('{"step": 1, "metrics": {"val/acc1": 98.0}}\n')
-        write_json(run.folder.confusion, {"counts": [[plan.dataset.num_val]]})
-        run.folder.attempt_logs(1).mkdir()
-        metrics = {**METRICS, "val/acc1": acc}
-        write_result(run.folder, TrainResult(task="train", steps=440, metrics=metrics, graphs={}, compiled=1))
-        record_end(run.folder, "FINISHED", exit_code=0)
-        return run.folder
-
-    return make
 
 
 def broken(folder):
@@ -58,8 +28,14 @@ def result(folder, **changes):
     write_result(folder, now.model_copy(update=changes))
 
 
-def test_a_good_run_breaks_no_rule(made):
-    folder = made()
+def measured(folder, metric, value):
+    now = read_result(folder)
+    assert now
+    result(folder, metrics={**now.metrics, metric: value})
+
+
+def test_a_good_run_breaks_no_rule(admissible):
+    folder = admissible()
     assert broken(folder) == {}
     assert verdict(run_of(folder.path)) == "yes"
     single = {rule for rule in read_rules().rules if rule not in ("seeds", "target")}
@@ -82,15 +58,15 @@ BREAKS = {
     "uninterrupted": (lambda f: f.attempt_logs(2).mkdir(), "it took 2 attempts"),
     "steady": (lambda f: result(f, steps=12), "9 steps, and 50 are asked for"),
     "load": (
-        lambda f: result(f, metrics={**METRICS, "perf/other_load_pct": 80.0}),
+        lambda f: measured(f, "perf/other_load_pct", 80.0),
         "others used 0.80 cores, and 0.25 are allowed",
     ),
 }
 
 
 @pytest.mark.parametrize("rule", BREAKS)
-def test_a_rule_is_broken_alone(made, rule):
-    folder = made()
+def test_a_rule_is_broken_alone(admissible, rule):
+    folder = admissible()
     act, reason = BREAKS[rule]
     act(folder)
     found = broken(folder)
@@ -99,8 +75,8 @@ def test_a_rule_is_broken_alone(made, rule):
     assert verdict(run_of(folder.path)) == ("not the speed" if rule in read_rules().of_speed else "no")
 
 
-def test_a_change_that_is_kept_as_a_patch_is_no_fault_and_an_unknown_file_is(made):
-    folder = made()
+def test_a_change_that_is_kept_as_a_patch_is_no_fault_and_an_unknown_file_is(admissible):
+    folder = admissible()
     edit(folder.provenance, num_changed=2)
     folder.patch.write_text("diff")
     assert broken(folder) == {}
@@ -108,51 +84,51 @@ def test_a_change_that_is_kept_as_a_patch_is_no_fault_and_an_unknown_file_is(mad
     assert broken(folder) == {"code": "files that git does not know: mvit/mine.py"}
 
 
-def test_a_recipe_with_one_changed_value_is_named(made):
-    assert broken(made("aaaa", "experiment=smoke", "seed=7", "topology=cpu_2")) == {}
-    found = broken(made("bbbb", "experiment=smoke", "optimizer.weight_decay=0.2"))
+def test_a_recipe_with_one_changed_value_is_named(admissible):
+    assert broken(admissible("aaaa", "experiment=smoke", "seed=7", "topology=cpu_2")) == {}
+    found = broken(admissible("bbbb", "experiment=smoke", "optimizer.weight_decay=0.2"))
     assert found == {"recipe": "optimizer.weight_decay=0.2 instead of 0.01"}
 
 
-def test_a_trial_may_differ_in_what_its_sweep_varies(made, tmp_path):
-    folder = made("aaaa", "experiment=smoke", "optimizer.weight_decay=0.2", place="sweep")
+def test_a_trial_may_differ_in_what_its_sweep_varies(admissible, tmp_path):
+    folder = admissible("aaaa", "experiment=smoke", "optimizer.weight_decay=0.2", place="sweep")
     trial = TrialFrozen(trial=0, folder=folder.path.name, overrides=("optimizer.weight_decay=0.2",))
     Ledger(tmp_path / "sweep").append(SweepRequest(argv=(), overrides=(), sweep=SWEEP, slots=("",)), trial)
     assert broken(folder) == {}
 
 
-def test_other_data_than_the_references_is_named(made, monkeypatch):
-    folder = made()
+def test_other_data_than_the_references_is_named(admissible, monkeypatch):
+    folder = admissible()
     rules = read_rules().model_copy(update={"fingerprints": {"digits": "f" * 64}})
     monkeypatch.setattr("mvit.parent.report.admissible.read_rules", lambda: rules)
     assert broken(folder)["data"].endswith(f"instead of {'f' * 12}")
 
 
-def test_a_result_that_is_too_good_is_flagged(made, configured, tmp_path):
-    folder = made("aaaa", "name=reproduce_xx_small", acc=72.0)
+def test_a_result_that_is_too_good_is_flagged(admissible, configured, tmp_path):
+    folder = admissible("aaaa", "name=reproduce_xx_small", acc=72.0)
     assert broken(folder)["plausible"] == "72.00 % is 3.09 points above the reference; look for a leak first"
 
 
-def test_a_run_without_a_result_is_none(made):
-    folder = made()
+def test_a_run_without_a_result_is_none(admissible):
+    folder = admissible()
     folder.result.unlink()
     assert broken(folder) == {"finished": "it is FINISHED, without a result"}
 
 
-def test_claims_over_seeds_are_counted_and_tested(made):
-    folders = [made(f"000{seed}", f"seed={seed}", acc=acc) for seed, acc in ((1, 98.9), (2, 99.2), (3, 99.1))]
+def test_claims_over_seeds_are_counted_and_tested(admissible):
+    folders = [admissible(f"000{seed}", f"seed={seed}", acc=acc) for seed, acc in ((1, 98.9), (2, 99.2), (3, 99.1))]
     three = [run_of(folder.path) for folder in folders]
     assert [finding.reason for finding in claims(three, seeds=3, target=98.0)] == ["", ""]
-    again = [*three[:2], run_of(made("0004", "seed=2", acc=99.2).path)]
+    again = [*three[:2], run_of(admissible("0004", "seed=2", acc=99.2).path)]
     assert claims(again, seeds=3, target=None)[0].reason == "2 seeds are there, and 3 are claimed"
     (target,) = claims(three, seeds=None, target=99.0)
     assert target.reason == "99.07 % on average of 3, p = 0.264, and 0.01 is asked for"
-    other = [*three, run_of(made("0005", "seed=5", "model=x_small").path)]
+    other = [*three, run_of(admissible("0005", "seed=5", "model=x_small").path)]
     assert claims(other, seeds=3, target=None)[0].reason == "they are 2 configurations, not one"
 
 
-def test_the_command_says_what_is_broken_and_exits_with_it(made, capsys):
-    good, bad = made("aaaa"), made("bbbb", "seed=2")
+def test_the_command_says_what_is_broken_and_exits_with_it(admissible, capsys):
+    good, bad = admissible("aaaa"), admissible("bbbb", "seed=2")
     bad.attempt_logs(2).mkdir()
     assert main(["check", str(good.path)]) == 0
     assert "aaaa  " in (out := capsys.readouterr().out)

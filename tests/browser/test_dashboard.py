@@ -65,12 +65,17 @@ def opened(browser, address):
     page = browser.new_page(viewport={"width": 2600, "height": 1600})
     away, failed = [], []
     page.on("request", lambda sent: None if _stays(sent.url) else away.append(sent.url))
-    page.on("response", lambda answer: failed.append((answer.status, answer.url)) if answer.status >= 400 else None)
+    page.on("response", lambda answer: failed.append(answer.url) if _has_failed(answer) else None)
     page.goto(address)
     yield page
     page.close()
     assert away == []
     assert failed == []
+
+
+def _has_failed(answer):
+    """But for who is logged in: a server without authentication does not know."""
+    return answer.status >= 400 and not answer.url.endswith("/users/current")
 
 
 def _stays(url):
@@ -101,9 +106,8 @@ def address_of(server, key, *, charts):
 def test_a_view_shows_its_sections_and_charts(browser, server, key):
     view = read_views()[key]
     with opened(browser, address_of(server, key, charts=True)) as page:
-        last = view.sections[-1]
-        page.get_by_text(f"{last.name} ({len(last.charts)})").wait_for(timeout=SHOWN_WITHIN_MS)
-        text = page.inner_text("body")
+        page.get_by_text(view.sections[-1].name, exact=True).first.wait_for(timeout=SHOWN_WITHIN_MS)
+        text = " ".join(page.inner_text("body").split())
         assert in_order(text, [f"{section.name} ({len(section.charts)})" for section in view.sections])
         for section in view.sections:
             for chart in section.charts:
@@ -123,7 +127,8 @@ def test_a_view_shows_its_runs_in_its_columns_and_order(browser, server, key, ki
         page.locator("[role=row] a[href*='/runs/']").first.wait_for(timeout=SHOWN_WITHIN_MS)
         headings = [heading.strip() for heading in page.locator("[role=columnheader]").all_inner_texts()]
         shown = [heading for heading in headings if heading]
-        assert in_order("\n".join(shown), [column.partition(".")[2] for column in view.columns]), shown
+        wanted = [column.partition(".")[2] for column in view.columns]
+        assert [heading for heading in dict.fromkeys(shown) if heading in wanted] == wanted, shown
         names = page.locator("[role=row] a[href*='/runs/']").all_inner_texts()
         assert len({name for name in names if name.strip()}) == len(kinds), names
 
@@ -158,5 +163,5 @@ def test_the_command_of_the_readme_prints_the_address_of_the_results(store):
         line = process.stdout.readline()
     finally:
         process.terminate()
-        process.wait(30)
+        process.communicate(timeout=30)
     assert re.match(r"mvit: http://127\.0\.0\.1:\d+/#/experiments/1/runs\?.*viewStateShareKey=results", line)

@@ -14,10 +14,11 @@ import pytest
 
 from mvit.cli.main import main
 from mvit.files import read_json, write_json
-from mvit.parent.tracking.content import artifacts_of
+from mvit.parent.tracking.content import artifacts_of, draw_pictures
 from mvit.parent.tracking.store import connect
 from mvit.parent.tracking.sweep_run import open_sweep
 from mvit.rundir.ending import record_end
+from mvit.rundir.frozen import read_run
 from mvit.rundir.journal import Journal
 from mvit.rundir.ledger import Ledger, SweepRequest, TrialFrozen
 from mvit.rundir.paths import RunDir
@@ -88,6 +89,7 @@ def test_after_a_sync_a_run_whose_server_was_down_has_the_points_of_one_whose_se
     wait_for(lambda: points_in(up) == points_in(midway) == 20)
     write(up, after=10)
     finish(up)
+    assert draw_pictures(read_run(up)) is None  # as the launcher does
     assert trackers[0].finish("FINISHED", artifacts=artifacts_of(up, status="FINISHED"), tags={}) is None
 
     served.down()

@@ -34,10 +34,12 @@ class Job:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The mean of each metric that all of them have."""
+        """The mean of each metric that all of them have; of compilations, those that loaded no graph, if there are."""
         every = [record.metrics for record in self.records]
+        cold = [metrics for metrics in every if not metrics.get("perf/compile_cached")] or every
         shared = [key for key in every[0] if all(key in metrics for metrics in every)]
-        return {key: statistics.fmean(metrics[key] for metrics in every) for key in shared}
+        groups = {key: cold if key.startswith("perf/compile") else every for key in shared}
+        return {key: statistics.fmean(metrics[key] for metrics in group) for key, group in groups.items()}
 
     @property
     def run(self) -> Run:

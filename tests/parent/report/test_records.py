@@ -1,6 +1,7 @@
 """Runs as lists and tables show them, whatever state they are in."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -15,7 +16,7 @@ from mvit.parent.plan import make_plan
 from mvit.parent.report.grid import Grid
 from mvit.parent.report.listing import listing
 from mvit.parent.report.record import flat, read_records
-from mvit.parent.report.results import jobs_of, results
+from mvit.parent.report.results import Job, jobs_of, results
 from mvit.parent.report.where import parse_where
 from mvit.rundir.ending import Failure, record_end
 from mvit.rundir.frozen import Run, write_run
@@ -102,6 +103,16 @@ def test_seeds_are_one_row_with_mean_and_deviation_and_a_seed_counts_once(made, 
     first, second = results(jobs_of(list(read_records([tmp_path])))).rows
     assert (first["n"], first["acc@top1"], first["std"], first["run"]) == ("3", "98.00", "1.00", "0001, 0002, 0003")
     assert (second["n"], second["model name"], second["std"]) == ("1", "x_small", "-")
+
+
+def test_a_compilation_is_not_averaged_with_graphs_that_were_loaded(every):
+    record = next(iter(read_records([every])))
+    metrics = [
+        {"perf/compile_s": seconds, "perf/compile_cached": cached} for seconds, cached in ((4.0, 0.0), (0.5, 1.0))
+    ]
+    cold, warm = (dataclasses.replace(record, metrics=one) for one in metrics)
+    assert Job([cold, warm]).metrics == metrics[0]
+    assert Job([warm, warm]).metrics == metrics[1]
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_the_state_has_what_was_declared():
     state = state_of(view)
     assert state["searchFilter"] == "tags.`mvit.kind` != 'trial'"
     assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`best/val_acc1`", False)
-    assert state["selectedColumns"][0] == "attributes.`Duration`"
+    assert state["selectedColumns"][-1] == "attributes.`Duration`"
     assert len(state["selectedColumns"]) == len(view.columns)
     places = {section["uuid"]: section["name"] for section in state["compareRunSections"]}
     assert list(places.values()) == [section.name for section in view.sections]

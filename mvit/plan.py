@@ -11,6 +11,9 @@ from pydantic import Field
 
 from mvit.config import Frozen, Strings
 
+WARM_STEPS = 3
+"""First steps of each shape, which do not count towards the throughput."""
+
 
 class DatasetFacts(Frozen):
     """The result of surveying the data, without decoding it."""

@@ -40,9 +40,19 @@ def act(arguments: argparse.Namespace) -> int:
             checked.append((f"{len(records)} runs together", claim))
         for name, found in checked:
             broken = sum(bool(finding.reason) for finding in found)
-            console.say(f"{name}: {f'{broken} rules are broken' if broken else 'admissible'}")
+            console.say(f"{name}: {_summary(broken)}")
             for line in lines(found):
                 console.say(line)
         return int(any(finding.reason for _, found in checked for finding in found))
 
     return reported(show)
+
+
+def _summary(broken: int) -> str:
+    match broken:
+        case 0:
+            return "admissible"
+        case 1:
+            return "1 rule is broken"
+        case _:
+            return f"{broken} rules are broken"

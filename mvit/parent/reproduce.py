@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 from mvit import console
 from mvit.console import mvit_command, shown
 from mvit.errors import RunDirError
-from mvit.files import read_mapping
 from mvit.parent import provenance
 from mvit.parent.foreground import follow
-from mvit.parent.freeze import Planned, freeze, plan_launch, runs_of
+from mvit.parent.freeze import freeze, plan_launch, runs_of
 from mvit.parent.host import CHECKOUT, this_host
 from mvit.parent.report import output
 from mvit.parent.report.difference import Fact, differences, grid_of
-from mvit.parent.report.record import Record, run_of
+from mvit.parent.report.record import run_of
 from mvit.parent.request.compose import override
 from mvit.parent.slot import Slot, must_fit
-from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import run_digest
-from mvit.rundir.paths import RunDir, new_run_id
+from mvit.rundir.paths import new_run_id
 
+CIRCUMSTANCES = ("code", "data", "plan")
+"""Sections of what the result depends on, beside the configuration."""
 TIMES = ("perf/",)
 """What metrics begin with that no run repeats."""
 
@@ -39,17 +38,16 @@ def reproduce(path: Path, *, slot: Slot, argv: Sequence[str]) -> int:
     threads = [f"topology.threads={first.run.plan.threads}"] if config.topology.kind == "cpu" else []
     planned = plan_launch(override(config, ["freeze=false", *threads]), host=this_host())
     must_fit(slot, planned.plan)
-    made_of = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint="")
-    circumstances = list(_circumstances(first, planned, made_of))
-    if circumstances:
-        console.say("mvit: what is not as it was:")
-        for line in circumstances:
-            console.say(f"  {line}")
-    else:
-        console.say("mvit: commit, changes, versions, data and plan are as they were: the result must be, to the bit")
-    content, patch = made_of
+    content, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint="")
     content["reproduces"] = {"folder": str(path), "run_sha256": run_digest(first.folder)}
     run = freeze(planned, runs_of(planned.config) / new_run_id(), made_of=(content, patch))
+    changed = [fact for fact in differences(first, run_of(run.folder.path)) if fact.section in CIRCUMSTANCES]
+    if changed:
+        console.say("mvit: what is not as it was:")
+        for fact in changed:
+            console.say(f"  {fact.name}: {fact.first} then, {fact.second} now")
+    else:
+        console.say("mvit: commit, changes, versions, data and plan are as they were: the result must be, to the bit")
     console.say(f"mvit: {run.config.name} in {shown(run.folder.path)}")
     outcome = follow(run, slot=slot)
     if outcome.status != "FINISHED":
@@ -69,45 +67,3 @@ def reproduce(path: Path, *, slot: Slot, argv: Sequence[str]) -> int:
 
 def _must_be_equal(fact: Fact) -> bool:
     return fact.section in ("result", "weights") and not fact.name.startswith(TIMES)
-
-
-def _circumstances(first: Record, planned: Planned, made_of: tuple[Mapping[str, Any], str]) -> list[str]:
-    """What of all that a result depends on has changed; the commit first."""
-    assert first.run
-    before, (now, patch) = read_mapping(first.folder.provenance) or {}, made_of
-    versions = cast("dict[str, Any]", before.get("versions") or {})
-    facts = [
-        ("commit", before.get("commit"), now.get("commit")),
-        ("uncommitted changes", _patch_of(first.folder), patch),
-        *((name, version, now["versions"].get(name)) for name, version in versions.items()),
-        ("CPU", before.get("cpu"), now.get("cpu")),
-        ("data", first.run.plan.dataset.fingerprint, planned.plan.dataset.fingerprint),
-        *_plan_facts(first.run.plan, planned.plan),
-    ]
-    return [_changed(name, then, today) for name, then, today in facts if then != today]
-
-
-def _plan_facts(before: LaunchPlan, now: LaunchPlan) -> list[tuple[str, Any, Any]]:
-    return [
-        ("cards", before.world_size, now.world_size),
-        ("threads of a process", before.threads, now.threads),
-        ("kernels", before.kernels.isa or "plain", now.kernels.isa or "plain"),
-    ]
-
-
-def _patch_of(folder: RunDir) -> str:
-    try:
-        return folder.patch.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError:
-        return ""
-
-
-def _changed(name: str, then: Any, today: Any) -> str:
-    if name == "uncommitted changes":
-        return f"{name}: {len(str(then).splitlines())} lines then, {len(str(today).splitlines())} now"
-    return f"{name}: {_short(then)} then, {_short(today)} now"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text[:12] if len(text) in (40, 64) and text.isalnum() else text

@@ -12,6 +12,8 @@ from mvit.plan import LaunchPlan
 from mvit.rundir.paths import RunDir
 
 SCHEMA = 7
+NOT_THE_RUN = frozenset(("name", "runs_dir", "dry_run", "freeze", "tracking", "limits"))
+"""Sections of the configuration that say where a run is and how it is called, not what it is."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -83,6 +83,15 @@ def _entry(line: bytes) -> dict[str, Any]:
     if not isinstance(entry, dict) or not isinstance(cast(dict[str, Any], entry).get("metrics", {}), dict):
         raise ValueError("no entry")
     return cast(dict[str, Any], entry)
+
+
+def series_of(entries: Iterable[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Each metric in these entries as its steps and values."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    for entry in entries:
+        for key, value in entry.get("metrics", {}).items():
+            series.setdefault(key, []).append((int(entry["step"]), float(value)))
+    return series
 
 
 class JournalReader:

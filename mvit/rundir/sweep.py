@@ -13,6 +13,12 @@ def is_sweep(path: Path) -> bool:
     return RunDir(path).ledger.exists()
 
 
+def short_id(folder: Path) -> str:
+    """`20261123-132054-f029` as `f029`; a trial's with its number, as `07-f029`."""
+    first, *_, last = parts if len(parts := folder.name.split("-")) > 1 else ("", folder.name)
+    return f"{first}-{last}" if is_sweep(folder.parent) else last
+
+
 def read_trials(folder: Path) -> list[TrialFrozen]:
     """The trials in their order, also those whose line is torn: without their overrides then."""
     known = {event.folder: event for event in read_events(folder) if isinstance(event, TrialFrozen)}

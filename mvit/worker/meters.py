@@ -8,10 +8,8 @@ from contextlib import contextmanager
 import mindspore as ms
 import numpy as np
 
+from mvit.plan import WARM_STEPS
 from mvit.worker.stop import IN_FLIGHT
-
-WARM_STEPS = 3
-"""First steps of each shape, which do not count towards the throughput."""
 
 
 class NonFinite(Exception):

@@ -19,7 +19,9 @@ from mvit.parent.report.published import read_published
 from mvit.parent.report.record import Record, Value, flat
 from mvit.parent.request.check import parse
 from mvit.parent.request.compose import Composer
+from mvit.plan import WARM_STEPS
 from mvit.rundir.ending import read_ending
+from mvit.rundir.frozen import NOT_THE_RUN
 from mvit.rundir.result import EvaluateResult, TrainResult, read_result
 from mvit.rundir.sweep import is_sweep, read_trials
 
@@ -27,22 +29,9 @@ FILE = CHECKOUT / "experiments/rules.json"
 CONSTRAINTS = CHECKOUT / "constraints.txt"
 CODE = (".py", ".yaml", ".cc", ".h")
 """What the names of files end with that a result may depend on."""
-WARM_STEPS = 3
-"""First steps of each shape, which no speed is made of."""
 MOST_NAMED = 3
 """Differences that a reason names."""
-ELSEWHERE = (
-    "name",
-    "runs_dir",
-    "dry_run",
-    "freeze",
-    "tracking",
-    "limits",
-    "seed",
-    "topology",
-    "data.root",
-    "data.workers",
-)
+ELSEWHERE = (*NOT_THE_RUN, "seed", "topology", "data.root", "data.workers")
 """Keys of an experiment that may be another where its results are repeated."""
 
 Rule = Literal[
@@ -157,9 +146,8 @@ def _code(record: Record) -> str | None:
         return f"no commit is known: {made_of.get('git_problem') or 'the repository has none'}"
     if made_of.get("num_changed") and (made_of.get("patch_cut") or not record.folder.patch.is_file()):
         return "there were changes, and their patch is not kept"
-    code = [
-        name for name in cast("list[str]", made_of.get("untracked") or []) if name.endswith((".py", ".yaml", ".cpp"))
-    ]
+    untracked = cast("list[str]", made_of.get("untracked") or [])
+    code = [name for name in untracked if name.endswith(CODE)]
     return f"files that git does not know: {_named(code)}" if code else None
 
 

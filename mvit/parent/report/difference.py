@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
-from mvit.files import read_mapping
+from mvit.files import file_digest, read_mapping
 from mvit.parent.report.grid import Grid
 from mvit.parent.report.record import Record, Value, flat
 from mvit.rundir.checkpoints import tagged
-from mvit.rundir.journal import JournalReader
+from mvit.rundir.journal import JournalReader, series_of
 from mvit.rundir.paths import RunDir
 
 MADE_OF = ("commit", "num_changed", "num_untracked", "python", "platform", "host", "cpu", "processors_usable")
@@ -60,10 +60,10 @@ def grid_of(facts: Sequence[Fact], *, names: tuple[str, str]) -> Grid:
 
 def curves(first: Record, second: Record, *, names: tuple[str, str]) -> Iterator[str]:
     """What both runs have logged several times, as lines of blocks on a common scale."""
-    every = [_series(record.folder) for record in (first, second)]
+    every = [series_of(JournalReader(record.folder.journal).entries()) for record in (first, second)]
     longest = max(map(len, names))
     for key in CURVES:
-        mine = [series.get(key, []) for series in every]
+        mine = [[value for _, value in series.get(key, [])] for series in every]
         if min(map(len, mine)) < 2:
             continue
         low, high = (bound(value for values in mine for value in values) for bound in (min, max))
@@ -101,9 +101,9 @@ def _made_of(record: Record) -> Mapping[str, Value]:
 
 
 def _patch(folder: RunDir) -> str:
-    """The uncommitted changes, by how many lines they have."""
+    """The uncommitted changes: how many lines they have, and which."""
     with suppress(OSError):
-        return f"{len(folder.patch.read_bytes().splitlines())} lines"
+        return f"{len(folder.patch.read_bytes().splitlines())} lines, sha256 {file_digest(folder.patch)[:8]}"
     return ""
 
 
@@ -128,14 +128,6 @@ def _weights(record: Record) -> Mapping[str, Value]:
     with suppress(OSError, ValueError):
         return {"last checkpoint, sha256": last.read_sidecar().sha256} if last else {}
     return {}
-
-
-def _series(folder: RunDir) -> dict[str, list[float]]:
-    series: dict[str, list[float]] = {}
-    for entry in JournalReader(folder.journal).entries():
-        for key, value in entry.get("metrics", {}).items():
-            series.setdefault(key, []).append(float(value))
-    return series
 
 
 def _shown(value: Value) -> str:

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from mvit.parent.report.grid import Grid
-from mvit.parent.report.record import Record, short_id, started
+from mvit.parent.report.record import Record, started
 from mvit.rundir.state import sweep_status
+from mvit.rundir.sweep import short_id
 
 HEADINGS = ("id", "status", "started", "name", "acc@1", "img/s", "note")
 NUMBERS = ("acc@1", "img/s")

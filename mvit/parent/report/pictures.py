@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mvit.files import read_json
 from mvit.parent.report import confusion
 from mvit.rundir.frozen import Run
-from mvit.rundir.journal import JournalReader
+from mvit.rundir.journal import JournalReader, series_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +30,8 @@ Series = Mapping[str, Sequence[tuple[int, float]]]
 
 def draw_all(run: Run) -> None:
     """Write the pictures that the run gives into its folder. Raises what reading and drawing them raises."""
-    series, intervals = _journal(run)
+    entries = list(JournalReader(run.folder.journal).entries())
+    series, intervals = series_of(entries), _intervals(entries)
     figures: dict[str, Callable[[], Figure]] = {}
     if len(series.get("val/acc1", ())) > 1 or len(series.get("train/loss", ())) > 1:
         figures["learning_curves"] = lambda: _curves(series)
@@ -46,23 +47,19 @@ def draw_all(run: Run) -> None:
             make().savefig(run.folder.path / f"{name}.png")
 
 
-def _journal(run: Run) -> tuple[Series, list[float]]:
-    """The metrics by step, and the milliseconds of a step between two lines of training."""
-    series: dict[str, list[tuple[int, float]]] = {}
+def _intervals(entries: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Milliseconds of a step, between two lines of training."""
     intervals: list[float] = []
     before: tuple[int, float] | None = None
-    for entry in JournalReader(run.folder.journal).entries():
-        metrics: dict[str, float] = entry.get("metrics", {})
-        for key, value in metrics.items():
-            series.setdefault(key, []).append((int(entry["step"]), float(value)))
-        if "train/loss" not in metrics:
+    for entry in entries:
+        if "train/loss" not in entry.get("metrics", {}):
             before = None  # a compilation, an evaluation or a checkpoint lies between
             continue
         step, time = int(entry["step"]), float(entry["time"])
         if before and step > before[0]:
             intervals.append(1e3 * (time - before[1]) / (step - before[0]))
         before = step, time
-    return series, intervals
+    return intervals
 
 
 def _figure(rows: int = 1, *, height: float = 4.0) -> tuple[Figure, list[Any]]:

@@ -12,17 +12,15 @@ from mvit.errors import RunDirError
 from mvit.files import json_digest
 from mvit.parent.report.row import result_row
 from mvit.rundir.ending import read_ending
-from mvit.rundir.frozen import OtherVersion, Run, read_run
+from mvit.rundir.frozen import NOT_THE_RUN, OtherVersion, Run, read_run
 from mvit.rundir.objectives import values_of
 from mvit.rundir.paths import RunDir
 from mvit.rundir.result import read_result
 from mvit.rundir.state import Status, run_status
-from mvit.rundir.sweep import is_sweep, read_trials
+from mvit.rundir.sweep import is_sweep, read_trials, short_id
 
 Value = str | float | int | bool | None
 
-NOT_THE_JOB = {"name", "runs_dir", "dry_run", "freeze", "tracking", "limits", "seed"}
-"""Sections in which two runs over seeds may differ."""
 LATEST = ("val/acc1", "val/acc5", "val/ema_acc1", "train/loss", "perf/images_per_s")
 """Metrics of a run that has no result yet."""
 
@@ -90,7 +88,7 @@ class Record:
         if self.run is None:
             return str(self.folder.path)
         plan = self.run.plan
-        config = self.run.config.model_dump(mode="json", exclude=NOT_THE_JOB)
+        config = self.run.config.model_dump(mode="json", exclude={*NOT_THE_RUN, "seed"})
         return json_digest([config, plan.world_size, plan.threads, plan.kernels.isa, plan.dataset.fingerprint])
 
 
@@ -130,12 +128,6 @@ def run_of(folder: Path) -> Record:
     if record.run is None:
         read_run(record.folder)  # which says why
     return record
-
-
-def short_id(folder: Path) -> str:
-    """`20261123-132054-f029` as `f029`; a trial's with its number, as `07-f029`."""
-    first, *_, last = parts if len(parts := folder.name.split("-")) > 1 else ("", folder.name)
-    return f"{first}-{last}" if is_sweep(folder.parent) else last
 
 
 def started(folder: Path) -> str:

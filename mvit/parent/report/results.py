@@ -12,7 +12,7 @@ from mvit.parent.report.grid import Grid
 from mvit.parent.report.record import Record, Value
 from mvit.parent.report.row import result_row
 from mvit.rundir.frozen import Run
-from mvit.rundir.result import Result, read_result
+from mvit.rundir.result import read_result
 
 PUBLISHED = (
     "model name", "params(M)", "cards", "batch size", "resolution", "jit level", "graph compile", "ms/step", "img/s",
@@ -65,14 +65,29 @@ class Job:
         """Mean accuracy at the end; below all others where there is none."""
         return self.metrics.get("val/acc1", -1.0)
 
+    @property
+    def accuracies(self) -> list[float]:
+        """acc@top1 of each run at its end, percent."""
+        return [record.metrics["val/acc1"] for record in self.records]
+
+    @cached_property
+    def means(self) -> Mapping[str, str]:
+        """The columns of the published table, with the means over the seeds."""
+        first = self.records[0]
+        assert first.row
+        if len(self.records) == 1:
+            return first.row
+        result = read_result(first.folder)
+        assert result
+        return result_row(self.run, result.model_copy(update={"metrics": self.metrics}))
+
     def row(self) -> dict[str, str]:
         """Its numbers are means; `std` is the deviation of acc@top1 over the seeds."""
-        first, n = self.records[0], len(self.records)
-        accuracies = [record.metrics["val/acc1"] for record in self.records if "val/acc1" in record.metrics]
+        n = len(self.records)
         return {
-            **_row_of(first, self.metrics if n > 1 else first.metrics),
+            **self.means,
             "n": str(n),
-            "std": f"{statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else "-",
+            "std": f"{statistics.stdev(self.accuracies):.2f}" if n > 1 else "-",
             "status": "/".join(dict.fromkeys(record.status for record in self.records)),
             "admissible": self.verdict,
             "run": self.names,
@@ -94,10 +109,3 @@ def jobs_of(records: Sequence[Record]) -> list[Job]:
 def results(jobs: Sequence[Job]) -> Grid:
     """The table, a row for each job."""
     return Grid(HEADINGS, [job.row() for job in jobs], NUMBERS, MAY_GO)
-
-
-def _row_of(record: Record, metrics: Mapping[str, float]) -> Mapping[str, str]:
-    assert record.run
-    result: Result | None = read_result(record.folder)
-    assert result
-    return result_row(record.run, result.model_copy(update={"metrics": dict(metrics)}))

@@ -53,7 +53,6 @@ class Comparison:
 class Where:
     """Comparisons, `and` binding closer than `or`."""
 
-    text: str
     alternatives: tuple[tuple[Comparison, ...], ...]
 
     def select(self, records: Iterable[Record]) -> list[Record]:
@@ -85,7 +84,7 @@ def parse_where(text: str) -> Where:
         alternatives[-1].append(Comparison(match["key"], match["operator"], match["value"].strip("\"'")))
         at = match.end()
         if at == len(text):
-            return Where(text, tuple(tuple(every) for every in alternatives))
+            return Where(tuple(tuple(every) for every in alternatives))
         word = _WORD.match(text, at)
         if word is None:
             break

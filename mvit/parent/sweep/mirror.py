@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mvit import console
 from mvit.config import MlflowTracking, Tracking
 from mvit.parent.host import CHECKOUT
-from mvit.parent.tracking.content import mlflow_status
+from mvit.parent.tracking.content import mlflow_status, tags_of_sweep
 from mvit.parent.tracking.dashboard import keep_dashboard
 from mvit.parent.tracking.experiment_note import keep_experiment_note
 from mvit.parent.tracking.names import name_of_sweep
@@ -27,6 +28,9 @@ from mvit.rundir.ending import EndStatus, record_mirrored
 from mvit.rundir.ledger import SweepRequest
 from mvit.rundir.paths import RunDir
 
+if TYPE_CHECKING:
+    from mvit.parent.tracking.store import MlflowClient
+
 
 class SweepMirror:
     """The parent run of a sweep; without a store, or where it does not answer, nothing."""
@@ -40,12 +44,7 @@ class SweepMirror:
         if (tracking := self._tracking) is None:
             return
         name = name_of_sweep(self._folder, self._requested)
-        tags = {
-            "mvit.kind": "sweep",
-            "mvit.sweep": self._folder.name.rpartition("-")[2],
-            "folder": str(self._folder),
-            "host": socket.gethostname(),
-        }
+        tags = tags_of_sweep(self._folder)
         uri = store_uri(tracking, CHECKOUT)
         params = params_of(self._requested)
         problem = complaint_of(
@@ -54,30 +53,8 @@ class SweepMirror:
         if problem:
             console.complain([problem])
             self._tracking = None
-        elif problem := self._dashboard_problem(tracking, uri):
+        elif problem := _kept(partial(keep_dashboard, uri=uri), uri=uri, experiment=tracking.experiment):
             console.complain([problem])
-
-    def _note_problem(self, tracking: MlflowTracking, uri: str) -> str | None:
-        def act() -> str | None:
-            client = connect(uri)
-            experiment_id = ensure_experiment(client, uri, tracking.experiment)
-            return keep_experiment_note(client, experiment_id, runs=self._folder.parents[1])
-
-        return self._problem_of(act, uri)
-
-    def _dashboard_problem(self, tracking: MlflowTracking, uri: str) -> str | None:
-        def act() -> str | None:
-            client = connect(uri)
-            return keep_dashboard(client, ensure_experiment(client, uri, tracking.experiment), uri=uri)
-
-        return self._problem_of(act, uri)
-
-    @staticmethod
-    def _problem_of(act: Callable[[], str | None], uri: str) -> str | None:
-        try:
-            return within(ANSWER_TIMEOUT_S, act, uri)
-        except TrackingError as error:
-            return f"MLflow: {error}"
 
     def close(self, end: EndStatus, summary: SweepSummary) -> None:
         """Send its end."""
@@ -88,6 +65,21 @@ class SweepMirror:
         problem = complaint_of(lambda: close_sweep(self._folder, uri=uri, status=status, summary=summary))
         if problem:
             console.complain([problem])
-        elif note_problem := self._note_problem(self._tracking, uri):
-            console.complain([note_problem])
+        else:
+            keep = partial(keep_experiment_note, uri=uri, runs=self._folder.parents[1])
+            if note_problem := _kept(keep, uri=uri, experiment=self._tracking.experiment):
+                console.complain([note_problem])
         record_mirrored(RunDir(self._folder), mirrored=problem is None)
+
+
+def _kept(keep: Callable[[MlflowClient, str], str | None], *, uri: str, experiment: str) -> str | None:
+    """Keep something of the experiment up to date; returns one line where that fails."""
+
+    def act() -> str | None:
+        client = connect(uri)
+        return keep(client, ensure_experiment(client, uri, experiment))
+
+    try:
+        return within(ANSWER_TIMEOUT_S, act, uri)
+    except TrackingError as error:
+        return f"MLflow: {error}"

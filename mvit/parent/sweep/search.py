@@ -176,8 +176,10 @@ def _sampler(settings: SearchSweep, *, seed: int) -> BaseSampler:
 
 
 def _startup(settings: SearchSweep) -> int:
-    """Trials from which TPE learns first. They are spread over the space, for it draws a choice that it has not seen
-    hardly ever. Of eight random starts of five trials, two had all of them at one of two options.
+    """Trials before TPE learns from them, which are spread over the space.
+
+    A choice that none of them has is hardly ever drawn later, and of eight random starts of five trials, two had all
+    of them at one of two options.
     """
     return min(10, max(4, settings.max_trials // 4))
 

@@ -19,14 +19,12 @@ from mvit.parent.report.table import Label
 from mvit.parent.request.compose import Composer
 from mvit.parent.slot import Slot, must_fit
 from mvit.parent.sweep.slots import Slots, workers_here
-from mvit.rundir.frozen import Run
+from mvit.rundir.frozen import NOT_THE_RUN, Run
 from mvit.rundir.ledger import Event, Ledger, TrialFrozen
 from mvit.rundir.paths import new_run_id, writable
 
 LONGEST_NAME = 60
 """Characters of a trial's label in the name of its folder."""
-NOT_THE_RUN = {"name", "runs_dir", "dry_run", "freeze", "tracking", "limits"}
-"""Sections that say where a run is, not what it is."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Trial:
 
 def identity(config: RunConfig) -> str:
     """The same for two configurations of the same run, wherever they are kept."""
-    return json_digest(config.model_dump(mode="json", exclude=NOT_THE_RUN))[:16]
+    return json_digest(config.model_dump(mode="json", exclude=set(NOT_THE_RUN)))[:16]
 
 
 def plan_trials(trials: Sequence[Sequence[str]], *, composer: Composer, host: Host, surveys: Surveys) -> list[Planned]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from mvit.rundir.ending import EndStatus, Failure, read_failure
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import read_statuses
-from mvit.rundir.sweep import is_sweep
+from mvit.rundir.sweep import is_sweep, short_id
 from mvit.rundir.tracking import read_record
 
 MAX_DIGEST = 36
@@ -49,7 +50,7 @@ def tags_of(run: Run) -> dict[str, str]:
     made_of = read_mapping(folder.provenance) or {}
     origin = made_of.get("forked_from")
     above = folder.path.parent
-    sweep = above.name.rpartition("-")[2] if is_sweep(above) else ""
+    sweep = short_id(above) if is_sweep(above) else ""
     return {
         "mlflow.runName": name_of_run(run),
         "mlflow.source.git.commit": str(made_of.get("commit") or ""),
@@ -60,6 +61,16 @@ def tags_of(run: Run) -> dict[str, str]:
         "mvit.kind": "trial" if sweep else run.config.task.kind,
         "mvit.sweep": sweep,
         "mvit.forked_from": Path(str(cast(dict[str, Any], origin).get("folder"))).name if origin else "",
+    }
+
+
+def tags_of_sweep(folder: Path) -> dict[str, str]:
+    """Tags of the run that its trials are below."""
+    return {
+        "mvit.kind": "sweep",
+        "mvit.sweep": short_id(folder),
+        "folder": str(folder),
+        "host": socket.gethostname(),
     }
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvit.errors import first_line
 from mvit.parent.report.record import read_records
 from mvit.parent.report.results import jobs_of, results
 from mvit.parent.tracking.note import tags_of_note
+from mvit.parent.tracking.store import reason
 
 if TYPE_CHECKING:
     from mvit.parent.tracking.store import MlflowClient
@@ -18,7 +18,7 @@ MOST_JOBS = 20
 COMMAND = "python -m mvit table --format markdown"
 
 
-def keep_experiment_note(client: MlflowClient, experiment_id: str, *, runs: Path) -> str | None:
+def keep_experiment_note(client: MlflowClient, experiment_id: str, *, uri: str, runs: Path) -> str | None:
     """Put the results of the runs in a folder into the note of the experiment; returns one line where that fails."""
     try:
         current: dict[str, str] = dict(client.get_experiment(experiment_id).tags)
@@ -26,7 +26,7 @@ def keep_experiment_note(client: MlflowClient, experiment_id: str, *, runs: Path
             if current.get(key) != value:
                 client.set_experiment_tag(experiment_id, key, value)
     except Exception as error:  # noqa: BLE001  a client raises many kinds, and a note is no reason to lose a run
-        return f"MLflow: the note of the experiment is not up to date: {first_line(error)}"
+        return f"MLflow: the note of the experiment is not up to date: {reason(error, uri)}"
     return None
 
 

@@ -199,7 +199,8 @@ class Tracker:
         if self._is_single and mirror.record.experiment_id:
             from mvit.parent.tracking.experiment_note import keep_experiment_note  # loads Hydra, by the rules
 
-            keep_experiment_note(mirror.client, mirror.record.experiment_id, runs=self._folder.path.parents[1])
+            runs = self._folder.path.parents[1]
+            keep_experiment_note(mirror.client, mirror.record.experiment_id, uri=self._uri, runs=runs)
 
     def _open(self) -> Mirror:
         client = connect(self._uri)

@@ -9,14 +9,12 @@ from pathlib import Path
 
 from mvit.files import read_mapping
 from mvit.parent.report.table import label_of
-from mvit.rundir.frozen import Run
+from mvit.rundir.frozen import NOT_THE_RUN, Run
 from mvit.rundir.ledger import SweepRequest
 from mvit.rundir.paths import RunDir
-from mvit.rundir.sweep import is_sweep
+from mvit.rundir.sweep import is_sweep, short_id
 
 LONGEST = 20
-ELSEWHERE = ("runs_dir", "tracking", "freeze", "dry_run", "name", "limits")
-"""Sections that say nothing about what a run is."""
 
 
 def name_of_run(run: Run) -> str:
@@ -26,14 +24,14 @@ def name_of_run(run: Run) -> str:
         number, _, rest = folder.name.partition("-")
         return _short(number, rest.rpartition("-")[0])
     overrides = _overrides(run.folder)
-    keys = [key for text in overrides if not (key := _key(text)).startswith(ELSEWHERE)]
-    return _short(folder.name.rpartition("-")[2], str(label_of(overrides, keys)) or run.config.name)
+    keys = [key for text in overrides if (key := _key(text)).partition(".")[0] not in NOT_THE_RUN]
+    return _short(short_id(folder), str(label_of(overrides, keys)) or run.config.name)
 
 
 def name_of_sweep(folder: Path, request: SweepRequest | None) -> str:
     """`608b sweep lr,seed`."""
     axes = [_key(text).rpartition(".")[2] for text in (request.overrides if request else ()) if "(" in text]
-    return _short(folder.name.rpartition("-")[2], f"sweep {','.join(axes)}".strip())
+    return _short(short_id(folder), f"sweep {','.join(axes)}".strip())
 
 
 def _overrides(folder: RunDir) -> Sequence[str]:

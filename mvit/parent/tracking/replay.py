@@ -23,6 +23,7 @@ from mvit.parent.tracking.content import (
     mlflow_status,
     parameters_of,
     tags_of,
+    tags_of_sweep,
 )
 from mvit.parent.tracking.mirror import (
     Closing,
@@ -161,7 +162,7 @@ class _Store:
         if not is_sweep(sweep):
             return None
         tracking = MlflowTracking(kind="mlflow", uri=None, experiment=run.place.experiment)
-        requested, tags = recorded_request(sweep), {"mvit.kind": "sweep", "folder": str(sweep)}
+        requested, tags = recorded_request(sweep), tags_of_sweep(sweep)
         name = name_of_sweep(sweep, requested)
         params = params_of(requested) if requested else dict[str, str]()
         return open_sweep(sweep, tracking=tracking, uri=self._uri, name=name, tags=tags, params=params)

@@ -64,12 +64,12 @@ def test_an_experiment_has_the_table_of_its_results(run, empty_store, tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = connect(uri)
     experiment = ensure_experiment(client, uri, "mvit")
-    assert keep_experiment_note(client, experiment, runs=tmp_path / "nowhere") is None
+    assert keep_experiment_note(client, experiment, uri=uri, runs=tmp_path / "nowhere") is None
     assert client.get_experiment(experiment).tags[NOTE].startswith("No results yet.")
-    assert keep_experiment_note(client, experiment, runs=tmp_path / "runs") is None
+    assert keep_experiment_note(client, experiment, uri=uri, runs=tmp_path / "runs") is None
     note = client.get_experiment(experiment).tags[NOTE]
     assert "98.50" in note.splitlines()[2]
     assert note.endswith("Made by `python -m mvit table --format markdown`.")
     client.set_experiment_tag(experiment, NOTE, "theirs")
-    keep_experiment_note(client, experiment, runs=tmp_path / "runs")
+    keep_experiment_note(client, experiment, uri=uri, runs=tmp_path / "runs")
     assert client.get_experiment(experiment).tags[NOTE] == "theirs"

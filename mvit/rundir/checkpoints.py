@@ -109,7 +109,7 @@ def prune(folder: Path, *, keep_last: int, keep_best: int) -> None:
 
 
 def inherit(origin: RunDir, heir: RunDir, newest: Checkpoint) -> None:
-    """Give a fork its origin's newest checkpoint, and the best with its confusion matrix until there is a better."""
+    """Give a fork its origin's newest checkpoint, and the best with its predictions until there is a better."""
     best = tagged(origin.checkpoints, "best")
     for tag, checkpoint in (("last", newest), ("best", best)):
         if checkpoint is None or not checkpoint.is_whole():
@@ -117,8 +117,10 @@ def inherit(origin: RunDir, heir: RunDir, newest: Checkpoint) -> None:
         for path in (checkpoint.tensors, checkpoint.sidecar):
             _link(path, heir.checkpoints / path.name)
         set_tag(heir.checkpoints, "last" if tag == "last" else "best", checkpoint)
-        if tag == "best" and origin.confusion.exists():
-            shutil.copy2(origin.confusion, heir.confusion)
+        if tag == "best":
+            for path, own in ((origin.confusion, heir.confusion), (origin.predictions, heir.predictions)):
+                if path.exists():
+                    shutil.copy2(path, own)
 
 
 def _link(path: Path, new: Path) -> None:

@@ -9,6 +9,7 @@ runs/<name>/<time>-<id>/
     logs/attempt-<n>/   a file per process; logs/launcher.log: what the launcher of a trial said
     checkpoints/        last, best and kept ones (checkpoints.py)
     confusion.json      class by class counts of the best evaluation, written by rank 0
+    predictions.npz     its logits (n, k) and labels (n,), in the order of the held-out set (predictions.py)
     result.json         final and best numbers, written last by rank 0 (result.py)
     tracking.json       where the run is mirrored, and how far; written by the parent (tracking.py)
     stop.json           the parent's request to stop;  stop_at.json: rank 0's answer (stop.py)
@@ -80,6 +81,10 @@ class RunDir:
     @property
     def confusion(self) -> Path:
         return self.path / "confusion.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.npz"
 
     @property
     def confusion_picture(self) -> Path:

@@ -1,4 +1,7 @@
-"""A thread that writes checkpoints beside the training: a step waits for the snapshot, not for the disk."""
+"""A thread that writes checkpoints, and what goes with the best, beside the training.
+
+A step waits for the snapshot, not for the disk.
+"""
 
 import atexit
 import queue
@@ -26,6 +29,11 @@ class _Evaluated:
     is_best: bool
 
 
+@dataclass(frozen=True)
+class _Write:
+    content: Callable[[], None]
+
+
 class Writer:
     """Writes, rates and prunes, in the order requested.
 
@@ -36,7 +44,7 @@ class Writer:
         self.lost: set[int] = set()
         self.folder, self.keep_last, self.keep_best, self.report = folder, keep_last, keep_best, report
         # One waits while one is written: a slow disk holds the training up rather than filling the memory.
-        self.jobs: queue.Queue[_Save | _Evaluated | None] = queue.Queue(maxsize=1)
+        self.jobs: queue.Queue[_Save | _Evaluated | _Write | None] = queue.Queue(maxsize=1)
         self.thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
         self.thread.start()
         atexit.register(self.close)  # what was requested before a failure is still written
@@ -49,6 +57,10 @@ class Writer:
         """Add the result of an evaluation to a checkpoint that was saved before."""
         self.jobs.put(_Evaluated(sidecar, is_best))
 
+    def write(self, content: Callable[[], None]) -> None:
+        """Call what writes something else of the run; it must not raise."""
+        self.jobs.put(_Write(content))
+
     def close(self) -> None:
         """Wait until everything is written; has no effect the second time."""
         if self.thread.is_alive():
@@ -57,6 +69,9 @@ class Writer:
 
     def _work(self) -> None:
         while (job := self.jobs.get()) is not None:
+            if isinstance(job, _Write):
+                job.content()
+                continue
             checkpoint = Checkpoint(self.folder, job.sidecar.step)
             try:
                 match job:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -11,6 +12,7 @@ from mvit.config import EvaluateTask
 from mvit.files import write_json
 from mvit.plan import GraphPlan
 from mvit.rundir.frozen import Run
+from mvit.rundir.predictions import BINS, Predictions, calibration_error, write_predictions
 from mvit.rundir.result import EvaluateResult, write_result
 from mvit.rundir.status import Stage
 from mvit.worker import device
@@ -21,9 +23,12 @@ from mvit.worker.input.loader import Batch
 from mvit.worker.meters import must_be_finite
 from mvit.worker.session import Session, open_session
 
+MAX_LOGITS = 1 << 27
+"""Most logits that are kept, half a gigabyte of them: ImageNet has 5 * 10^7."""
+
 
 def evaluate(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
-    """Evaluate the checkpoint that the task names. Rank 0 writes journal, confusion.json and result.json."""
+    """Evaluate the checkpoint that the task names. Rank 0 writes its files, and result.json last."""
     config = run.config
     assert isinstance(config.task, EvaluateTask)
     session = open_session(run, rank=rank, heartbeat=heartbeat)
@@ -35,6 +40,7 @@ def evaluate(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
 
     heartbeat.stage(Stage.EVALUATE)
     evaluation = evaluate_network(session, step)
+    predictions = all_predictions(session, evaluation)
     session.loader.close()
     if rank > 0:
         return
@@ -42,7 +48,7 @@ def evaluate(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     metrics = {**evaluation.metrics(), **compiled.metrics()}
     metrics["perf/peak_rss_mb"] = device.peak_rss_mb()
     session.journal.metrics(metrics, step=0, epoch=0)
-    write_confusion(session, evaluation)
+    write_held_out(session, evaluation, predictions)
     session.journal.close()
     result = EvaluateResult(
         task="evaluate",
@@ -57,9 +63,10 @@ def evaluate(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
 
 
 class EvaluateStep(nn.Cell):
-    """One batch: images (B, S, S, 3) uint8, labels (B,), mask (B,) -> sums (3,) float32 and predictions (B,) int32.
+    """One batch: images (B, S, S, 3) uint8, labels (B,), mask (B,) -> sums (3,), logits (B, K), classes (B,) int32.
 
-    The sums are those of cross entropy (not smoothed), of hits at 1 and of hits at 5, over the samples not masked.
+    The sums are those of cross entropy (not smoothed), of hits at 1 and of hits at 5, over the samples not masked. The
+    classes are those predicted.
     """
 
     def __init__(self, net: nn.Cell, *, normalise: nn.Cell, num_classes: int) -> None:
@@ -81,7 +88,7 @@ class EvaluateStep(nn.Cell):
         _, best = ops.topk(logits, self.top)
         hits = ops.cast(ops.equal(best, labels), ms.float32)
         rows = ops.stack((ops.squeeze(loss, 1), hits[:, 0], ops.reduce_sum(hits, 1)))
-        return ops.reduce_sum(rows * mask, 1), best[:, 0]
+        return ops.reduce_sum(rows * mask, 1), logits, best[:, 0]
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,10 @@ class Evaluation:
     correct5: int
     count: int
     confusion: np.ndarray
+    reliability: np.ndarray
+    """As `Predictions.reliability` returns it."""
+    shard: Predictions
+    """Of the samples of this worker alone."""
 
     @property
     def loss(self) -> float:
@@ -109,7 +120,12 @@ class Evaluation:
         return 100.0 * self.correct5 / self.count
 
     def metrics(self, *, prefix: str = "val/") -> dict[str, float]:
-        return {f"{prefix}loss": self.loss, f"{prefix}acc1": self.acc1, f"{prefix}acc5": self.acc5}
+        return {
+            f"{prefix}loss": self.loss,
+            f"{prefix}acc1": self.acc1,
+            f"{prefix}acc5": self.acc5,
+            f"{prefix}ece": calibration_error(self.reliability),
+        }
 
 
 def evaluate_network(session: Session, step: EvaluateStep) -> Evaluation:
@@ -136,27 +152,56 @@ def evaluate_batches(
     step.set_train(False)
     sums = np.zeros(3, np.float64)
     confusion = np.zeros((num_classes, num_classes), np.float32)
-    count = 0
+    logits: list[np.ndarray] = [np.zeros((0, num_classes), np.float32)]
+    labels: list[np.ndarray] = [np.zeros(0, np.int32)]
     for batch in batches:
-        totals, predictions = step(ms.Tensor(batch.images), ms.Tensor(batch.labels), ms.Tensor(batch.mask))
+        totals, batch_logits, classes = step(ms.Tensor(batch.images), ms.Tensor(batch.labels), ms.Tensor(batch.mask))
         sums += totals.asnumpy()  # synchronises
         real = batch.mask > 0
-        np.add.at(confusion, (batch.labels[real], predictions.asnumpy()[real]), 1)
-        count += int(real.sum())
-    total = add_up(np.concatenate([sums, [count], confusion.ravel()]).astype(np.float32))
+        np.add.at(confusion, (batch.labels[real], classes.asnumpy()[real]), 1)
+        logits.append(batch_logits.asnumpy()[real])
+        labels.append(batch.labels[real])
+    shard = Predictions(np.concatenate(logits), np.concatenate(labels))
+    parts = (sums, [len(shard.labels)], shard.reliability().ravel(), confusion.ravel())
+    total = add_up(np.concatenate(parts).astype(np.float32))
+    end = 4 + 3 * BINS
     return Evaluation(
         loss_sum=float(total[0]),
         correct1=round(float(total[1])),
         correct5=round(float(total[2])),
         count=round(float(total[3])),
-        confusion=total[4:].reshape(num_classes, num_classes).round().astype(np.int64),
+        confusion=total[end:].reshape(num_classes, num_classes).round().astype(np.int64),
+        reliability=total[4:end].reshape(3, BINS).astype(np.float64),
+        shard=shard,
     )
 
 
-def write_confusion(session: Session, evaluation: Evaluation) -> None:
-    """confusion.json; a disk that is full costs the file, not the run."""
-    path = session.run.folder.confusion
-    try:
-        write_json(path, {"counts": evaluation.confusion.tolist()})
-    except OSError as error:
-        session.journal.event("not_written", file=path.name, reason=error.strerror)
+def all_predictions(session: Session, evaluation: Evaluation) -> Predictions | None:
+    """Those of every worker, in the order of the set, or None where they are too many; every worker must call this."""
+    labels, logits = session.val_source.labels, evaluation.shard.logits
+    num_logits = len(labels) * logits.shape[1]
+    if num_logits > MAX_LOGITS:
+        return None
+    if session.workers.world_size == 1:
+        return evaluation.shard
+    table = np.zeros((len(labels), logits.shape[1]), np.float32)
+    table[sampler.shard(len(labels), rank=session.rank, world_size=session.workers.world_size)] = logits
+    # A sum with zeros is exact.
+    return Predictions(session.workers.sum(table.ravel()).reshape(table.shape), labels)
+
+
+def write_held_out(session: Session, evaluation: Evaluation, predictions: Predictions | None) -> None:
+    """confusion.json and predictions.npz; a disk that is full costs the file, not the run."""
+    folder = session.run.folder
+    write: dict[Path, Callable[[Path], None]] = {
+        folder.confusion: lambda path: write_json(path, {"counts": evaluation.confusion.tolist()})
+    }
+    if predictions is None:
+        session.journal.event("not_written", file=folder.predictions.name, reason=f"more than {MAX_LOGITS:,} logits")
+    else:
+        write[folder.predictions] = lambda path: write_predictions(path, predictions)
+    for path, content in write.items():
+        try:
+            content(path)
+        except OSError as error:
+            session.journal.event("not_written", file=path.name, reason=error.strerror)

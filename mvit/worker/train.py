@@ -18,7 +18,7 @@ from mvit.worker import checkpoint, device
 from mvit.worker.cells import TrainCells, build_cells
 from mvit.worker.checkpoint_writer import Writer
 from mvit.worker.compile import compile_graphs
-from mvit.worker.evaluate import evaluate_network, write_confusion
+from mvit.worker.evaluate import all_predictions, evaluate_network, write_held_out
 from mvit.worker.heartbeat import Heartbeat
 from mvit.worker.input.feed import Feed
 from mvit.worker.input.loader import Batch
@@ -261,10 +261,11 @@ def _evaluate(
     best = {"best/val_acc1": better.acc1, "best/epoch": epoch} if is_best else at.best
     at = at.with_evaluation(best=best, final={**scores, **best, **measured, "perf/peak_rss_mb": device.peak_rss_mb()})
     session.journal.metrics(at.final, step=at.step, epoch=epoch)
+    predictions = all_predictions(session, better) if is_best else None
     if session.rank == 0:
+        if is_best:  # before the evaluation counts as done, which no resumed run repeats
+            writer.write(lambda: write_held_out(session, better, predictions))
         sidecar = _sidecar(session, at=at, epoch=epoch)
         writer.evaluated(sidecar.with_evaluation(scores, best_of=best_of, score=better.acc1), is_best=is_best)
-        if is_best:
-            write_confusion(session, better)
     session.heartbeat.stage(Stage.STEP)
     return at

@@ -8,13 +8,14 @@ import pytest
 from mvit.models import spec
 from mvit.models.kernels.build import support
 from mvit.parent.report.confusion import draw
+from mvit.rundir.predictions import read_predictions
 from tests.conftest import TINY
 from tests.data.test_dataset import make_folder
 
 pytestmark = pytest.mark.mindspore
 
 METRICS = {
-    *("train/loss", "train/lr", "train/grad_norm", "val/loss", "val/acc1", "val/acc5"),
+    *("train/loss", "train/lr", "train/grad_norm", "val/loss", "val/acc1", "val/acc5", "val/ece"),
     *("best/val_acc1", "best/epoch", "perf/images_per_s", "perf/step_ms", "perf/data_wait_pct"),
     "perf/other_load_pct",
     *("perf/compile_s", "perf/compile_eval_s", "perf/compile_cached", "perf/first_step_s", "perf/peak_rss_mb"),
@@ -79,7 +80,8 @@ def test_mlflow_holds_params_tags_and_artifacts(trained):
 
 def test_the_run_folder_is_whole(trained):
     names = {path.name for path in trained.folder.iterdir()}
-    assert {"run.json", "provenance.json", "metrics.jsonl", "result.json", "tracking.json", "confusion.json"} <= names
+    assert {"run.json", "provenance.json", "metrics.jsonl", "result.json", "tracking.json"} <= names
+    assert {"confusion.json", "predictions.npz", "reliability.png", "wrong_images.png"} <= names
     last, best = (json.loads((trained.folder / f"checkpoints/{tag}.json").read_text()) for tag in ("last", "best"))
     files = {path.stem for path in (trained.folder / "checkpoints").glob("*.safetensors")}
     assert files == {last["file"], best["file"], "step-00000020"}  # the newest two, and the best
@@ -91,6 +93,15 @@ def test_the_confusion_matrix_counts_every_sample_once(trained, tmp_path):
     assert (counts.sum(1) == np.bincount(np.arange(50) % 7)).all()
     draw(counts.tolist(), list("abcdefg"), tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_predictions_are_those_that_were_counted(trained):
+    found = read_predictions(trained.folder / "predictions.npz")
+    assert found.logits.shape == (50, 7)
+    assert (found.labels == np.arange(50) % 7).all()
+    counts = np.zeros((7, 7), int)
+    np.add.at(counts, (found.labels, found.logits.argmax(1)), 1)
+    assert counts.tolist() == json.loads((trained.folder / "confusion.json").read_text())["counts"]
 
 
 def test_a_checkpoint_holds_every_parameter_and_both_moments(trained, configured):
@@ -115,6 +126,9 @@ def test_evaluating_the_best_checkpoint_gives_its_accuracy_on_one_and_two_worker
     best = trained.result()["metrics"]["best/val_acc1"]
     assert result["count"] == 50
     assert 100 * result["correct1"] / result["count"] == pytest.approx(best)
+    of_training, of_evaluation = (read_predictions(x.folder / "predictions.npz") for x in (trained, done))
+    assert (of_evaluation.labels == of_training.labels).all()
+    assert of_evaluation.logits == pytest.approx(of_training.logits, abs=1e-4)
 
 
 def test_two_workers_and_two_micro_batches_give_the_same_losses(launch):

@@ -65,6 +65,11 @@ def test_counts_are_the_same_for_any_number_of_shards(evaluated, world_size):
     assert sum(part.correct1 for part in parts) == whole.correct1
     assert sum(part.correct5 for part in parts) == whole.correct5
     assert (sum(part.confusion for part in parts) == whole.confusion).all()
+    assert sum(part.reliability for part in parts) == pytest.approx(whole.reliability, rel=1e-5)
+    for rank, part in enumerate(parts):
+        mine = np.arange(rank, SAMPLES, world_size)
+        assert (part.shard.labels == whole.shard.labels[mine]).all()
+        assert part.shard.logits == pytest.approx(whole.shard.logits[mine], abs=1e-5)
     assert sum(part.loss_sum for part in parts) == pytest.approx(whole.loss_sum, rel=1e-6)
     print(f"{world_size} shards: {whole.correct1} and {whole.correct5} right of {SAMPLES}")
 
@@ -82,6 +87,7 @@ def test_sums_equal_a_numpy_reference(evaluated):
     assert found.correct1 == (order[:, 0] == labels).sum()
     assert found.correct5 == (order[:, :5] == labels[:, None]).any(1).sum()
     assert found.loss_sum == pytest.approx(-np.log(p[np.arange(SAMPLES), labels]).sum(), rel=1e-5)
+    assert found.shard.logits == pytest.approx(logits, abs=1e-4)
     assert np.trace(found.confusion) == found.correct1
     assert (found.confusion.sum(1) == np.bincount(labels, minlength=CLASSES)).all()
 

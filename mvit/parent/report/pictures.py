@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn from its folder: curves, classes, the time that its steps took."""
+"""Pictures of a run, drawn from its folder: curves, classes, confidence, errors, the time that its steps took."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # matplotlib's annotations leave their **kwargs untyped.
@@ -10,10 +10,12 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mvit.data.dataset import open_splits
 from mvit.files import read_json
 from mvit.parent.report import confusion
 from mvit.rundir.frozen import Run
 from mvit.rundir.journal import JournalReader, series_of
+from mvit.rundir.predictions import BINS, Predictions, calibration_error, read_predictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 MOST_CLASSES = 40
 """Classes that are shown: the worst half, and the best."""
 MAX_NAME = 24
+MAX_WRONG = 20
+"""Images that are shown with the class they were taken for."""
+PER_ROW = 5
 FEWEST_STEPS = 10
 """Intervals between journal lines that say something of a distribution."""
 
@@ -41,6 +46,11 @@ def draw_all(run: Run) -> None:
         counts: list[list[int]] = read_json(run.folder.confusion)["counts"]
         confusion.draw(counts, run.plan.dataset.class_names, run.folder.confusion_picture)
         figures["per_class_accuracy"] = lambda: _classes(counts, run.plan.dataset.class_names)
+    if run.folder.predictions.exists():
+        predictions = read_predictions(run.folder.predictions)
+        figures["reliability"] = lambda: _reliability(predictions)
+        if wrong := _most_confidently_wrong(predictions):
+            figures["wrong_images"] = lambda: _wrong(run, predictions, wrong)
     for name, make in figures.items():
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as boxes
@@ -62,13 +72,18 @@ def _intervals(entries: Sequence[Mapping[str, Any]]) -> list[float]:
     return intervals
 
 
-def _figure(rows: int = 1, *, height: float = 4.0) -> tuple[Figure, list[Any]]:
+def _canvas(height: float) -> Figure:
     # Without pyplot, which looks for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.0, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(rows: int = 1, *, height: float = 4.0) -> tuple[Figure, list[Any]]:
+    figure = _canvas(height)
     axes = [figure.add_subplot(rows, 1, row + 1) for row in range(rows)]
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
@@ -117,9 +132,7 @@ def _classes(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> Fig
         order = order[: MOST_CLASSES // 2] + order[-(MOST_CLASSES // 2) :]
     figure, (axes,) = _figure(height=max(3.0, 0.22 * len(order) + 1.0))
     axes.barh(range(len(order)), [shares[index] for index in order], color="tab:blue")
-    names = [class_names[index] for index in order]
-    short = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…" for name in names]
-    axes.set_yticks(range(len(order)), short, fontsize="small")
+    axes.set_yticks(range(len(order)), [_short(class_names[index]) for index in order], fontsize="small")
     for label in axes.get_yticklabels():
         label.set_parse_math(False)  # a class may be named $1
     axes.set_xlim(0, 100)
@@ -127,3 +140,61 @@ def _classes(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> Fig
     mean = f"{statistics.fmean(shares):.2f} % on average of {len(shares)} classes"
     axes.set_title(f"{mean}{f'; the {left_out} in the middle are left out' if left_out else ''}", loc="left")
     return figure
+
+
+def _reliability(predictions: Predictions) -> Figure:
+    """Accuracy by confidence, and how many images each bin has (Guo et al., arXiv 1706.04599, figure 1)."""
+    figure, (accuracy, share) = _figure(2, height=7.0)
+    reliability = predictions.reliability()
+    edges = [(index + 0.5) / BINS for index in range(BINS)]
+    filled = [index for index in range(BINS) if reliability[0][index]]
+    images = [float(reliability[0][index]) for index in filled]
+    hits = [100.0 * float(reliability[2][index]) / count for index, count in zip(filled, images, strict=True)]
+    sure = [100.0 * float(reliability[1][index]) / count for index, count in zip(filled, images, strict=True)]
+    accuracy.bar([100.0 * edges[index] for index in filled], hits, width=95.0 / BINS, color="tab:blue", label="correct")
+    accuracy.plot(sure, sure, color="black", marker="o", markersize=3, linewidth=1.0, label="perfectly calibrated")
+    accuracy.set_title(f"expected calibration error {calibration_error(reliability):.2f} %", loc="left")
+    accuracy.set_ylabel("correct, %")
+    accuracy.set_ylim(0, 100)
+    accuracy.legend(frameon=False, loc="upper left")
+    share.bar([100.0 * edge for edge in edges], reliability[0], width=95.0 / BINS, color="tab:gray")
+    share.set_ylabel("images")
+    for axes in (accuracy, share):
+        axes.set_xlim(0, 100)
+    share.set_xlabel("confidence, %")
+    return figure
+
+
+def _most_confidently_wrong(predictions: Predictions) -> list[int]:
+    """Places in the held-out set."""
+    probabilities = predictions.probabilities()
+    wrong = (probabilities.argmax(axis=1) != predictions.labels).nonzero()[0]
+    confidence = probabilities.max(axis=1)
+    return sorted(map(int, wrong), key=lambda place: -confidence[place])[:MAX_WRONG]
+
+
+def _wrong(run: Run, predictions: Predictions, places: Sequence[int]) -> Figure:
+    """The images as they are stored, each with its class and the one it was taken for."""
+    import numpy as np
+
+    _, source = open_splits(run.config.data, facts=run.plan.dataset, index=run.folder.data_index)
+    probabilities, names = predictions.probabilities(), run.plan.dataset.class_names
+    rows = -(-len(places) // PER_ROW)
+    figure = _canvas(1.0 + 2.0 * rows)
+    images = f"{len(predictions.labels):,} images"
+    figure.suptitle(f"most confidently wrong of {images}: the class, and what it was taken for", x=0.01, ha="left")
+    for number, place in enumerate(places):
+        taken_for = int(probabilities[place].argmax())
+        axes = figure.add_subplot(rows, PER_ROW, number + 1)
+        with source.sample(place).open() as picture:
+            picture.thumbnail((256, 256))
+            axes.imshow(np.asarray(picture.convert("RGB")))
+        was, taken_as = _short(names[predictions.labels[place]]), _short(names[taken_for])
+        title = f"{was}\nas {taken_as}, {100.0 * probabilities[place, taken_for]:.1f} %"
+        axes.set_title(title, fontsize="small", parse_math=False)  # a class may be named $1
+        axes.set_axis_off()
+    return figure
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"

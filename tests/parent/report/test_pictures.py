@@ -1,14 +1,19 @@
 """Pictures of a run: drawn from whatever its folder has."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from mvit.data.sample import Array
 from mvit.files import write_json
+from mvit.parent.report import pictures
 from mvit.parent.report.pictures import draw_all
 from mvit.plan import DatasetFacts, LaunchPlan
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import create_run_dir
+from mvit.rundir.predictions import Predictions, write_predictions
 
 pytestmark = pytest.mark.mlflow  # matplotlib takes as long to load
 
@@ -62,6 +67,22 @@ def test_an_evaluation_has_its_classes_alone(run):
 @pytest.mark.parametrize("classes", [1, 40, 1000])
 def test_any_number_of_classes_is_drawn(run, classes):
     assert "per_class_accuracy" in drawn(run(classes=classes))
+
+
+def test_the_predictions_give_reliability_and_wrong_images(run, monkeypatch):
+    made = run(classes=1000)
+    logits = np.random.default_rng(0).normal(size=(30, 1000)).astype(np.float32)
+    write_predictions(made.folder.predictions, Predictions(logits, np.zeros(30, np.int32)))
+    pixels = Array(np.zeros((8, 12, 3), np.uint8), "a picture")
+    source = SimpleNamespace(sample=lambda index: pixels)
+    monkeypatch.setattr(pictures, "open_splits", lambda *_, **__: (None, source))
+    assert drawn(made) == {"confusion_matrix", "per_class_accuracy", "reliability", "wrong_images"}
+
+
+def test_predictions_without_an_error_have_no_wrong_images(run):
+    made = run()
+    write_predictions(made.folder.predictions, Predictions(np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32)))
+    assert drawn(made) == {"confusion_matrix", "per_class_accuracy", "reliability"}
 
 
 def test_a_run_that_was_stopped_early_is_drawn_as_far_as_it_came(run):

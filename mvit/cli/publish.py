@@ -13,8 +13,9 @@ def add_to(commands: Commands) -> None:
         help="put results into the README and docs/results.md",
         description=(
             "Write the results of admissible runs to experiments/results/runs-NAME.json, and make the tables of the "
-            "README and of docs/results.md, and the `found:` lines of experiments/, from all files there. Without RUN, "
-            "the tables alone."
+            "README and of docs/results.md, and the `found:` lines of experiments/, from all files there. A sweep is "
+            "published as the trials that it compared, unless they differ in their seed alone. Without RUN, the tables "
+            "alone."
         ),
     )
     parser.add_argument("runs", metavar="RUN", nargs="*", help="runs, sweeps or folders of them")
@@ -25,9 +26,11 @@ def add_to(commands: Commands) -> None:
 def act(arguments: argparse.Namespace) -> int:
     from mvit import console
     from mvit.cli.reported import reported
-    from mvit.parent.report.publication import publish, write_pages
+    from mvit.parent.report.publication import publish, publish_sweep, write_pages
     from mvit.parent.report.results import jobs_of
     from mvit.parent.report.select import select
+    from mvit.parent.sweep.published import published_sweep
+    from mvit.rundir.sweep import is_sweep
 
     def write() -> int:
         if not arguments.runs:
@@ -37,7 +40,12 @@ def act(arguments: argparse.Namespace) -> int:
             if not jobs:
                 console.complain(["no run with a result"])
                 return 2
-            changed = publish(jobs, name=arguments.name or jobs[0].run.config.name)
+            name = arguments.name or jobs[0].run.config.name
+            above = {record.folder.path.parent for job in jobs for record in job.records}
+            if len(jobs) > 1 and len(above) == 1 and is_sweep(sweep := above.pop()):
+                changed = publish_sweep(*published_sweep(sweep), name=name)
+            else:
+                changed = publish(jobs, name=name)
         for path in changed:
             console.say(f"mvit: {console.shown(path)} written")
         return 0

@@ -12,6 +12,7 @@ from mvit.files import write_json
 from mvit.parent import provenance
 from mvit.parent.host import CHECKOUT, this_host
 from mvit.parent.plan import make_plan
+from mvit.parent.report.publication import BEGIN, END
 from mvit.parent.tracking import live
 from mvit.parent.tracking.content import dataset_of, parameters_of, tags_of
 from mvit.parent.tracking.live import Tracker
@@ -120,3 +121,16 @@ def served(store, closed_port) -> Iterator[Served]:
     server = Served(store, closed_port)
     yield server
     server.down()
+
+
+@pytest.fixture
+def pages_root(tmp_path):
+    """A checkout with pages that have a place for tables."""
+    made = tmp_path / "checkout"
+    (made / "docs").mkdir(parents=True)
+    (made / "experiments" / "results").mkdir(parents=True)
+    for page in ("README.md", "docs/results.md"):
+        (made / page).write_text(f"before\n{BEGIN}\n{END}\nafter\n")
+    (made / "experiments" / "seeds.yaml").write_text("# cost: x\n# found:    by hand\nname: seeds\n")
+    (made / "experiments" / "other.yaml").write_text("name: other\n")
+    return made

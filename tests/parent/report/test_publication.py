@@ -12,19 +12,6 @@ from mvit.parent.report.results import jobs_of
 from tests.conftest import CHECKOUT
 
 
-@pytest.fixture
-def root(tmp_path):
-    """A checkout with pages that have a place for tables."""
-    made = tmp_path / "checkout"
-    (made / "docs").mkdir(parents=True)
-    (made / "experiments" / "results").mkdir(parents=True)
-    for page in ("README.md", "docs/results.md"):
-        (made / page).write_text(f"before\n{BEGIN}\n{END}\nafter\n")
-    (made / "experiments" / "seeds.yaml").write_text("# cost: x\n# found:    by hand\nname: seeds\n")
-    (made / "experiments" / "other.yaml").write_text("name: other\n")
-    return made
-
-
 def jobs(*folders):
     return jobs_of(list(read_records([folder.path for folder in folders])))
 
@@ -34,54 +21,55 @@ def test_the_pages_of_the_checkout_are_those_that_the_results_give():
     assert stale == [], "edited by hand, or the results changed: run python -m mvit publish"
 
 
-def test_a_job_is_published_with_its_runs_and_spread(admissible, root):
+def test_a_job_is_published_with_its_runs_and_spread(admissible, pages_root):
     folders = [admissible(f"000{seed}", f"seed={seed}", acc=acc) for seed, acc in ((1, 98.0), (2, 99.0), (3, 98.5))]
-    changed = publish(jobs(*folders), name="seeds", root=root)
-    names = {str(path.relative_to(root)) for path in changed}
+    changed = publish(jobs(*folders), name="seeds", root=pages_root)
+    names = {str(path.relative_to(pages_root)) for path in changed}
     assert names == {"experiments/results/runs-seeds.json", "README.md", "docs/results.md", "experiments/seeds.yaml"}
-    (job,) = read_json(root / "experiments/results/runs-seeds.json")["jobs"]
+    (job,) = read_json(pages_root / "experiments/results/runs-seeds.json")["jobs"]
     assert (job["n"], job["accuracies"], job["runs"]) == (3, [98.0, 99.0, 98.5], ["0001", "0002", "0003"])
-    page = (root / "README.md").read_text()
+    page = (pages_root / "README.md").read_text()
     assert page.startswith(f"before\n{BEGIN}\n")
     assert page.endswith(f"{END}\nafter\n")
     assert "98.50" in page
     assert "0.50" in page
     assert "640.00" in page
-    assert "\n# found:    98.50 % (n=3, std 0.50), " in (root / "experiments/seeds.yaml").read_text()
-    assert publish(jobs(*folders), name="seeds", root=root) == [root / "experiments/results/runs-seeds.json"]
+    assert "\n# found:    98.50 % (n=3, std 0.50), " in (pages_root / "experiments/seeds.yaml").read_text()
+    again = publish(jobs(*folders), name="seeds", root=pages_root)
+    assert again == [pages_root / "experiments/results/runs-seeds.json"]
 
 
-def test_a_number_that_was_edited_by_hand_is_found(admissible, root):
-    publish(jobs(admissible()), name="seeds", root=root)
-    page = root / "README.md"
+def test_a_number_that_was_edited_by_hand_is_found(admissible, pages_root):
+    publish(jobs(admissible()), name="seeds", root=pages_root)
+    page = pages_root / "README.md"
     page.write_text(page.read_text().replace("98.00", "99.00"))
-    assert [path.name for path, text in pages(root).items() if path.read_text() != text] == ["README.md"]
-    header = root / "experiments/seeds.yaml"
+    assert [path.name for path, text in pages(pages_root).items() if path.read_text() != text] == ["README.md"]
+    header = pages_root / "experiments/seeds.yaml"
     header.write_text(header.read_text().replace("98.00", "99.00"))
-    stale = [path.name for path, text in pages(root).items() if path.read_text() != text]
+    stale = [path.name for path, text in pages(pages_root).items() if path.read_text() != text]
     assert stale == ["README.md", "seeds.yaml"]
 
 
-def test_a_speed_beside_other_load_is_not_shown(admissible, root):
+def test_a_speed_beside_other_load_is_not_shown(admissible, pages_root):
     folder = admissible()
     folder.attempt_logs(2).mkdir()  # a restart
-    publish(jobs(folder), name="one", root=root)
-    page = (root / "README.md").read_text()
+    publish(jobs(folder), name="one", root=pages_root)
+    page = (pages_root / "README.md").read_text()
     assert "98.00" in page
     assert "640" not in page
 
 
-def test_what_may_not_be_believed_is_refused_and_changes_nothing(admissible, root):
+def test_what_may_not_be_believed_is_refused_and_changes_nothing(admissible, pages_root):
     folder = admissible()
     folder.journal.write_text("edited\n")
-    before = {path: path.read_text() for path in root.rglob("*.md")}
+    before = {path: path.read_text() for path in pages_root.rglob("*.md")}
     with pytest.raises(RunDirError, match="aaaa may not be believed; python -m mvit check says why"):
-        publish(jobs(folder), name="one", root=root)
-    assert {path: path.read_text() for path in root.rglob("*.md")} == before
-    assert list((root / "experiments/results").iterdir()) == []
+        publish(jobs(folder), name="one", root=pages_root)
+    assert {path: path.read_text() for path in pages_root.rglob("*.md")} == before
+    assert list((pages_root / "experiments/results").iterdir()) == []
 
 
-def test_a_page_without_a_place_for_tables_is_named(root):
-    shutil.copy(root / "experiments/other.yaml", root / "README.md")
+def test_a_page_without_a_place_for_tables_is_named(pages_root):
+    shutil.copy(pages_root / "experiments/other.yaml", pages_root / "README.md")
     with pytest.raises(ValueError, match="a page lacks <!-- generated"):
-        pages(root)
+        pages(pages_root)

@@ -1,14 +1,16 @@
-"""The load of the machine: processor time that processes other than a launch's own have used."""
+"""The load of the machine: what it does, and processor time that processes other than a launch's own have used."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from mvit.process import MARK, marked
 
+SAMPLE_EVERY_S = 2.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -36,3 +38,35 @@ def others_s() -> float:
     """
     mark = os.environ.get(MARK)
     return busy_s() - cpu_s(marked(mark) if mark else {os.getpid()})
+
+
+class Usage:
+    """What the machine does, as system metrics under MLflow's names."""
+
+    def __init__(self) -> None:
+        self._time, self._busy_s = time.monotonic(), busy_s()
+        self._is_first = True
+
+    def sample(self) -> dict[str, float]:
+        """Processor time in use since the last sample, percent of all cores, and memory in use, MiB.
+
+        Empty where the last sample is fresh.
+        """
+        now = time.monotonic()
+        elapsed = now - self._time
+        if elapsed <= 0.0 or (elapsed < SAMPLE_EVERY_S and not self._is_first):
+            return {}
+        busy = busy_s()
+        share = (busy - self._busy_s) / (elapsed * (os.cpu_count() or 1))
+        self._time, self._busy_s, self._is_first = now, busy, False
+        return {
+            "system/cpu_utilization_percentage": min(100.0, 100.0 * share),
+            "system/system_memory_usage_megabytes": memory_in_use_mb(),
+        }
+
+
+def memory_in_use_mb() -> float:
+    """Of the whole machine, MiB: what the kernel could not give to a new process."""
+    lines = (line.partition(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    kib = {name: int(value.split()[0]) for name, _, value in lines}
+    return (kib["MemTotal"] - kib["MemAvailable"]) / 1024

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import time
 
-from mvit.machine_load import busy_s, cpu_s, others_s
+from mvit import machine_load
+from mvit.machine_load import Usage, busy_s, cpu_s, memory_in_use_mb, others_s
 from mvit.process import MARK
 
 BURN = "import time\nend = time.process_time() + 0.5\nwhile time.process_time() < end: pass\ntime.sleep(60)"
@@ -51,3 +52,27 @@ def test_what_belongs_to_the_launch_is_none_of_the_others(monkeypatch):
     finally:
         own.kill()
         own.wait()
+
+
+def test_a_sample_says_what_the_machine_did_since_the_last_one(monkeypatch):
+    usage = Usage()
+    process = burn()
+    try:
+        first = usage.sample()
+        assert usage.sample() == {}  # it is fresh
+        monkeypatch.setattr(machine_load, "SAMPLE_EVERY_S", 0.0)
+        time.sleep(0.1)
+        assert set(usage.sample()) == set(first)
+    finally:
+        process.kill()
+        process.wait()
+    assert 0.0 < first["system/cpu_utilization_percentage"] <= 100.0
+    assert first["system/system_memory_usage_megabytes"] > 50.0
+
+
+def test_memory_that_a_process_holds_is_in_use():
+    before = memory_in_use_mb()
+    held = bytearray(512 << 20)
+    held[:: 1 << 12] = b"1" * len(held[:: 1 << 12])  # touched, page by page
+    assert memory_in_use_mb() > before + 256.0
+    del held

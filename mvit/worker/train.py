@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 import mindspore as ms
 
 from mvit.config import Schedule, TrainConfig, TrainRun, WeightsInit
-from mvit.machine_load import others_s
+from mvit.machine_load import Usage, others_s
 from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import Run
 from mvit.rundir.result import TrainResult, write_result
@@ -69,6 +69,8 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
         clocks={"data_wait": lambda: loader.waited_s, "other_load": others_s, **cells.clocks},
     )
 
+    usage = Usage()
+
     if stop.is_over(at.step, evaluated=at.evaluated):
         raise _stopped(session, writer, at=at)
     for epoch in range(at.epoch(plan.steps_per_epoch), recipe.epochs + 1):
@@ -98,7 +100,7 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
                     logged = {"train/loss": window.close(), "train/lr": lr}
                     logged |= _stability(norm, cells.scale, step=at.step)
                     must_be_finite(logged, step=at.step)
-                    journal.metrics(logged, step=at.step, epoch=epoch)
+                    journal.metrics({**logged, **usage.sample()}, step=at.step, epoch=epoch)
                 heartbeat.step(at.step)
 
                 # --- if requested: stop

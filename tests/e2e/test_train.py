@@ -17,7 +17,7 @@ pytestmark = pytest.mark.mindspore
 METRICS = {
     *("train/loss", "train/lr", "train/grad_norm", "val/loss", "val/acc1", "val/acc5", "val/ece"),
     *("best/val_acc1", "best/epoch", "perf/images_per_s", "perf/step_ms", "perf/data_wait_pct"),
-    "perf/other_load_pct",
+    *("perf/other_load_pct", "system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"),
     *("perf/compile_s", "perf/compile_eval_s", "perf/compile_cached", "perf/first_step_s", "perf/peak_rss_mb"),
     *("perf/compile_type_inference_s", "perf/compile_optimize_s", "perf/compile_task_emit_s"),
 }

@@ -25,6 +25,8 @@ from tests.stand_ins import StandIns
 
 COMPOSER = Composer()
 CHECKOUT = Path(__file__).resolve().parents[1]
+OF_THE_MACHINE = ("perf/", "system/")
+"""What the metrics begin with that no two runs have alike."""
 # A network that compiles in a third of the time of xx_small.
 TINY = ("model.depths=[1,1,1]", "model.conv_blocks=[1,1,1,1,1]", "model.name=tiny")
 

@@ -18,7 +18,7 @@ from mvit.parent.plan import make_plan
 from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.journal import JournalReader
 from mvit.rundir.paths import RunDir, create_run_dir
-from tests.conftest import CHECKOUT
+from tests.conftest import CHECKOUT, OF_THE_MACHINE
 from tests.effects.material import make_material
 from tests.effects.options import Pair, all_options, pair_of
 from tests.effects.probes import HOST, PROBES, Subject
@@ -87,7 +87,7 @@ def _observed(folder: RunDir) -> dict[str, Any]:
         (name, entry["step"], value)
         for entry in entries
         for name, value in entry.get("metrics", {}).items()
-        if not name.startswith("perf/")
+        if not name.startswith(OF_THE_MACHINE)
     ]
     checkpoints = sorted(folder.checkpoints.glob("step-*.safetensors"))
     return {

@@ -47,8 +47,8 @@ def test_hydra_is_imported_where_requests_are_composed_alone():
     assert outside <= {"launch.py", "mvit/models/weights.py"}
 
 
-def test_mlflow_is_imported_by_the_store_and_the_mirror_alone():
-    assert users("mlflow") == {"mvit/parent/tracking/store.py", "mvit/parent/tracking/mirror.py"}
+def test_mlflow_is_imported_by_the_store_the_mirror_and_the_model_alone():
+    assert users("mlflow") == {f"mvit/parent/tracking/{name}.py" for name in ("store", "mirror", "model")}
 
 
 @pytest.mark.parametrize(

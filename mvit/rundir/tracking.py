@@ -30,6 +30,8 @@ class TrackingRecord(Frozen):
     """Metric values that were sent."""
     artifacts: dict[str, str] = Field(default_factory=dict[str, str])
     """The sha256 of each file that was sent, by its path in the run folder."""
+    model_id: str | None = None
+    """The model that the run's best weights are there."""
 
     def run_in(self, uri: str) -> str | None:
         """The id of the run, if it is in that store."""

@@ -18,6 +18,7 @@ from mvit.credentials import redacted
 from mvit.errors import RunDirError
 from mvit.files import lock
 from mvit.parent.provenance import user
+from mvit.parent.tracking.model import log_model, logs_model
 from mvit.parent.tracking.note import note_of, tags_of_note
 from mvit.parent.tracking.store import MlflowStatus, TrackingError, cut
 from mvit.rundir.frozen import read_run
@@ -200,6 +201,7 @@ class Mirror:
         yield "status", lambda: self._end(closing)
         for path in closing.artifacts:
             yield str(path), lambda path=path: self._log_artifact(path)
+        yield "model", lambda: self._log_model(closing)
 
     def _end(self, closing: Closing) -> None:
         if self.status != closing.status:
@@ -211,6 +213,17 @@ class Mirror:
         with suppress(RunDirError):
             note = note_of(read_run(self.folder), closing.status)
             self.set_tags(tags_of_note(note, self._tags))
+
+    def _log_model(self, closing: Closing) -> None:
+        with suppress(RunDirError):
+            run = read_run(self.folder)
+            if closing.status != "FINISHED" or not logs_model(run) or self.record.model_id:
+                return
+            name, experiment_id = self._tags["mlflow.runName"], self.record.experiment_id
+            assert experiment_id
+            model_id = log_model(self.client, run, run_id=self.run_id, experiment_id=experiment_id, name=name)
+            self._write(self.record.model_copy(update={"model_id": model_id}))
+            self._count(1)
 
     def _log_artifact(self, path: Path) -> None:
         """As it lies in the run folder: its folders hold files of the same name."""

@@ -130,6 +130,7 @@ def test_points_are_mirrored_exactly_once_while_the_journal_grows(folder, journa
         "offset": folder.journal.stat().st_size,
         "points": 1503,
         "artifacts": {},
+        "model_id": None,
     }
     assert run.info.run_name == "grows"
     assert run.data.params == {"optimizer.lr": "0.1"}
@@ -327,7 +328,7 @@ def test_a_store_that_is_down_costs_one_line_and_seconds(capfd, folder, journal,
     where = store_down.replace("me:s3cret@", "")
     assert said == f"MLflow: not mirrored (connection refused at {where}); later: python -m mvit sync {folder.path}"
     assert location(folder, name="a run") is None
-    unsent = {"experiment_id": None, "run_id": None, "offset": 0, "points": 0, "artifacts": {}}
+    unsent = {"experiment_id": None, "run_id": None, "offset": 0, "points": 0, "artifacts": {}, "model_id": None}
     assert read_json(folder.tracking) == {"store": where, "experiment": "mvit", **unsent}
 
     said = complaint_of(lambda: open_sweep(tmp_path / "s", tracking=TRACKING, uri=store_down, name="s", tags={}))

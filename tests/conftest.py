@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,6 +59,14 @@ def raw_config(*overrides: str) -> dict[str, Any]:
     A composition takes a tenth of a second, so each choice of groups is composed once.
     """
     return COMPOSER.compose(overrides)
+
+
+def of_training(entries: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
+    """Of a journal, the entries with metrics that a run of the same configuration repeats to the bit, and these."""
+    for entry in entries:
+        metrics = {k: v for k, v in entry.get("metrics", {}).items() if not k.startswith(OF_THE_MACHINE)}
+        if metrics:
+            yield entry, metrics
 
 
 @pytest.fixture

@@ -100,7 +100,9 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
                     logged = {"train/loss": window.close(), "train/lr": lr}
                     logged |= _stability(norm, cells.scale, step=at.step)
                     must_be_finite(logged, step=at.step)
-                    journal.metrics({**logged, **usage.sample()}, step=at.step, epoch=epoch)
+                    journal.metrics(logged, step=at.step, epoch=epoch)
+                    if sample := usage.sample():  # apart: a step that is trained a second time logs another one
+                        journal.metrics(sample, step=at.step, epoch=epoch)
                 heartbeat.step(at.step)
 
                 # --- if requested: stop

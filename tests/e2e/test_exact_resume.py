@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from mvit.files import read_json
-from tests.conftest import OF_THE_MACHINE
+from tests.conftest import of_training
 from tests.scene import RECIPE, Scene
 
 KILLS = int(os.environ.get("MVIT_KILLS", "1"))
@@ -30,15 +30,7 @@ def last(folder):
 
 def results(scene):
     """What the journal says of the training itself: everything but times."""
-    return [
-        (
-            entry["step"],
-            entry["epoch"],
-            {k: v for k, v in entry["metrics"].items() if not k.startswith(OF_THE_MACHINE)},
-        )
-        for entry in scene.journal()
-        if "metrics" in entry
-    ]
+    return [(entry["step"], entry["epoch"], metrics) for entry, metrics in of_training(scene.journal())]
 
 
 @pytest.mark.parametrize(("topology", "more"), [("cpu", SCALED), ("cpu_2", ())])

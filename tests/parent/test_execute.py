@@ -23,7 +23,7 @@ from mvit.rundir.journal import JournalReader
 from mvit.rundir.paths import create_run_dir
 from mvit.rundir.state import run_status
 from mvit.rundir.stop import read_stop
-from tests.conftest import CHECKOUT, OF_THE_MACHINE
+from tests.conftest import CHECKOUT, of_training
 from tests.scene import RECIPE
 
 pytestmark = pytest.mark.mindspore
@@ -45,8 +45,7 @@ def freeze_run(configured, tmp_path):
 
 def bits(run):
     """Journal without times, and the tensors of the last checkpoint."""
-    entries = [entry for entry in JournalReader(run.folder.journal).entries() if "metrics" in entry]
-    numbers = [{k: v for k, v in entry["metrics"].items() if not k.startswith(OF_THE_MACHINE)} for entry in entries]
+    numbers = [metrics for _, metrics in of_training(JournalReader(run.folder.journal).entries())]
     last = tagged(run.folder.checkpoints, "last")
     assert last is not None
     return numbers, {name: tensor.tobytes() for name, tensor in load_file(last.tensors).items()}

@@ -1,7 +1,7 @@
 # The project's commands. They need make and a Python 3.10-3.12; the rest is installed into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help env train test check lint types light chaos bench ui docs clean FORCE
+.PHONY: help env train test check lint types light chaos bench ui screenshots docs clean FORCE
 .DELETE_ON_ERROR:
 
 # Called as modules: scripts in .venv/bin break when the checkout moves.
@@ -54,6 +54,11 @@ bench: env ## Measure data pipeline, step and scaling; PEERS, MINDCV, KEEP: see 
 
 ui: env ## Serve the MLflow dashboard
 	@$(RUN) -m mvit ui $(ARGS)
+
+screenshots: env ## Draw docs/pictures/dashboard-*.png, of the runs in mlflow.db; needs Chromium
+	@mkdir -p docs/pictures
+	@MVIT_SCREENSHOTS=docs/pictures MVIT_STORE=$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db} \
+		$(RUN) -m pytest -q tests/browser -k "sections and not efficiency" $(ARGS)
 
 docs: env ## Write docs/configuration.md from the typed configuration
 	@mkdir -p docs

@@ -47,8 +47,8 @@ def test_hydra_is_imported_where_requests_are_composed_alone():
     assert outside <= {"launch.py", "mvit/models/weights.py"}
 
 
-def test_mlflow_is_imported_by_the_store_the_mirror_and_the_model_alone():
-    assert users("mlflow") == {f"mvit/parent/tracking/{name}.py" for name in ("store", "mirror", "model")}
+def test_mlflow_is_imported_by_what_writes_to_a_store_or_reads_it_alone():
+    assert users("mlflow") == {f"mvit/parent/tracking/{name}.py" for name in ("store", "mirror", "model", "fetch")}
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mvit.cli.arguments import Commands
 from mvit.parent.report.formats import FORMATS
+
+if TYPE_CHECKING:
+    from mvit.parent.report.record import Record
 
 
 def add_to(commands: Commands) -> None:
@@ -25,19 +32,47 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         "runs", metavar="RUN", nargs="*", help="runs, sweeps or folders of them (default: all in runs/)"
     )
     parser.add_argument("--where", metavar="FILTER", help="show those alone, such as 'val/acc1>98 and model=xx_small'")
+    parser.add_argument(
+        "--store",
+        metavar="URI",
+        nargs="?",
+        const="",
+        help="show the runs of a tracking store (default: MLFLOW_TRACKING_URI, or mlflow.db), not those in folders",
+    )
+    parser.add_argument("--experiment", default="mvit", help="of the store (default: %(default)s)")
     parser.add_argument("--format", choices=FORMATS, default="terminal", help="(default: %(default)s)")
+
+
+@contextmanager
+def selected(arguments: argparse.Namespace) -> Generator[list[Record]]:
+    """The records that the arguments ask for, and their files until the end."""
+    from tempfile import TemporaryDirectory
+
+    from mvit.config import MlflowTracking
+    from mvit.parent.host import CHECKOUT
+    from mvit.parent.report.select import select, select_stored
+    from mvit.parent.tracking.store import store_uri
+
+    if arguments.store is None:
+        yield select(arguments.runs, where=arguments.where)
+        return
+    tracking = MlflowTracking(kind="mlflow", uri=arguments.store or None, experiment=arguments.experiment)
+    uri = store_uri(tracking, Path.cwd() if arguments.store else CHECKOUT)
+    with TemporaryDirectory(prefix="mvit-") as room:
+        yield select_stored(
+            arguments.runs, where=arguments.where, uri=uri, experiment=arguments.experiment, room=Path(room)
+        )
 
 
 def act(arguments: argparse.Namespace) -> int:
     from mvit.cli.reported import reported
     from mvit.parent.report import output
     from mvit.parent.report.listing import listing
-    from mvit.parent.report.select import select
 
     def show() -> int:
-        records = select(arguments.runs, where=arguments.where)
-        grid = listing(records, with_trials=arguments.trials or bool(arguments.where))
-        output.show(grid, arguments.format, title="Runs", none="no runs")
+        with selected(arguments) as records:
+            grid = listing(records, with_trials=arguments.trials or bool(arguments.where))
+            output.show(grid, arguments.format, title="Runs", none="no runs")
         return 0
 
     return reported(show)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mvit.cli.arguments import Commands
-from mvit.cli.ls import add_selection
+from mvit.cli.ls import add_selection, selected
 
 
 def add_to(commands: Commands) -> None:
@@ -29,13 +29,13 @@ def act(arguments: argparse.Namespace) -> int:
     from mvit.parent.report import output
     from mvit.parent.report.comparison import compared
     from mvit.parent.report.results import jobs_of, results
-    from mvit.parent.report.select import select
 
     def show() -> int:
-        jobs = jobs_of(select(arguments.runs, where=arguments.where))
-        grid = compared(jobs) if arguments.published else results(jobs)
-        pictures = ((f"{job.names}: confusion matrix", job.run.folder.confusion_picture) for job in jobs)
-        output.show(grid, arguments.format, title="Results", none="no run with a result", pictures=pictures)
+        with selected(arguments) as records:
+            jobs = jobs_of(records)
+            grid = compared(jobs) if arguments.published else results(jobs)
+            pictures = ((f"{job.names}: confusion matrix", job.run.folder.confusion_picture) for job in jobs)
+            output.show(grid, arguments.format, title="Results", none="no run with a result", pictures=pictures)
         return 0
 
     return reported(show)

@@ -1,6 +1,8 @@
 """The dashboard as a person sees it: a real browser, on a real server, over real runs.
 
 Tables and charts are looked at apart: MLflow promises to keep what a view says of its table alone.
+
+`make screenshots` runs the tests of the charts over the runs of this project's own store, and keeps what they see.
 """
 
 import os
@@ -24,13 +26,18 @@ pytestmark = [pytest.mark.mindspore, pytest.mark.mlflow, pytest.mark.timeout(300
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SMALL = (*TINY, "data=synthetic", "data.image_size=32", "data.num_train=64", "data.num_val=20", "data.classes=4")
 SMALL = (*SMALL, "train.epochs=2", "train.global_batch_size=8", "train.eval_batch_size=10")
+SCREENSHOTS, STORE = os.environ.get("MVIT_SCREENSHOTS"), os.environ.get("MVIT_STORE")
+"""Where pictures of the views are kept, and the store that they show."""
 SHOWN_WITHIN_MS = 60_000
+DRAWN_WITHIN_MS = 5_000
 COLUMNS_WITHIN_S = 30.0
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """A run, a sweep of two trials, and an evaluation, in one store."""
+    if STORE:
+        return STORE
     uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
     launch = launcher(tmp_path_factory)
     here = {"MLFLOW_TRACKING_URI": uri}
@@ -116,6 +123,10 @@ def test_a_view_shows_its_sections_and_charts(browser, server, key):
                 if isinstance(chart, Line | Bar):
                     assert chart.metric in text
         assert "Error" not in text
+        if SCREENSHOTS:
+            page.set_viewport_size({"width": 1500, "height": 1000})
+            page.wait_for_timeout(DRAWN_WITHIN_MS)
+            page.screenshot(path=f"{SCREENSHOTS}/dashboard-{key}.png")
 
 
 def columns_of(page, wanted):

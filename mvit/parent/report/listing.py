@@ -7,9 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from mvit.parent.report.grid import Grid
-from mvit.parent.report.record import Record, started
-from mvit.rundir.state import sweep_status
-from mvit.rundir.sweep import short_id
+from mvit.parent.report.record import Record, SweepRecord
 
 HEADINGS = ("id", "status", "started", "name", "acc@1", "img/s", "note")
 NUMBERS = ("acc@1", "img/s")
@@ -22,7 +20,7 @@ def listing(records: Sequence[Record], *, with_trials: bool) -> Grid:
     for sweep, group in itertools.groupby(records, key=lambda record: record.sweep):
         of_group = list(group)
         if sweep:
-            rows.append(_sweep_row(of_group))
+            rows.append(_sweep_row(sweep, of_group))
         if not sweep or with_trials:
             rows += map(_run_row, of_group)
     return Grid(HEADINGS, rows, NUMBERS, MAY_GO).without_empty_columns()
@@ -33,28 +31,21 @@ def _run_row(record: Record) -> dict[str, str]:
         "id": record.id,
         "status": record.status,
         "started": record.started,
-        "name": _name(record),
+        "name": record.name,
         "acc@1": _number(record, "{:.2f}", "best/val_acc1", "val/acc1"),
         "img/s": _number(record, "{:.0f}", "perf/images_per_s"),
         "note": record.problem or record.failure,
     }
 
 
-def _name(record: Record) -> str:
-    """What distinguishes a trial; what a run is of."""
-    folder = record.folder.path
-    return folder.name.partition("-")[2].rpartition("-")[0] if record.sweep else folder.parent.name
-
-
-def _sweep_row(trials: Sequence[Record]) -> dict[str, str]:
-    folder = trials[0].folder.path.parent
+def _sweep_row(sweep: SweepRecord, trials: Sequence[Record]) -> dict[str, str]:
     counts = Counter(trial.status for trial in trials)
     best = max(trials, key=lambda trial: trial.metrics.get("best/val_acc1", -1.0))
     return {
-        "id": short_id(folder),
-        "status": sweep_status(folder),
-        "started": started(folder),
-        "name": folder.parent.name,
+        "id": sweep.id,
+        "status": sweep.status,
+        "started": sweep.started,
+        "name": sweep.name,
         "acc@1": _number(best, "{:.2f}", "best/val_acc1"),
         "note": f"{len(trials)} trials: {', '.join(f'{count} {status}' for status, count in counts.items())}",
     }

@@ -16,7 +16,7 @@ from mvit.rundir.frozen import NOT_THE_RUN, OtherVersion, Run, read_run
 from mvit.rundir.objectives import values_of
 from mvit.rundir.paths import RunDir
 from mvit.rundir.result import read_result
-from mvit.rundir.state import Status, run_status
+from mvit.rundir.state import Status, run_status, sweep_status
 from mvit.rundir.sweep import is_sweep, read_trials, short_id
 
 Value = str | float | int | bool | None
@@ -26,35 +26,42 @@ LATEST = ("val/acc1", "val/acc5", "val/ema_acc1", "train/loss", "perf/images_per
 
 
 @dataclass(frozen=True)
+class SweepRecord:
+    """A sweep, as the records of its trials know it."""
+
+    id: str
+    name: str
+    status: str
+    started: str
+
+
+@dataclass(frozen=True)
 class Record:
-    """A run, or what is left of one."""
+    """A run, or what is left of one, in a folder or in a tracking store."""
 
     folder: RunDir
+    """Where its files are; of a run in a store, those that were sent."""
     status: Status
-    sweep: str = ""
-    """The short id of the sweep that it is a trial of."""
+    id: str = ""
+    """The short id, by which commands find it."""
+    name: str = ""
+    """What distinguishes a trial; what a run is of."""
+    started: str = ""
+    """Local time, as `2026-11-29 14:05`."""
+    sweep: SweepRecord | None = None
+    """That of a trial."""
     run: Run | None = None
     problem: str = ""
     """Why there is no `run`."""
+    failure: str = ""
+    """The first cause of a failure, as `nan: the loss is not finite`."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     row: Mapping[str, str] | None = None
     """The columns of the published table; None without a result."""
-
-    @property
-    def id(self) -> str:
-        """The short id, by which commands find it."""
-        return short_id(self.folder.path)
-
-    @property
-    def started(self) -> str:
-        """Local time at which the folder was made, as `2026-11-29 14:05`; the folder's name tells."""
-        return started(self.folder.path) or (started(self.folder.path.parent) if self.sweep else "")
-
-    @property
-    def failure(self) -> str:
-        """The first cause of a failure, as `nan: the loss is not finite`."""
-        ending = read_ending(self.folder)
-        return f"{ending.error.kind}: {ending.error.message}" if ending and ending.error else ""
+    told: Mapping[str, Value] = field(default_factory=dict[str, Value])
+    """What a store says of a run that has sent no files."""
+    is_whole: bool = True
+    """Whether all its files are there, so that it can be checked."""
 
     @cached_property
     def values(self) -> dict[str, Value]:
@@ -66,11 +73,11 @@ class Record:
             "id": self.id,
             "status": self.status,
             "started": self.started,
-            "sweep": self.sweep,
+            "sweep": self.sweep.id if self.sweep else "",
             "folder": str(self.folder.path),
         }
         if self.run is None:
-            return own
+            return {**self.told, **self.metrics, **own}
         config, plan = self.run.config.model_dump(mode="json"), self.run.plan
         planned: dict[str, Value] = {
             "cards": plan.world_size,
@@ -95,14 +102,22 @@ class Record:
 def read_records(folders: Iterable[Path]) -> Iterator[Record]:
     """A record of each run in these folders: runs, sweeps, or folders that hold them, such as `runs`; oldest first."""
     seen: set[Path] = set()
+    sweeps: dict[Path, SweepRecord] = {}
     for folder in folders:
         for run, sweep in sorted(_runs(folder), key=lambda found: _age(*found)):
             if run not in seen:
                 seen.add(run)
-                yield read_record(RunDir(run), sweep=sweep)
+                if sweep and sweep not in sweeps:
+                    sweeps[sweep] = sweep_record(sweep)
+                yield read_record(RunDir(run), sweep=sweeps[sweep] if sweep else None)
 
 
-def read_record(folder: RunDir, *, sweep: Path | None = None) -> Record:
+def sweep_record(folder: Path) -> SweepRecord:
+    """What its folder says of a sweep."""
+    return SweepRecord(short_id(folder), folder.parent.name, sweep_status(folder), started(folder))
+
+
+def read_record(folder: RunDir, *, sweep: SweepRecord | None = None) -> Record:
     """The record of one run, whatever state it is in."""
     run, metrics, row, problem = None, dict[str, float](), None, ""
     try:
@@ -116,15 +131,27 @@ def read_record(folder: RunDir, *, sweep: Path | None = None) -> Record:
         metrics.setdefault("best/val_acc1", metrics.get("val/acc1", float("nan")))
     elif run:
         metrics = values_of(run, LATEST)
-    name = short_id(sweep) if sweep else ""
-    return Record(folder, run_status(folder), sweep=name, run=run, problem=problem, metrics=metrics, row=row)
+    path, ending = folder.path, read_ending(folder)
+    return Record(
+        folder,
+        run_status(folder),
+        id=short_id(path),
+        name=path.name.partition("-")[2].rpartition("-")[0] if sweep else path.parent.name,
+        started=started(path) or (sweep.started if sweep else ""),
+        sweep=sweep,
+        run=run,
+        problem=problem,
+        failure=f"{ending.error.kind}: {ending.error.message}" if ending and ending.error else "",
+        metrics=metrics,
+        row=row,
+    )
 
 
 def run_of(folder: Path) -> Record:
     """The record of the run in this folder; raises `RunDirError` where it is another one's, or cannot be read."""
     if is_sweep(folder):
         raise RunDirError(f"{folder} is a sweep; name one of its trials")
-    record = read_record(RunDir(folder), sweep=folder.parent if is_sweep(folder.parent) else None)
+    record = read_record(RunDir(folder), sweep=sweep_record(folder.parent) if is_sweep(folder.parent) else None)
     if record.run is None:
         read_run(record.folder)  # which says why
     return record

@@ -89,7 +89,7 @@ class Job:
             "n": str(n),
             "std": f"{statistics.stdev(self.accuracies):.2f}" if n > 1 else "-",
             "status": "/".join(dict.fromkeys(record.status for record in self.records)),
-            "admissible": self.verdict,
+            "admissible": self.verdict if all(record.is_whole for record in self.records) else "-",
             "run": self.names,
         }
 

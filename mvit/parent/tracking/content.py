@@ -14,7 +14,7 @@ from mvit.parent.tracking.mirror import UsedDataset
 from mvit.parent.tracking.names import name_of_run
 from mvit.parent.tracking.store import MlflowStatus, database_of
 from mvit.parent.verdict import first_report
-from mvit.rundir.ending import EndStatus, Failure, read_failure
+from mvit.rundir.ending import EndStatus, Failure, read_ending, read_failure
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import read_statuses
@@ -95,7 +95,8 @@ def failure_tags(failure: Failure) -> dict[str, str]:
 
 def failure_tags_of(folder: RunDir) -> dict[str, str]:
     """The same from the folder: as the parent recorded it, else as a worker did."""
-    failure = read_failure(folder) or first_report(read_statuses(folder))
+    ending = read_ending(folder)
+    failure = read_failure(folder) or (ending and ending.error) or first_report(read_statuses(folder))
     return failure_tags(failure) if failure else {}
 
 

@@ -20,7 +20,7 @@ def job(configured, tmp_path):
         config = configured().model_copy(update={"name": "reproduce_xx_small"})
         plan = LaunchPlan.model_construct(world_size=cards, device=device)
         folder = RunDir(tmp_path / "20261129-100000-abcd")
-        return Job([Record(folder, "FINISHED", run=Run(folder, config, plan), metrics=metrics)])
+        return Job([Record(folder, "FINISHED", id="abcd", run=Run(folder, config, plan), metrics=metrics)])
 
     return make
 

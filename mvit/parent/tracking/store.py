@@ -37,6 +37,7 @@ SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # it would print tracebacks of what is reported here in one line
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # passwords and all
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # Whoever can wait tries again by themselves; the client would also repeat what a slow server is just doing, and so
     # make a run twice.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",

@@ -135,7 +135,7 @@ def test_eight_runs_at_once_land_in_one_experiment_every_point_once(server, writ
     experiment = client.get_experiment_by_name("mvit")
     assert experiment
     runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.info.run_name for run in runs) == sorted(folder.name for folder in written)
+    assert sorted(str(run.info.run_name) for run in runs) == sorted(folder.name for folder in written)
     for run in runs:
         assert run.info.status == "FINISHED"
         points = client.get_metric_history(run.info.run_id, "train/loss")

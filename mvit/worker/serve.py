@@ -18,7 +18,7 @@ from mvit.data.sample import DECODABLE
 from mvit.models import mobilevit
 from mvit.models.kernels import network as fused
 from mvit.models.kernels import operators
-from mvit.models.kernels.build import KernelsUnavailable, library
+from mvit.models.kernels.build import KernelsUnavailable, library, support, this_cpu
 from mvit.served_model import ServedModel
 from mvit.worker import checkpoint, device
 from mvit.worker.evaluate import EvaluateStep
@@ -66,6 +66,8 @@ class Predictor:
 def _network(served: ServedModel, weights: Path) -> EvaluateStep:
     form = mobilevit.MobileViT
     if isa := served.kernels.isa:
+        isa = isa if isa in this_cpu() else support().isa  # with other vectors, results differ by rounding
+    if isa:
         try:
             operators.open_library(library(isa, served.kernels.activations), threads=served.threads or 1)
             form = fused.MobileViT

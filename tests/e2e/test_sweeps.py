@@ -14,6 +14,7 @@ import launch as launch_script
 from mvit import console
 from mvit.cli.main import main
 from mvit.config import TrainRun
+from mvit.files import lock
 from mvit.parent.request import compose, keys
 from mvit.parent.sweep import schedule
 from mvit.rundir.frozen import read_run
@@ -395,6 +396,15 @@ def test_without_the_line_of_what_was_asked_for_trials_are_finished_and_none_is_
     assert "no longer says what was asked for" in capfd.readouterr().err
     assert main(["resume", str(folder)]) == 0
     assert len(stand_ins.started) == 2
+
+
+def test_a_sweep_is_resumed_once_at_a_time(launch, stand_ins, capfd):
+    folder = the_sweep(launch("-m", "seed=1,2", "freeze=true"))
+    with lock(folder / "ledger.jsonl"):
+        assert main(["resume", str(folder), "seed=3"]) == 2
+    assert capfd.readouterr().err == f"mvit: {folder} is being resumed by another process\n"
+    assert len(list(folder.glob("*/run.json"))) == 2
+    assert main(["resume", str(folder)]) == 0
 
 
 def test_limits_of_a_resumed_sweep_reach_its_trials(launch, stand_ins):

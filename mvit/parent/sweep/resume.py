@@ -13,6 +13,7 @@ from mvit import console
 from mvit.config import RunConfig
 from mvit.console import mvit_command, shown
 from mvit.errors import ConfigError, Problem, RunDirError
+from mvit.files import lock
 from mvit.parent import orphans
 from mvit.parent.freeze import Surveys
 from mvit.parent.host import this_host
@@ -69,8 +70,15 @@ class _Found:
 def resume_sweep(path: Path, overrides: Sequence[str], *, base: Slot, failed: bool) -> int:
     """Run what is not finished, or has `failed` alone, and what the overrides add to the axes; returns the exit code.
 
-    Raises `RunDirError` for a sweep that runs, `ConfigError` for overrides that do not fit.
+    Raises `RunDirError` for a sweep that runs or is resumed elsewhere, `ConfigError` for overrides that do not fit.
     """
+    with lock(RunDir(path).ledger, wait=False) as is_mine:  # from before its trials are looked at
+        if not is_mine:
+            raise RunDirError(f"{path} is being resumed by another process")
+        return _resume(path, overrides, base=base, failed=failed)
+
+
+def _resume(path: Path, overrides: Sequence[str], *, base: Slot, failed: bool) -> int:
     _wait_for(path)
     recorded = recorded_request(path)
     requested = recorded or _defaults()

@@ -56,6 +56,7 @@ ui: env ## Serve the MLflow dashboard
 	@$(RUN) -m mvit ui $(ARGS)
 
 screenshots: env ## Draw docs/pictures/dashboard-*.png, of the runs in mlflow.db; needs Chromium
+	@command -v chromium chromium-browser google-chrome | grep -q . || { echo "needs Chromium: apt install chromium"; exit 1; }
 	@mkdir -p docs/pictures
 	@MVIT_SCREENSHOTS=docs/pictures MVIT_STORE=$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db} \
 		$(RUN) -m pytest -q tests/browser -k "sections and not efficiency" $(ARGS)

@@ -91,7 +91,8 @@ def opened(room: Path, *, rounds: int) -> str:
     from playwright.sync_api import sync_playwright
 
     store, port = f"sqlite:///{room}/mlflow.db", free_port()
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": store}
+    environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    environment["MLFLOW_TRACKING_URI"] = store
     subprocess.run(
         [sys.executable, "-m", "mvit", "sync", str(room / "runs"), "--uri", store],
         cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=True, timeout=SENT_S,

@@ -48,7 +48,7 @@ class Usage:
         self._is_first = True
 
     def sample(self) -> dict[str, float]:
-        """Processor time in use since the last sample, percent of all cores, and memory in use, MiB.
+        """Processor time in use since the last sample, percent of all cores, and memory in use, 10^6 bytes.
 
         Empty where the last sample is fresh.
         """
@@ -61,12 +61,12 @@ class Usage:
         self._time, self._busy_s, self._is_first = now, busy, False
         return {
             "system/cpu_utilization_percentage": min(100.0, 100.0 * share),
-            "system/system_memory_usage_megabytes": memory_in_use_mb(),
+            "system/system_memory_usage_megabytes": memory_in_use_mb(Path("/proc/meminfo").read_text()),
         }
 
 
-def memory_in_use_mb() -> float:
-    """Of the whole machine, MiB: what the kernel could not give to a new process."""
-    lines = (line.partition(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    kib = {name: int(value.split()[0]) for name, _, value in lines}
-    return (kib["MemTotal"] - kib["MemAvailable"]) / 1024
+def memory_in_use_mb(meminfo: str) -> float:
+    """Of the whole machine, 10^6 bytes: what the kernel could not give to a new process; 0 where it does not say."""
+    lines = (line.partition(":") for line in meminfo.splitlines())
+    kib = {name: int(value.split()[0]) for name, _, value in lines if value.split()}
+    return (kib.get("MemTotal", 0) - kib.get("MemAvailable", kib.get("MemTotal", 0))) * 1024 / 1e6

@@ -37,10 +37,17 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         metavar="URI",
         nargs="?",
         const="",
+        type=_uri,
         help="show the runs of a tracking store (default: MLFLOW_TRACKING_URI, or mlflow.db), not those in folders",
     )
     parser.add_argument("--experiment", default="mvit", help="of the store (default: %(default)s)")
     parser.add_argument("--format", choices=FORMATS, default="terminal", help="(default: %(default)s)")
+
+
+def _uri(text: str) -> str:
+    if ":" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the URI of a store; name runs before --store")
+    return text
 
 
 @contextmanager
@@ -58,7 +65,7 @@ def selected(arguments: argparse.Namespace) -> Generator[list[Record]]:
         return
     tracking = MlflowTracking(kind="mlflow", uri=arguments.store or None, experiment=arguments.experiment)
     uri = store_uri(tracking, Path.cwd() if arguments.store else CHECKOUT)
-    with TemporaryDirectory(prefix="mvit-") as room:
+    with TemporaryDirectory(prefix="mvit-", ignore_cleanup_errors=True) as room:
         yield select_stored(
             arguments.runs, where=arguments.where, uri=uri, experiment=arguments.experiment, room=Path(room)
         )

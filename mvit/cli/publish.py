@@ -26,6 +26,7 @@ def add_to(commands: Commands) -> None:
 def act(arguments: argparse.Namespace) -> int:
     from mvit import console
     from mvit.cli.reported import reported
+    from mvit.parent.locate import RUNS, locate
     from mvit.parent.report.publication import publish, publish_sweep, write_pages
     from mvit.parent.report.results import jobs_of
     from mvit.parent.report.select import select
@@ -41,9 +42,9 @@ def act(arguments: argparse.Namespace) -> int:
                 console.complain(["no run with a result"])
                 return 2
             name = arguments.name or jobs[0].run.config.name
-            above = {record.folder.path.parent for job in jobs for record in job.records}
-            if len(jobs) > 1 and len(above) == 1 and is_sweep(sweep := above.pop()):
-                changed = publish_sweep(*published_sweep(sweep), name=name)
+            only = locate(arguments.runs[0], runs=RUNS) if len(arguments.runs) == 1 else None
+            if only and is_sweep(only) and len(jobs) > 1:
+                changed = publish_sweep(*published_sweep(only), name=name)
             else:
                 changed = publish(jobs, name=name)
         for path in changed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 
 from mvit.cli.arguments import Commands
 
@@ -47,7 +48,8 @@ def act(arguments: argparse.Namespace) -> int:
             console.complain([f"MLflow: {error}"])
             return 1
         console.say(f"mvit: version {made.version} of {made.name}")
-        console.say(f"mvit: serve it with: mlflow models serve -m {made.uri} --env-manager local")
+        served = f"{sys.executable} -m mlflow models serve -m {made.uri} --env-manager local"
+        console.say(f"mvit: serve it with: MLFLOW_TRACKING_URI={made.store} {served}")
         return 0
 
     return reported(make)

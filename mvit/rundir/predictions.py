@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BINS = 15
 """Bins of confidence, as in Guo et al. (arXiv 1706.04599, section 2)."""
+CHUNK = 2048
+"""Images whose probabilities are held at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +28,16 @@ class Predictions:
     labels: NDArray[np.int32]
     """int32 (n,)"""
 
-    def probabilities(self) -> NDArray[np.float64]:
-        """float64 (n, k): the softmax of the logits."""
+    def confidence(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """float64 (n,): the probability of the class that is predicted for each image; int64 (n,): that class."""
         import numpy as np  # here and below: commands that read no predictions do not need it
 
-        logits = self.logits.astype(np.float64)
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return shares / shares.sum(axis=1, keepdims=True)
+        classes = self.logits.argmax(axis=1)
+        confidence = np.empty(len(self.labels), np.float64)
+        for start in range(0, len(self.labels), CHUNK):  # all of ImageNet at once would take gigabytes
+            logits = self.logits[start : start + CHUNK].astype(np.float64)
+            confidence[start : start + CHUNK] = 1.0 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
+        return confidence, classes
 
     def reliability(self) -> NDArray[np.float64]:
         """float64 (3, BINS): of each bin of confidence the images, the sum of their confidence, and the hits."""
@@ -40,13 +45,11 @@ class Predictions:
 
         if not len(self.labels):
             return np.zeros((3, BINS))
-        probabilities = self.probabilities()
-        confidence = probabilities.max(axis=1)
-        hits = probabilities.argmax(axis=1) == self.labels
-        sure = np.nan_to_num(confidence)  # a network that diverged is refused by its loss
-        bins = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
-        sums = (np.bincount(bins, weights=weight, minlength=BINS) for weight in (np.ones_like(sure), sure, hits))
-        return np.stack(list(sums)).astype(np.float64)
+        confidence, classes = self.confidence()
+        confidence = np.nan_to_num(confidence)  # a network that diverged is refused by its loss
+        bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+        weights = (np.ones_like(confidence), confidence, classes == self.labels)
+        return np.stack([np.bincount(bins, weights=weight, minlength=BINS) for weight in weights]).astype(np.float64)
 
 
 def calibration_error(reliability: NDArray[np.float64]) -> float:

@@ -31,6 +31,7 @@ class _Evaluated:
 
 @dataclass(frozen=True)
 class _Write:
+    sidecar: Sidecar
     content: Callable[[], None]
 
 
@@ -57,9 +58,9 @@ class Writer:
         """Add the result of an evaluation to a checkpoint that was saved before."""
         self.jobs.put(_Evaluated(sidecar, is_best))
 
-    def write(self, content: Callable[[], None]) -> None:
-        """Call what writes something else of the run; it must not raise."""
-        self.jobs.put(_Write(content))
+    def write(self, sidecar: Sidecar, content: Callable[[], None]) -> None:
+        """Call what writes something else that goes with a checkpoint."""
+        self.jobs.put(_Write(sidecar, content))
 
     def close(self) -> None:
         """Wait until everything is written; has no effect the second time."""
@@ -69,12 +70,11 @@ class Writer:
 
     def _work(self) -> None:
         while (job := self.jobs.get()) is not None:
-            if isinstance(job, _Write):
-                job.content()
-                continue
             checkpoint = Checkpoint(self.folder, job.sidecar.step)
             try:
                 match job:
+                    case _Write():
+                        job.content()
                     case _Save():
                         write(checkpoint, job.tensors, job.sidecar)
                         set_tag(self.folder, "last", checkpoint)

@@ -1,6 +1,7 @@
 """Exact evaluation, as a task and within training: sums and counts over shards without duplicates, divided once."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from mvit.worker.session import Session, open_session
 
 MAX_LOGITS = 1 << 27
 """Most logits that are kept, half a gigabyte of them: ImageNet has 5 * 10^7."""
+CHUNK = 2048
+"""Images whose logits are added up over the workers at once."""
 
 
 def evaluate(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
@@ -186,12 +189,15 @@ def all_predictions(session: Session, evaluation: Evaluation) -> Predictions | N
         return evaluation.shard
     table = np.zeros((len(labels), logits.shape[1]), np.float32)
     table[sampler.shard(len(labels), rank=session.rank, world_size=session.workers.world_size)] = logits
-    # A sum with zeros is exact.
-    return Predictions(session.workers.sum(table.ravel()).reshape(table.shape), labels)
+    for start in range(0, len(labels), CHUNK):
+        session.heartbeat.mark()
+        rows = table[start : start + CHUNK]
+        rows[...] = session.workers.sum(rows.ravel()).reshape(rows.shape)  # with zeros, which is exact
+    return Predictions(table, labels)
 
 
 def write_held_out(session: Session, evaluation: Evaluation, predictions: Predictions | None) -> None:
-    """confusion.json and predictions.npz; a disk that is full costs the file, not the run."""
+    """confusion.json and predictions.npz; a disk that is full costs the file, not the run, and leaves no older one."""
     folder = session.run.folder
     write: dict[Path, Callable[[Path], None]] = {
         folder.confusion: lambda path: write_json(path, {"counts": evaluation.confusion.tolist()})
@@ -204,4 +210,6 @@ def write_held_out(session: Session, evaluation: Evaluation, predictions: Predic
         try:
             content(path)
         except OSError as error:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             session.journal.event("not_written", file=path.name, reason=error.strerror)

@@ -1,7 +1,6 @@
 """A served model on the CPU of this machine: images to logits, as an evaluation computes them."""
 
 import base64
-import binascii
 import io
 import logging
 import threading
@@ -83,12 +82,12 @@ def _network(served: ServedModel, weights: Path) -> EvaluateStep:
 
 
 def pixels_of(image: Any, served: ServedModel) -> np.ndarray:
-    """The network's view (S, S, 3) uint8 of one image; raises `ValueError` for what is none."""
+    """The network's view (S, S, 3) uint8 of one image; raises `ValueError` or `OSError` for anything else."""
     images = served.images
     if isinstance(image, str):
         try:
             image = base64.b64decode(image, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise ValueError(f"an image that is neither bytes, base64 nor an array: {image[:40]!r}") from error
     if isinstance(image, bytes):
         with Image.open(io.BytesIO(image), formats=DECODABLE) as picture:

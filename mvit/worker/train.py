@@ -267,9 +267,9 @@ def _evaluate(
     session.journal.metrics(at.final, step=at.step, epoch=epoch)
     predictions = all_predictions(session, better) if is_best else None
     if session.rank == 0:
-        if is_best:  # before the evaluation counts as done, which no resumed run repeats
-            writer.write(lambda: write_held_out(session, better, predictions))
         sidecar = _sidecar(session, at=at, epoch=epoch)
+        if is_best:  # before the evaluation counts as done, which no resumed run repeats
+            writer.write(sidecar, lambda: write_held_out(session, better, predictions))
         writer.evaluated(sidecar.with_evaluation(scores, best_of=best_of, score=better.acc1), is_best=is_best)
     session.heartbeat.stage(Stage.STEP)
     return at

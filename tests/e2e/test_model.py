@@ -1,4 +1,4 @@
-"""The model of a run, as MLflow's own commands load it: without the checkout, from another directory."""
+"""The model of a run, as MLflow's own commands load it, from another directory."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from mvit.data.dataset import open_splits
 from mvit.rundir.frozen import read_run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.predictions import read_predictions
-from tests.conftest import CHECKOUT, TINY
+from tests.conftest import CHECKOUT, TINY, launcher
 
 pytestmark = pytest.mark.mindspore
 
@@ -36,16 +36,14 @@ SMALL = (
 @pytest.fixture(scope="module")
 def trained(request):
     """A tiny run with a model; averaged weights, so that those may be the better ones."""
-    from tests.conftest import launcher
-
     done = launcher(request.getfixturevalue("tmp_path_factory"))(*SMALL, "train.ema_momentum=0.1")
     assert done.code == 0, done.err + done.out
     return done
 
 
 @pytest.fixture
-def mlflow(trained, tmp_path):
-    """Runs mlflow's command line from an empty directory; the command and its environment."""
+def mlflow(trained):
+    """MLflow's command line and its environment."""
     store = f"sqlite:///{trained.runs.parent}/mlflow.db"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": store, "MLFLOW_DISABLE_TELEMETRY": "true"}
     environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
@@ -79,11 +77,11 @@ def test_mlflow_models_predict_gives_the_logits_of_the_evaluation(trained, mlflo
         capture_output=True, text=True, env=environment, cwd=tmp_path, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = np.array(json.loads((tmp_path / "out.json").read_text())["predictions"])
+    found = np.array(json.loads((tmp_path / "out.json").read_text())["predictions"], np.float32)
     expected = read_predictions(trained.folder / "predictions.npz").logits
     difference = abs(found - expected).max()
     print(f"{len(found)} images, largest difference {difference}")
-    assert difference <= 1e-6
+    assert (found == expected).all()
 
 
 def test_mlflow_models_serve_answers_with_those_logits(trained, mlflow, tmp_path):
@@ -154,7 +152,9 @@ def test_a_run_is_registered_once(trained):
     first, again = register("--as", "digits"), register("--as", "digits")
     assert (first.returncode, first.stdout) == (0, again.stdout), first.stderr
     assert "mvit: version 1 of digits\n" in first.stdout
-    assert "mlflow models serve -m models:/digits/1 --env-manager local" in first.stdout
+    command = first.stdout.splitlines()[-1].partition("serve it with: ")[2]
+    assert command.startswith(f"MLFLOW_TRACKING_URI=sqlite:///{trained.runs.parent}/mlflow.db ")
+    assert command.endswith(" -m mlflow models serve -m models:/digits/1 --env-manager local")
     wrong = register("--as", "a/b")
     assert wrong.returncode == 2
     assert "a model's name has no slash, colon or quote" in wrong.stderr

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.mlflow, pytest.mark.timeout(400)]
 
 PASSWORD = "sesame-0pen-now"
 WRITERS, STEPS = 8, 250
-BINARIES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+BINARIES = next((path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,9 @@ def database():
     data, port = room / "data", free_port()
 
     def run(*command, text=None):
-        subprocess.run([*as_user, *map(str, command)], input=text, text=True, stdout=-3, check=True, cwd="/")
+        subprocess.run(
+            [*as_user, *map(str, command)], input=text, text=True, stdout=subprocess.DEVNULL, check=True, cwd="/"
+        )
 
     run("mkdir", "-m", "700", room)
     try:
@@ -155,7 +157,7 @@ def test_sync_sends_nothing_twice_and_the_table_is_made_from_what_it_sent(server
     first, again = (mvit("sync", str(run.folder.path), "--uri", server[1], store="", cwd=tmp_path) for _ in "ab")
     assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
     assert "nothing to do" in again.stdout
-    table = mvit("table", "--store", store=server[1], cwd=tmp_path)
+    table = mvit("table", "--store", server[1], store="sqlite:///elsewhere.db", cwd=tmp_path)
     assert (table.returncode, table.stderr) == (0, "")
     assert "98.50" in table.stdout
     assert "beef" in table.stdout

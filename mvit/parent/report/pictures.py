@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mvit.data.dataset import open_splits
@@ -49,8 +50,8 @@ def draw_all(run: Run) -> None:
     if run.folder.predictions.exists():
         predictions = read_predictions(run.folder.predictions)
         figures["reliability"] = lambda: _reliability(predictions)
-        if wrong := _most_confidently_wrong(predictions):
-            figures["wrong_images"] = lambda: _wrong(run, predictions, wrong)
+        if mistakes := _most_confident_mistakes(predictions):
+            figures["wrong_images"] = lambda: _wrong(run, mistakes)
     for name, make in figures.items():
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as boxes
@@ -146,18 +147,18 @@ def _reliability(predictions: Predictions) -> Figure:
     """Accuracy by confidence, and how many images each bin has (Guo et al., arXiv 1706.04599, figure 1)."""
     figure, (accuracy, share) = _figure(2, height=7.0)
     reliability = predictions.reliability()
-    edges = [(index + 0.5) / BINS for index in range(BINS)]
+    centres = [100.0 * (index + 0.5) / BINS for index in range(BINS)]
     filled = [index for index in range(BINS) if reliability[0][index]]
     images = [float(reliability[0][index]) for index in filled]
     hits = [100.0 * float(reliability[2][index]) / count for index, count in zip(filled, images, strict=True)]
     sure = [100.0 * float(reliability[1][index]) / count for index, count in zip(filled, images, strict=True)]
-    accuracy.bar([100.0 * edges[index] for index in filled], hits, width=95.0 / BINS, color="tab:blue", label="correct")
+    accuracy.bar([centres[index] for index in filled], hits, width=95.0 / BINS, color="tab:blue", label="correct")
     accuracy.plot(sure, sure, color="black", marker="o", markersize=3, linewidth=1.0, label="perfectly calibrated")
     accuracy.set_title(f"expected calibration error {calibration_error(reliability):.2f} %", loc="left")
     accuracy.set_ylabel("correct, %")
     accuracy.set_ylim(0, 100)
     accuracy.legend(frameon=False, loc="upper left")
-    share.bar([100.0 * edge for edge in edges], reliability[0], width=95.0 / BINS, color="tab:gray")
+    share.bar(centres, reliability[0], width=95.0 / BINS, color="tab:gray")
     share.set_ylabel("images")
     for axes in (accuracy, share):
         axes.set_xlim(0, 100)
@@ -165,32 +166,42 @@ def _reliability(predictions: Predictions) -> Figure:
     return figure
 
 
-def _most_confidently_wrong(predictions: Predictions) -> list[int]:
-    """Places in the held-out set."""
-    probabilities = predictions.probabilities()
-    wrong = (probabilities.argmax(axis=1) != predictions.labels).nonzero()[0]
-    confidence = probabilities.max(axis=1)
-    return sorted(map(int, wrong), key=lambda place: -confidence[place])[:MAX_WRONG]
+@dataclass(frozen=True)
+class _Mistake:
+    """An image, by its place in the held-out set, and what it was taken for."""
+
+    place: int
+    label: int
+    taken_for: int
+    confidence: float
 
 
-def _wrong(run: Run, predictions: Predictions, places: Sequence[int]) -> Figure:
+def _most_confident_mistakes(predictions: Predictions) -> list[_Mistake]:
+    confidence, classes = predictions.confidence()
+    places = (classes != predictions.labels).nonzero()[0]
+    mistakes = [
+        _Mistake(int(place), int(predictions.labels[place]), int(classes[place]), float(confidence[place]))
+        for place in places
+    ]
+    return sorted(mistakes, key=lambda mistake: -mistake.confidence)[:MAX_WRONG]
+
+
+def _wrong(run: Run, mistakes: Sequence[_Mistake]) -> Figure:
     """The images as they are stored, each with its class and the one it was taken for."""
     import numpy as np
 
     _, source = open_splits(run.config.data, facts=run.plan.dataset, index=run.folder.data_index)
-    probabilities, names = predictions.probabilities(), run.plan.dataset.class_names
-    rows = -(-len(places) // PER_ROW)
+    names, images = run.plan.dataset.class_names, f"{run.plan.dataset.num_val:,} images"
+    rows = -(-len(mistakes) // PER_ROW)
     figure = _canvas(1.0 + 2.0 * rows)
-    images = f"{len(predictions.labels):,} images"
     figure.suptitle(f"most confidently wrong of {images}: the class, and what it was taken for", x=0.01, ha="left")
-    for number, place in enumerate(places):
-        taken_for = int(probabilities[place].argmax())
+    for number, mistake in enumerate(mistakes):
         axes = figure.add_subplot(rows, PER_ROW, number + 1)
-        with source.sample(place).open() as picture:
+        with source.sample(mistake.place).open() as picture:
             picture.thumbnail((256, 256))
             axes.imshow(np.asarray(picture.convert("RGB")))
-        was, taken_as = _short(names[predictions.labels[place]]), _short(names[taken_for])
-        title = f"{was}\nas {taken_as}, {100.0 * probabilities[place, taken_for]:.1f} %"
+        taken_for = f"as {_short(names[mistake.taken_for])}, {100.0 * mistake.confidence:.1f} %"
+        title = f"{_short(names[mistake.label])}\n{taken_for}"
         axes.set_title(title, fontsize="small", parse_math=False)  # a class may be named $1
         axes.set_axis_off()
     return figure

@@ -58,7 +58,7 @@ class Record:
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     row: Mapping[str, str] | None = None
     """The columns of the published table; None without a result."""
-    told: Mapping[str, Value] = field(default_factory=dict[str, Value])
+    params: Mapping[str, Value] = field(default_factory=dict[str, Value])
     """What a store says of a run that has sent no files."""
     is_whole: bool = True
     """Whether all its files are there, so that it can be checked."""
@@ -77,7 +77,7 @@ class Record:
             "folder": str(self.folder.path),
         }
         if self.run is None:
-            return {**self.told, **self.metrics, **own}
+            return {**self.params, **self.metrics, **own}
         config, plan = self.run.config.model_dump(mode="json"), self.run.plan
         planned: dict[str, Value] = {
             "cards": plan.world_size,

@@ -2,56 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 
 from mvit.errors import RunDirError
-from mvit.files import read_mapping
 from mvit.parent.report.admissible import verdict
-from mvit.parent.report.publication import PublishedSweep, PublishedTrial, machine_of
+from mvit.parent.report.publication import PublishedSweep, PublishedTrial, commit_of, machine_of
 from mvit.parent.report.record import read_records
 from mvit.parent.sweep.outcome import SweepOutcome
 from mvit.rundir.sweep import short_id
 
 PICTURES = ("pareto_front", "parallel_coordinates", "history")
 """The first one that the sweep has is published."""
+SPEEDS = ("perf/images_per_s", "perf/step_ms")
 
 
 def published_sweep(folder: Path) -> tuple[PublishedSweep, Path | None]:
-    """The sweep, and its picture. Raises `RunDirError` for one without a result, or whose results may not be believed.
+    """The sweep, and its picture.
 
-    Speeds are left out of the objectives where a trial's may not be believed.
+    Where the speed of a trial may not be believed, trials are compared by the other objectives, without a picture.
+    Raises `RunDirError` for a sweep without a result or an objective that is left, or whose results may not be
+    believed.
     """
     outcome = SweepOutcome(folder)
-    if not outcome.order:
-        raise RunDirError(f"{folder} has no trial with a result")
-    records = {record.folder.path: record for record in read_records([one.folder.path for one in outcome.order])}
-    verdicts = {one.number: verdict(records[one.folder.path]) for one in outcome.order}
-    if refused := [one for one in outcome.order if verdicts[one.number] == "no"]:
-        raise RunDirError(f"{short_id(refused[0].folder.path)} may not be believed; python -m mvit check says why")
+    verdicts = {
+        record.folder.path: verdict(record)
+        for record in read_records([one.folder.path for one in outcome.finished.values()])
+    }
+    if refused := [path for path, found in verdicts.items() if found == "no"]:
+        raise RunDirError(f"{short_id(refused[0])} may not be believed; python -m mvit check says why")
+    picture = next((path for name in PICTURES if (path := folder / f"{name}.png").exists()), None)
+    if "not the speed" in verdicts.values() and any(one in SPEEDS for one in outcome.objectives):
+        outcome.objectives = tuple(one for one in outcome.objectives if one not in SPEEDS)
+        picture = None
+    if not outcome.objectives or not outcome.order:
+        raise RunDirError(f"{folder} has no trial with a result that may be believed")
     best = {one.number for one in outcome.best}
-    trials = [
-        PublishedTrial(
-            label=str(one.label),
-            values=dict(one.values),
-            is_best=one.number in best,
-            has_speed=verdicts[one.number] == "yes",
-            run=short_id(one.folder.path),
-        )
-        for one in outcome.order
-    ]
-    first = outcome.order[0].run
-    assert first  # it has a result
-    made_of = read_mapping(first.folder.provenance) or {}
+    runs = [one.run for one in outcome.order if one.run]
     sweep = PublishedSweep(
-        recipe=first.config.name,
+        recipe=runs[0].config.name,
         objectives=list(outcome.objectives),
         counts=dict(outcome.counts),
-        trials=trials,
+        trials=[
+            PublishedTrial(
+                label=str(one.label),
+                values={objective: one.values[objective] for objective in outcome.objectives},
+                is_best=one.number in best,
+                run=short_id(one.folder.path),
+            )
+            for one in outcome.order
+        ],
         run=short_id(folder),
-        commit=str(made_of.get("commit") or "unknown"),
-        host=machine_of(first),
+        commit=_listed(map(commit_of, runs)),
+        host=_listed(machine_of(run) for run in runs),
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     )
-    pictures = (folder / f"{name}.png" for name in PICTURES)
-    return sweep, next((path for path in pictures if path.exists()), None)
+    return sweep, picture
+
+
+def _listed(words: Iterable[str]) -> str:
+    """Each of them once."""
+    return " and ".join(dict.fromkeys(words))

@@ -7,25 +7,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from mvit import console
 from mvit.errors import RunDirError
 from mvit.parent.report.record import Record, SweepRecord, Value
 from mvit.parent.report.row import result_row
 from mvit.parent.tracking.mirror import FOLDER_ID
-from mvit.parent.tracking.store import ANSWER_TIMEOUT_S, TrackingError, connect, within
+from mvit.parent.tracking.store import ANSWER_TIMEOUT_S, TrackingError, connect, database_of, reason, within
 from mvit.rundir.frozen import read_run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.result import read_result
 from mvit.rundir.state import Status
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run as StoredRun
 
 FILES = ("run.json", "result.json")
@@ -40,18 +40,17 @@ def fetched(uri: str, *, experiment: str, room: Path) -> list[Record]:
 
     Raises `RunDirError` where the store does not answer, or has no such experiment.
     """
+    database = database_of(uri)
+    if database and not database.exists():  # connecting would make it
+        raise RunDirError(f"there is no store {database}")
     try:
-        return within(ANSWER_TIMEOUT_S, lambda: list(_records(uri, experiment, room)), uri)
+        stored = within(ANSWER_TIMEOUT_S, lambda: list(_stored(uri, experiment)), uri)
     except TrackingError as error:
         raise RunDirError(f"MLflow: {error}") from error
+    return list(_records(stored, uri, room))
 
 
-def _records(uri: str, experiment: str, room: Path) -> Iterator[Record]:
-    client = connect(uri)
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        raise TrackingError(f"there is no experiment {experiment!r} there")
-    stored = list(_stored(client, str(found.experiment_id)))
+def _records(stored: Sequence[StoredRun], uri: str, room: Path) -> Iterator[Record]:
     sweeps = {str(run.info.run_id): run for run in stored if run.data.tags.get("mvit.kind") == "sweep"}
     runs = [run for run in stored if run.info.run_id not in sweeps]
 
@@ -60,19 +59,24 @@ def _records(uri: str, experiment: str, room: Path) -> Iterator[Record]:
 
     runs.sort(key=lambda run: (above(run) or run).info.start_time or 0)  # the trials of a sweep one after the other
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        folders = pool.map(lambda run: _files(run, room), runs)
+        folders = pool.map(lambda run: _files(run, uri, room), runs)
         for run, folder in zip(runs, folders, strict=True):
             sweep = above(run)
             yield _record(run, folder, _sweep(sweep) if sweep else None)
 
 
-def _stored(client: MlflowClient, experiment_id: str) -> Iterator[StoredRun]:
+def _stored(uri: str, experiment: str) -> Iterator[StoredRun]:
+    """The runs of the experiment that mvit has made."""
+    client = connect(uri)
+    place = client.get_experiment_by_name(experiment)
+    if place is None:
+        raise TrackingError(f"there is no experiment {experiment!r} there")
     token = None
     while True:
         page = client.search_runs(
-            [experiment_id], max_results=PAGE, order_by=["attributes.start_time ASC"], page_token=token
+            [str(place.experiment_id)], max_results=PAGE, order_by=["attributes.start_time ASC"], page_token=token
         )
-        yield from page
+        yield from (run for run in page if {FOLDER_ID, "mvit.kind"} & run.data.tags.keys())
         token = page.token
         if not token:
             return
@@ -83,20 +87,24 @@ def _sweep(run: StoredRun) -> SweepRecord:
     return SweepRecord(run.data.tags["mvit.sweep"], name.partition(" ")[2], _status(run), _started(run))
 
 
-def _files(run: StoredRun, room: Path) -> RunDir:
+def _files(run: StoredRun, uri: str, room: Path) -> RunDir:
     """The folder of a run's artifacts; what a server has of them is fetched, as far as it was sent."""
-    address = urlsplit(str(run.info.artifact_uri))
-    if address.scheme in ("", "file"):
-        return RunDir(Path(address.path))
+    from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.utils.file_utils import local_file_uri_to_path
 
+    place = str(run.info.artifact_uri)
+    if urlsplit(place).scheme in ("", "file"):
+        return RunDir(Path(local_file_uri_to_path(place)))
     folder = room / str(run.info.run_id)
     folder.mkdir()
     if run.info.status == "FINISHED":
-        repository = get_artifact_repository(str(run.info.artifact_uri))
+        repository = get_artifact_repository(place, tracking_uri=uri)
         for name in FILES:
-            with suppress(Exception):  # MLflow raises many kinds; a run without its files is shown without a result
+            try:
                 repository.download_artifacts(name, str(folder))
+            except (MlflowException, OSError) as error:  # one kind for a file that was never sent, and for all else
+                console.complain([f"{run.info.run_name}: {name} could not be fetched: {reason(error, uri)}"])
     return RunDir(folder)
 
 
@@ -109,30 +117,30 @@ def _record(stored: StoredRun, folder: RunDir, sweep: SweepRecord | None) -> Rec
     if run and status == "FINISHED" and (result := read_result(folder)):
         metrics, row = {**metrics, **result.metrics}, result_row(run, result)
         metrics.setdefault("best/val_acc1", metrics.get("val/acc1", float("nan")))
-    tags = stored.data.tags
-    name = str(stored.info.run_name or "").partition(" ")[2]
+    tags, has_failed = stored.data.tags, status in ("FAILED", "KILLED")  # of an earlier attempt, they stay
+    label = str(stored.info.run_name or "").partition(" ")[2]
     parts = tags.get(FOLDER_ID, "").split("-")
-    told: dict[str, Value] = {key: _value(text) for key, text in stored.data.params.items()}
-    told["model"] = told.get("model.name")
+    params: dict[str, Value] = {key: _value(text) for key, text in stored.data.params.items()}
+    params["model"] = params.get("model.name")
     return Record(
         folder,
         status,
         id=f"{parts[0]}-{parts[-1]}" if sweep else parts[-1],
-        name=name,
+        name=label if sweep else str(params.get("name") or label),
         started=_started(stored),
         sweep=sweep,
         run=run,
-        failure=f"{tags['error.kind']}: {tags.get('error', '')}" if "error.kind" in tags else "",
+        failure=f"{tags['error.kind']}: {tags.get('error', '')}" if has_failed and "error.kind" in tags else "",
         metrics=metrics,
         row=row,
-        told=told,
+        params=params,
         is_whole=False,
     )
 
 
 def _status(run: StoredRun) -> Status:
     """MLflow's word, but that it calls a pause killed."""
-    if run.data.tags.get("pruned") == "true":
+    if run.info.status == "KILLED" and run.data.tags.get("pruned") == "true":
         return "PAUSED"
     return STATUS.get(str(run.info.status), "KILLED")
 

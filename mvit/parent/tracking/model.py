@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING
 from mvit.config import ImagesConfig, TrainRun
 from mvit.console import mvit_command
 from mvit.data.dataset import open_splits
-from mvit.errors import RunDirError
+from mvit.errors import DataChanged, DatasetError, RunDirError
 from mvit.models.spec import parameter_shapes
 from mvit.parent.tracking.names import name_of_run
-from mvit.parent.tracking.store import ANSWER_TIMEOUT_S, connect, uri_of, within
+from mvit.parent.tracking.store import ANSWER_TIMEOUT_S, connect, cut, uri_of, within
 from mvit.rundir.checkpoints import Checkpoint, tagged
 from mvit.rundir.frozen import Run
 from mvit.rundir.journal import JournalReader
+from mvit.rundir.state import run_status
 from mvit.rundir.sweep import is_sweep
 from mvit.rundir.tracking import read_record
 from mvit.served_model import WEIGHTS, ServedModel, write_about
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 LOADER = "mvit.worker.pyfunc"
 PACKAGES = ("mindspore", "numpy", "pillow", "pydantic", "safetensors")
 """What predicting needs, besides mvit."""
-MAX_PARAM = 250
+MAX_PARAM = 6000
 """Characters of a parameter of a model."""
 
 
@@ -45,6 +47,8 @@ class Registered:
 
     name: str
     version: int
+    store: str
+    """The URI of the store, without credentials."""
 
     @property
     def uri(self) -> str:
@@ -54,11 +58,12 @@ class Registered:
 def register(run: Run, *, name: str) -> Registered:
     """Make the run's model a version of a registered one; the same version where it is one already.
 
-    Raises `RunDirError` for a run that has no best weights or is in no store, and `TrackingError`.
+    Raises `RunDirError` for a run that has not finished, has no best weights or is in no store, and `TrackingError`.
     """
-    record = read_record(run.folder)
-    if tagged(run.folder.checkpoints, "best") is None or not isinstance(run.config, TrainRun):
-        raise RunDirError(f"{run.folder.path} has no best checkpoint")
+    record, status = read_record(run.folder), run_status(run.folder)
+    if status != "FINISHED" or not isinstance(run.config, TrainRun):  # the best of another one may still change
+        raise RunDirError(f"{run.folder.path} is not a training that has finished: it is {status}")
+    _best(run)
     if record is None or record.run_id is None or record.experiment_id is None:
         remedy = f"{mvit_command('sync', run.folder.path)} sends it"
         raise RunDirError(f"{run.folder.path} is in no tracking store; {remedy}")
@@ -76,10 +81,11 @@ def register(run: Run, *, name: str) -> Registered:
                 raise
         for version in client.search_model_versions(f"name = '{name}'"):
             if version.run_id == run_id:
-                return Registered(name, int(version.version))
-        source = client.get_logged_model(model_id).artifact_location  # models:/ID is sought in another store
+                return Registered(name, int(version.version), record.store)
+        # MLflow would resolve models:/ID in its default store.
+        source = client.get_logged_model(model_id).artifact_location
         made = client.create_model_version(name, source, run_id, model_id=model_id)
-        return Registered(name, int(made.version))
+        return Registered(name, int(made.version), record.store)
 
     return within(ANSWER_TIMEOUT_S, act, uri)
 
@@ -96,13 +102,11 @@ def log_model(client: MlflowClient, run: Run, *, run_id: str, experiment_id: str
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-    best = tagged(run.folder.checkpoints, "best")
-    if best is None:
-        raise RunDirError(f"{run.folder.path} has no best checkpoint")
-    found = _model_of(client, run_id=run_id, experiment_id=experiment_id)
-    if found and found.status == LoggedModelStatus.READY:
-        return str(found.model_id)
-    model = found or client.create_logged_model(
+    best = _best(run)
+    begun = _model_of(client, run_id=run_id, experiment_id=experiment_id)
+    if begun and begun.status == LoggedModelStatus.READY:
+        return str(begun.model_id)
+    model = begun or client.create_logged_model(
         experiment_id, name=name, source_run_id=run_id, params=_params(run), model_type="image classification"
     )
     with TemporaryDirectory() as room:
@@ -110,14 +114,23 @@ def log_model(client: MlflowClient, run: Run, *, run_id: str, experiment_id: str
         client.log_model_artifacts(model.model_id, str(Path(room) / "model"))
     points = _metrics(run, best, model_id=model.model_id, run_id=run_id)
     client.log_batch(run_id, metrics=points, synchronous=True)
-    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, best.step)])
+    outputs = client.get_run(run_id).outputs
+    if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else ())]:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, best.step)])
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     return str(model.model_id)
 
 
+def _best(run: Run) -> Checkpoint:
+    best = tagged(run.folder.checkpoints, "best")
+    if best is None or not best.is_whole():
+        raise RunDirError(f"{run.folder.path} has no best checkpoint that is whole")
+    return best
+
+
 def _model_of(client: MlflowClient, *, run_id: str, experiment_id: str) -> LoggedModel | None:
-    found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", max_results=1)
-    return found[0] if found else None
+    models = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", max_results=1)
+    return models[0] if models else None
 
 
 def _params(run: Run) -> dict[str, str]:
@@ -130,7 +143,7 @@ def _params(run: Run) -> dict[str, str]:
         "macs": plan.macs,
         "precision": config.precision.kind,
     }
-    return {key: str(value)[:MAX_PARAM] for key, value in named.items()}
+    return {key: cut(str(value), MAX_PARAM) for key, value in named.items()}
 
 
 def _metrics(run: Run, best: Checkpoint, *, model_id: str, run_id: str) -> list[Metric]:
@@ -191,9 +204,15 @@ def _write(run: Run, best: Checkpoint, out: Path) -> None:
 
 
 def _example(run: Run) -> str:
-    """An image of the held-out set, as a client sends it: a PNG in base64."""
-    _, source = open_splits(run.config.data, facts=run.plan.dataset, index=run.folder.data_index)
+    """An image of the held-out set, as a client sends it, a PNG in base64; a black one where the data are not here."""
+    from PIL import Image
+
+    size = run.config.data.image_size
+    picture = Image.new("RGB", (size, size))
+    with suppress(DatasetError, DataChanged, OSError):
+        _, source = open_splits(run.config.data, facts=run.plan.dataset, index=run.folder.data_index)
+        with source.sample(0).open() as stored:
+            picture = stored.convert("RGB")
     png = io.BytesIO()
-    with source.sample(0).open() as picture:
-        picture.convert("RGB").save(png, "PNG")
+    picture.save(png, "PNG")
     return base64.b64encode(png.getvalue()).decode()

@@ -49,12 +49,19 @@ def test_a_sweep_is_published_with_its_front_and_picture(swept, pages_root, monk
     assert found(pages_root) == {"other.yaml"}
 
 
-def test_a_speed_that_may_not_be_believed_is_left_out(swept, pages_root, monkeypatch):
+def test_a_speed_that_may_not_be_believed_is_no_objective(swept, pages_root, monkeypatch):
     monkeypatch.setattr(published, "verdict", lambda record: "not the speed")
-    publish_sweep(*published_sweep(swept(*TWO)), name="other", root=pages_root)
-    page = (pages_root / "docs/results.md").read_text()
-    rows = [line for line in page.splitlines() if line.startswith("| ") and "lr=" in line]
-    assert ["-" in [cell.strip() for cell in row.split("|")] for row in rows] == [True, True]
+    sweep, picture = published_sweep(swept(*TWO))
+    assert (sweep.objectives, picture) == (["val/acc1"], None)
+    assert [trial.is_best for trial in sweep.trials] == [True, False], "not both, as on the front"
+    publish_sweep(sweep, picture, name="other", root=pages_root)
+    assert "perf/images_per_s" not in (pages_root / "docs/results.md").read_text()
+
+
+def test_a_sweep_of_speeds_that_may_not_be_believed_is_refused(swept, monkeypatch):
+    monkeypatch.setattr(published, "verdict", lambda record: "not the speed")
+    with pytest.raises(RunDirError, match="has no trial with a result that may be believed"):
+        published_sweep(swept("sweep.objectives=[perf/images_per_s]"))
 
 
 def test_a_trial_that_may_not_be_believed_refuses_the_sweep(swept, monkeypatch):

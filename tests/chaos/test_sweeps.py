@@ -187,7 +187,7 @@ def test_of_twelve_trials_two_fail_alone_and_are_resumed_by_class(scene, tmp_pat
 @pytest.mark.parametrize("disk", [512], indirect=True)
 def test_a_full_disk_ends_a_sweep_which_goes_on_when_there_is_room(scene, disk):
     scene.launch("-m", "topology=cpu", "seed=1,2,3,4,5,6", "train.epochs=3", "sweep.slots=2")
-    scene.until(lambda: "FINISHED" in ends(scene), timeout_s=240)
+    scene.until(lambda: "FINISHED" in ends(scene) and ends(scene).count("RUNNING") == 2, timeout_s=240)
     disk.fill()
     scene.end(timeout_s=400)
     assert scene.process.returncode == 1

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from mvit.config import Frozen
+from mvit.config import Frozen, RunConfig, TrainRun, WeightsInit
 from mvit.errors import ConfigError
 from mvit.files import file_digest, read_json, read_mapping
 from mvit.parent.host import CHECKOUT
@@ -22,6 +22,7 @@ from mvit.parent.request.compose import Composer
 from mvit.plan import WARM_STEPS
 from mvit.rundir.ending import read_ending
 from mvit.rundir.frozen import NOT_THE_RUN
+from mvit.rundir.ledger import TrialPaused, read_events
 from mvit.rundir.result import EvaluateResult, TrainResult, read_result
 from mvit.rundir.sweep import is_sweep, read_trials
 
@@ -173,7 +174,7 @@ def _recipe(record: Record) -> str | None:
     assert record.run
     config = record.run.config
     try:
-        named = _experiment(config.name, getattr(config.data, "root", None))
+        named = _experiment(config.name, _places(config))
     except ConfigError as error:
         return f"experiments/{config.name}.yaml cannot be composed: {error.problems[0]}"
     if named is None:
@@ -188,12 +189,20 @@ def _recipe(record: Record) -> str | None:
     return _named(wrong) if wrong else None
 
 
+def _places(config: RunConfig) -> tuple[str, ...]:
+    """What an experiment leaves to be said: where data and weights are."""
+    root = getattr(config.data, "root", None)
+    init = config.init if isinstance(config, TrainRun) else None
+    checkpoint = init.checkpoint if isinstance(init, WeightsInit) else None
+    return tuple(f"{key}={value}" for key, value in (("data.root", root), ("init.checkpoint", checkpoint)) if value)
+
+
 @cache
-def _experiment(name: str, root: str | None) -> Mapping[str, Value] | None:
+def _experiment(name: str, places: tuple[str, ...]) -> Mapping[str, Value] | None:
     """The configuration of an experiment as it is today; None where there is none of that name."""
     if not (CHECKOUT / "experiments" / f"{name}.yaml").is_file():
         return None
-    config = parse(Composer().compose([f"experiment={name}", *([f"data.root={root}"] if root else [])]))
+    config = parse(Composer().compose([f"experiment={name}", *places]))
     return flat(config.model_dump(mode="json"))
 
 
@@ -202,6 +211,15 @@ def _trial_overrides(folder: Path) -> Sequence[str]:
     if not is_sweep(folder.parent):
         return ()
     return next((trial.overrides for trial in read_trials(folder.parent) if trial.folder == folder.name), ())
+
+
+def _rungs(folder: Path) -> list[int]:
+    """The epochs after which its sweep had a trial wait."""
+    if not is_sweep(folder.parent):
+        return []
+    number = next((trial.trial for trial in read_trials(folder.parent) if trial.folder == folder.name), None)
+    events = read_events(folder.parent)
+    return [event.epoch for event in events if isinstance(event, TrialPaused) and event.trial == number]
 
 
 def _is_below(key: str, keys: set[str]) -> bool:
@@ -245,7 +263,8 @@ def _compiled_apart(record: Record) -> str | None:
 
 
 def _uninterrupted(record: Record) -> str | None:
-    attempts = len(list(record.folder.logs.glob("attempt-*")))
+    """A trial that came to a rung, and went on from there, was measured anew since."""
+    attempts = len(list(record.folder.logs.glob("attempt-*"))) - len(_rungs(record.folder.path))
     return f"it took {attempts} attempts" if attempts > 1 else None
 
 
@@ -254,7 +273,8 @@ def _steady(record: Record) -> str | None:
     result, least = read_result(record.folder), read_rules().steady_steps
     if not isinstance(result, TrainResult):
         return None
-    steps = result.steps - WARM_STEPS * len(record.run.plan.buckets)
+    before = max(_rungs(record.folder.path), default=0) * record.run.plan.steps_per_epoch
+    steps = result.steps - before - WARM_STEPS * len(record.run.plan.buckets)
     return f"{max(0, steps)} steps, and {least} are asked for" if steps < least else None
 
 

@@ -9,7 +9,7 @@ from mvit.files import read_json, write_json
 from mvit.parent.report.admissible import claims, findings, read_rules, verdict
 from mvit.parent.report.record import run_of
 from mvit.rundir.ending import record_end
-from mvit.rundir.ledger import Ledger, SweepRequest, TrialFrozen
+from mvit.rundir.ledger import Ledger, SweepRequest, TrialFrozen, TrialPaused
 from mvit.rundir.result import read_result, write_result
 from tests.conftest import SWEEP
 
@@ -95,6 +95,25 @@ def test_a_trial_may_differ_in_what_its_sweep_varies(admissible, tmp_path):
     trial = TrialFrozen(trial=0, folder=folder.path.name, overrides=("optimizer.weight_decay=0.2",))
     Ledger(tmp_path / "sweep").append(SweepRequest(argv=(), overrides=(), sweep=SWEEP, slots=("",)), trial)
     assert broken(folder) == {}
+
+
+def test_a_trial_that_waited_at_a_rung_was_measured_since(admissible, tmp_path):
+    folder = admissible("aaaa", place="sweep")
+    folder.attempt_logs(2).mkdir()
+    assert broken(folder) == {"uninterrupted": "it took 2 attempts"}
+    trial = TrialFrozen(trial=7, folder=folder.path.name, overrides=())
+    Ledger(tmp_path / "sweep").append(
+        SweepRequest(argv=(), overrides=(), sweep=SWEEP, slots=("",)),
+        trial,
+        TrialPaused(trial=7, epoch=2, values={}),
+        TrialPaused(trial=8, epoch=2, values={}),
+    )
+    assert broken(folder) == {}
+    Ledger(tmp_path / "sweep").append(TrialPaused(trial=7, epoch=9, values={}))
+    folder.attempt_logs(3).mkdir()
+    assert broken(folder)["steady"].startswith("41 steps, and 50 are asked for")
+    folder.attempt_logs(4).mkdir()  # this one restarted
+    assert broken(folder)["uninterrupted"] == "it took 2 attempts"
 
 
 def test_other_data_than_the_references_is_named(admissible, monkeypatch):

@@ -14,6 +14,7 @@ from mvit.parent.report.listing import listing
 from mvit.parent.report.record import flat, read_records
 from mvit.parent.report.results import Job, jobs_of, results
 from mvit.parent.report.where import parse_where
+from mvit.rundir.ending import record_end
 
 
 def test_every_state_is_listed_the_newest_last(every):
@@ -42,6 +43,21 @@ def test_the_trials_of_a_sweep_are_listed_below_it(every):
 def test_a_run_without_a_result_is_no_result(every):
     rows = results(jobs_of(list(read_records([every])))).rows
     assert [row["run"] for row in rows] == ["1-ab10", "0-ab00", "aaaa"]
+
+
+def test_what_was_paused_or_never_evaluated_is_listed_and_is_no_result(made, tmp_path):
+    paused, barely = made("猫/20261129-100000-aaaa"), made("猫/20261129-100100-bbbb")
+    line = {"time": 0, "epoch": 1, "step": 1, "metrics": {"train/loss": 2.0}}
+    paused.folder.journal.write_text(json.dumps({**line, "metrics": {"val/acc1": 55.5}}) + "\n")
+    barely.folder.journal.write_text(json.dumps(line) + "\n")
+    record_end(paused.folder, "PAUSED", exit_code=75)
+    record_end(barely.folder, "KILLED", exit_code=130)
+    records = list(read_records([tmp_path]))
+    rows = [
+        [row.get(key) for key in ("id", "status", "name", "acc@1")] for row in listing(records, with_trials=True).rows
+    ]
+    assert rows == [["aaaa", "PAUSED", "猫", "55.50"], ["bbbb", "KILLED", "猫", ""]]
+    assert jobs_of(records) == []
 
 
 def test_seeds_are_one_row_with_mean_and_deviation_and_a_seed_counts_once(made, tmp_path):

@@ -124,7 +124,8 @@ def test_a_view_shows_its_sections_and_charts(browser, server, key):
                     assert chart.metric in text
         assert "Error" not in text
         if SCREENSHOTS:
-            page.set_viewport_size({"width": 1500, "height": 1000})
+            page.set_viewport_size({"width": 1800, "height": 1100})
+            page.get_by_role("button", name="Close").last.click()  # the assistant
             page.wait_for_timeout(DRAWN_WITHIN_MS)
             page.screenshot(path=f"{SCREENSHOTS}/dashboard-{key}.png")
 

@@ -153,8 +153,8 @@ def commit_of(run: Run) -> str:
 def machine_of(run: Run) -> str:
     """The processor, and how many cores or cards the run had."""
     made_of, plan = read_mapping(run.folder.provenance) or {}, run.plan
-    cores = f", {plan.cores} cores" if plan.cores else f", {plan.world_size} cards"
-    return f"{made_of.get('cpu') or plan.device}{cores}"
+    number, what = (plan.cores, "core") if plan.cores else (plan.world_size, "card")
+    return f"{made_of.get('cpu') or plan.device}, {number} {what}{'s' if number > 1 else ''}"
 
 
 def publish(jobs: Sequence[Job], *, name: str, root: Path = CHECKOUT) -> list[Path]:

@@ -107,7 +107,8 @@ def _chart(chart: Chart) -> dict[str, Any]:
     match chart:
         case Line(metric=metric):
             curve = {"metricKey": metric, "selectedMetricKeys": [metric], "xAxisKey": "step", "useGlobalXaxisKey": True}
-            return {**common, "type": "LINE", **curve, "runsCountToCompare": 20}
+            unsmoothed = {"lineSmoothness": 0, "useGlobalLineSmoothing": True}
+            return {**common, "type": "LINE", **curve, **unsmoothed, "runsCountToCompare": 20}
         case Bar(metric=metric):
             return {**common, "type": "BAR", "metricKey": metric, "runsCountToCompare": 20}
         case Scatter(x=x, y=y):

@@ -36,4 +36,6 @@ def _experiment_note(runs: Path) -> str:
         return "No results yet. `python -m mvit table` shows them."
     more = f"\n\n... and {len(jobs) - MOST_JOBS} more." if len(jobs) > MOST_JOBS else ""
     table = results(jobs[:MOST_JOBS]).without_empty_columns().markdown()
-    return f"{table}{more}\n\nMade by `{COMMAND}`."
+    # MLflow shows the first line alone, until someone opens the note.
+    best = f"{jobs[0].accuracy:.2f} % acc@top1 by {jobs[0].run.config.name}, the best of {len(jobs)}"
+    return f"**Results**: {best}. Made by `{COMMAND}`.\n\n{table}{more}"

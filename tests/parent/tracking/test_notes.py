@@ -68,8 +68,10 @@ def test_an_experiment_has_the_table_of_its_results(run, empty_store, tmp_path):
     assert client.get_experiment(experiment).tags[NOTE].startswith("No results yet.")
     assert keep_experiment_note(client, experiment, uri=uri, runs=tmp_path / "runs") is None
     note = client.get_experiment(experiment).tags[NOTE]
-    assert "98.50" in note.splitlines()[2]
-    assert note.endswith("Made by `python -m mvit table --format markdown`.")
+    first, _, *table = note.splitlines()  # MLflow shows the first line alone
+    assert first.startswith("**Results**: 98.50 % acc@top1 by ")
+    assert first.endswith(" Made by `python -m mvit table --format markdown`.")
+    assert "98.50" in table[2]
     client.set_experiment_tag(experiment, NOTE, "theirs")
     keep_experiment_note(client, experiment, uri=uri, runs=tmp_path / "runs")
     assert client.get_experiment(experiment).tags[NOTE] == "theirs"

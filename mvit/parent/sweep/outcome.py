@@ -18,12 +18,15 @@ from mvit.rundir.frozen import Run, read_run
 from mvit.rundir.ledger import TrialFrozen, recorded_request
 from mvit.rundir.objectives import values_of
 from mvit.rundir.paths import RunDir
+from mvit.rundir.result import read_result
 from mvit.rundir.state import Status, run_status
 from mvit.rundir.sweep import not_drawn, pruned_trials, read_trials
 from mvit.sweep_config import RISES, Objective
 
 WORDS = ("FINISHED", "FAILED", "KILLED", "pruned", "not started")
 """What MLflow always has a number of."""
+OF_THE_BEST = ("val/acc1", "val/acc5", "perf/images_per_s", "perf/step_ms", "perf/compile_s")
+"""Metrics of its best trial that a sweep has too, so that it stands beside single runs."""
 DEFAULT: tuple[Objective, ...] = ("best/val_acc1",)
 """Where the ledger does not say what trials are compared by."""
 
@@ -102,7 +105,8 @@ class SweepOutcome:
 
     def summary(self, *, pictures: Sequence[Path] = ()) -> SweepSummary:
         """What MLflow is told."""
-        metrics: dict[str, float] = {}
+        result = read_result(self.best[0].folder) if self.order else None
+        metrics = {key: result.metrics[key] for key in OF_THE_BEST if key in result.metrics} if result else {}
         for objective in self.objectives if self.order else ():
             values = [one.values[objective] for one in self.order]
             name = objective.removeprefix("best/").replace("/", "_")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +29,16 @@ class Predictions:
     labels: NDArray[np.int32]
     """int32 (n,)"""
 
+    @classmethod
+    def joined(cls, parts: Sequence[Predictions]) -> Predictions:
+        """Those of several batches, one after the other."""
+        import numpy as np  # here and below: commands that read no predictions do not need it
+
+        return cls(np.concatenate([part.logits for part in parts]), np.concatenate([part.labels for part in parts]))
+
     def confidence(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """float64 (n,): the probability of the class that is predicted for each image; int64 (n,): that class."""
-        import numpy as np  # here and below: commands that read no predictions do not need it
+        import numpy as np
 
         classes = self.logits.argmax(axis=1)
         confidence = np.empty(len(self.labels), np.float64)

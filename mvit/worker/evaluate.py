@@ -105,8 +105,8 @@ class Evaluation:
     confusion: np.ndarray
     reliability: np.ndarray
     """As `Predictions.reliability` returns it."""
-    shard: Predictions
-    """Of the samples of this worker alone."""
+    shard: Predictions | None
+    """Of the samples of this worker alone; None where they are too many."""
 
     @property
     def loss(self) -> float:
@@ -142,53 +142,57 @@ def evaluate_network(session: Session, step: EvaluateStep) -> Evaluation:
     shard = sampler.shard(len(source.labels), rank=session.rank, world_size=plan.world_size)
     batch_size = session.run.config.eval_batch_size
     batches = session.loader.evaluate(source, shard, batch_size=batch_size, num_batches=plan.eval_steps)
-    return evaluate_batches(step, batches, num_classes=plan.num_classes, add_up=add_up)
+    keep = len(source.labels) * plan.num_classes <= MAX_LOGITS
+    return evaluate_batches(step, batches, num_classes=plan.num_classes, add_up=add_up, keep=keep)
 
 
 def evaluate_batches(
-    step: EvaluateStep, batches: Iterable[Batch], *, num_classes: int, add_up: Callable[[np.ndarray], np.ndarray]
+    step: EvaluateStep,
+    batches: Iterable[Batch],
+    *,
+    num_classes: int,
+    add_up: Callable[[np.ndarray], np.ndarray],
+    keep: bool = True,
 ) -> Evaluation:
-    """Evaluate this worker's shard; `add_up` adds a float32 vector over all workers.
+    """Evaluate this worker's shard, and `keep` its logits; `add_up` adds a float32 vector over all workers.
 
     Counts are exact up to 2^24 samples (float32).
     """
     step.set_train(False)
-    sums = np.zeros(3, np.float64)
+    sums, reliability = np.zeros(3, np.float64), np.zeros((3, BINS), np.float64)
     confusion = np.zeros((num_classes, num_classes), np.float32)
-    logits: list[np.ndarray] = [np.zeros((0, num_classes), np.float32)]
-    labels: list[np.ndarray] = [np.zeros(0, np.int32)]
+    kept = [Predictions(np.zeros((0, num_classes), np.float32), np.zeros(0, np.int32))]
+    count = 0
     for batch in batches:
-        totals, batch_logits, classes = step(ms.Tensor(batch.images), ms.Tensor(batch.labels), ms.Tensor(batch.mask))
+        totals, logits, classes = step(ms.Tensor(batch.images), ms.Tensor(batch.labels), ms.Tensor(batch.mask))
         sums += totals.asnumpy()  # synchronises
         real = batch.mask > 0
-        np.add.at(confusion, (batch.labels[real], classes.asnumpy()[real]), 1)
-        logits.append(batch_logits.asnumpy()[real])
-        labels.append(batch.labels[real])
-    shard = Predictions(np.concatenate(logits), np.concatenate(labels))
-    parts = (sums, [len(shard.labels)], shard.reliability().ravel(), confusion.ravel())
-    total = add_up(np.concatenate(parts).astype(np.float32))
-    end = 4 + 3 * BINS
+        found = Predictions(logits.asnumpy()[real], batch.labels[real])
+        np.add.at(confusion, (found.labels, classes.asnumpy()[real]), 1)
+        reliability += found.reliability()
+        count += len(found.labels)
+        if keep:
+            kept.append(found)
+    total = add_up(np.concatenate([sums, [count], reliability.ravel(), confusion.ravel()]).astype(np.float32))
+    end = 4 + reliability.size
     return Evaluation(
         loss_sum=float(total[0]),
         correct1=round(float(total[1])),
         correct5=round(float(total[2])),
         count=round(float(total[3])),
         confusion=total[end:].reshape(num_classes, num_classes).round().astype(np.int64),
-        reliability=total[4:end].reshape(3, BINS).astype(np.float64),
-        shard=shard,
+        reliability=total[4:end].reshape(reliability.shape).astype(np.float64),
+        shard=Predictions.joined(kept) if keep else None,
     )
 
 
 def all_predictions(session: Session, evaluation: Evaluation) -> Predictions | None:
     """Those of every worker, in the order of the set, or None where they are too many; every worker must call this."""
-    labels, logits = session.val_source.labels, evaluation.shard.logits
-    num_logits = len(labels) * logits.shape[1]
-    if num_logits > MAX_LOGITS:
-        return None
-    if session.workers.world_size == 1:
-        return evaluation.shard
-    table = np.zeros((len(labels), logits.shape[1]), np.float32)
-    table[sampler.shard(len(labels), rank=session.rank, world_size=session.workers.world_size)] = logits
+    shard, labels = evaluation.shard, session.val_source.labels
+    if shard is None or session.workers.world_size == 1:
+        return shard
+    table = np.zeros((len(labels), shard.logits.shape[1]), np.float32)
+    table[sampler.shard(len(labels), rank=session.rank, world_size=session.workers.world_size)] = shard.logits
     for start in range(0, len(labels), CHUNK):
         session.heartbeat.mark()
         rows = table[start : start + CHUNK]

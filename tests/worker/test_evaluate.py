@@ -43,13 +43,13 @@ def evaluated(mindspore):
     step = EvaluateStep(net, normalise=Normalise(config.data), num_classes=CLASSES)
     loader = Loader(config.data, augment=None, seed=0, largest=SAMPLES * 32**2, in_memory=True)
 
-    def run(world_size):
+    def run(world_size, *, keep=True):
         steps = math.ceil(math.ceil(SAMPLES / world_size) / BATCH)
         parts = []
         for rank in range(world_size):
             indices = shard(SAMPLES, rank=rank, world_size=world_size)
             batches = loader.evaluate(source, indices, batch_size=BATCH, num_batches=steps)
-            parts.append(evaluate_batches(step, batches, num_classes=CLASSES, add_up=lambda vector: vector))
+            parts.append(evaluate_batches(step, batches, num_classes=CLASSES, add_up=lambda vector: vector, keep=keep))
         return parts
 
     yield run, source, net, loader
@@ -90,6 +90,13 @@ def test_sums_equal_a_numpy_reference(evaluated):
     assert found.shard.logits == pytest.approx(logits, abs=1e-4)
     assert np.trace(found.confusion) == found.correct1
     assert (found.confusion.sum(1) == np.bincount(labels, minlength=CLASSES)).all()
+
+
+def test_logits_that_would_be_too_many_are_not_kept(evaluated):
+    run, *_ = evaluated
+    (kept,), (found,) = run(1), run(1, keep=False)
+    assert found.shard is None
+    assert found.metrics() == kept.metrics()
 
 
 def test_augmentation_does_not_reach_evaluation(evaluated):

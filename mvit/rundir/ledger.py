@@ -71,7 +71,7 @@ class TrialPaused(_Event):
     trial: int
     epoch: int
     values: dict[str, float]
-    """Its objectives."""
+    """Its objectives, and the loss that breaks ties."""
 
 
 class TrialPromoted(_Event):

@@ -7,12 +7,20 @@ from collections.abc import Mapping, Sequence
 from mvit.sweep_config import RISES, Objective
 
 Values = Mapping[str, float]
-"""What a trial came to: its objectives."""
+"""What a trial came to: its objectives, and at a rung also what breaks ties."""
+TIE: Objective = "val/loss"
+"""Lower is better. Of a few hundred images, several trials often have as many right."""
+
+
+def measures(objectives: Sequence[Objective]) -> tuple[Objective, ...]:
+    """What trials are compared by at a rung."""
+    return (*objectives, *(() if TIE in objectives else (TIE,)))
 
 
 def ranked(values: Mapping[int, Values], objectives: Sequence[Objective]) -> list[int]:
     """Trials, by their numbers, the best one first; those without a value of each objective are left out.
 
+    Of trials that are equal in the one objective, that with the lower loss is first, where losses are known.
     With several objectives: front by front, and within a front the loneliest first, by the crowding distance of
     NSGA-II (Deb et al., 2002); of equally lonely ones, the best in the first objective.
     """
@@ -22,7 +30,7 @@ def ranked(values: Mapping[int, Values], objectives: Sequence[Objective]) -> lis
         if all(one in found for one in objectives)
     }
     if len(objectives) == 1:
-        return sorted(costs, key=lambda trial: costs[trial])
+        return sorted(costs, key=lambda trial: (costs[trial], values[trial].get(TIE, float("inf"))))
     return [trial for front in _fronts(costs) for trial in _lonely_first({one: costs[one] for one in front})]
 
 

@@ -22,6 +22,7 @@ from mvit.parent.host import CHECKOUT
 from mvit.parent.stop_request import StopRequest
 from mvit.parent.sweep.agenda import Agenda, Turn
 from mvit.parent.sweep.ends import Ends
+from mvit.parent.sweep.ranking import measures
 from mvit.parent.sweep.slots import Slots, workers_here
 from mvit.parent.sweep.view import SweepView
 from mvit.parent.tracking.live import Tracker, tracker_of
@@ -180,7 +181,8 @@ class Schedule:
         self._slots.give_back(running.taken)
         at = turn.until_epoch if outcome.status == "PAUSED" else None
         values = values_of(trial.run, self._objectives, epoch=at)
-        paused = agenda.ended(turn, outcome, values)
+        compared = values_of(trial.run, measures(self._objectives), epoch=at) if values else {}
+        paused = agenda.ended(turn, outcome, compared)
         kind = failure.kind if failure else None
         self._tell(paused or TrialEnded(trial=trial.number, status=outcome.status, kind=kind, values=values))
         self._ends.take(outcome)

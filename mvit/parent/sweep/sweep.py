@@ -13,6 +13,7 @@ from mvit.parent.sweep.closing import close
 from mvit.parent.sweep.ends import Ends
 from mvit.parent.sweep.mirror import SweepMirror
 from mvit.parent.sweep.pruning import Pruning
+from mvit.parent.sweep.ranking import measures
 from mvit.parent.sweep.schedule import Schedule
 from mvit.parent.sweep.slots import Slots
 from mvit.parent.sweep.source import Source
@@ -80,5 +81,6 @@ def run_sweep(
 def _recall(trial: Trial, agenda: Agenda, *, requested: SweepRequest, status: Status) -> None:
     """Tell the agenda how far a trial has come."""
     rungs = agenda.rungs if trial.run.folder.journal.exists() else ()
-    reached = [(epoch, values_of(trial.run, requested.sweep.objectives, epoch=epoch)) for epoch in rungs]
+    compared = measures(requested.sweep.objectives)
+    reached = [(epoch, values_of(trial.run, compared, epoch=epoch)) for epoch in rungs]
     agenda.recall(trial, [(epoch, values) for epoch, values in reached if values], status=status)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mvit.parent.sweep.pruning import Pruning, rungs_of
-from mvit.parent.sweep.ranking import pareto_front, ranked
+from mvit.parent.sweep.ranking import measures, pareto_front, ranked
 from mvit.sweep_config import HalvingPruner, MedianPruner, NoPruner
 
 HALVING = HalvingPruner(kind="halving", first_rung=1, factor=3, finalists=1)
@@ -108,6 +108,19 @@ def test_synchronous_halving_is_what_it_comes_to_when_all_have_come(seed):
             pruning.go_on(best)
             went.append(best)
         assert went == [int(trial) for trial in np.argsort(-values)[: 9 // 3**rung]]
+
+
+def test_of_equal_trials_the_one_with_the_lower_loss_is_first():
+    values = {0: acc(98), 1: {**acc(98), "val/loss": 0.4}, 2: {**acc(98), "val/loss": 0.1}, 3: acc(99)}
+    known = {trial: found for trial, found in values.items() if trial}
+    assert ranked(known, ACCURACY) == [3, 2, 1]
+    assert measures(ACCURACY) == ("best/val_acc1", "val/loss")
+    assert measures(("val/loss",)) == ("val/loss",)
+    pruning = Pruning(HALVING, epochs=9, objectives=ACCURACY)
+    for trial, found in known.items():
+        pruning.reach(trial, 1, {**found, "val/loss": found.get("val/loss", 0.9)})
+    pruning.go_on(3)
+    assert pruning.promoted(among={1, 2}, as_finalist=True) == 2
 
 
 def test_several_objectives_are_ranked_front_by_front():

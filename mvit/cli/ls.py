@@ -45,7 +45,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def _uri(text: str) -> str:
-    if ":" not in text:
+    if text and ":" not in text:
         raise argparse.ArgumentTypeError(f"{text!r} is not the URI of a store; name runs before --store")
     return text
 

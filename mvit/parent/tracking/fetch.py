@@ -28,7 +28,7 @@ from mvit.rundir.state import Status
 if TYPE_CHECKING:
     from mlflow.entities import Run as StoredRun
 
-FILES = ("run.json", "result.json")
+FILES = frozenset(("run.json", "result.json"))
 """What a table is made from."""
 STATUS: Mapping[str, Status] = {"FINISHED": "FINISHED", "FAILED": "FAILED", "RUNNING": "RUNNING"}
 PAGE = 1000
@@ -100,11 +100,12 @@ def _files(run: StoredRun, uri: str, room: Path) -> RunDir:
     folder.mkdir()
     if run.info.status == "FINISHED":
         repository = get_artifact_repository(place, tracking_uri=uri)
-        for name in FILES:
-            try:
+        try:
+            sent = {file.path for file in repository.list_artifacts()}
+            for name in sent & FILES:
                 repository.download_artifacts(name, str(folder))
-            except (MlflowException, OSError) as error:  # one kind for a file that was never sent, and for all else
-                console.complain([f"{run.info.run_name}: {name} could not be fetched: {reason(error, uri)}"])
+        except (MlflowException, OSError) as error:
+            console.complain([f"{run.info.run_name}: its result could not be fetched: {reason(error, uri)}"])
     return RunDir(folder)
 
 

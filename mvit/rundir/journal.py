@@ -29,7 +29,7 @@ class Journal:
         self._lock = threading.Lock()  # checkpoints are reported from a thread of their own
 
     def metrics(self, metrics: dict[str, float], *, step: int, epoch: int) -> None:
-        key = (step, *sorted(metrics))
+        key = _key(step, metrics)
         if key not in self._seen:
             self._seen.add(key)
             self._append({"time": time.time(), "step": step, "epoch": epoch, "metrics": metrics})
@@ -70,8 +70,14 @@ def _mend(path: Path) -> set[tuple[int | str, ...]]:
         with suppress(ValueError, KeyError, TypeError):
             entry = _entry(line)
             if "metrics" in entry:
-                seen.add((entry["step"], *sorted(entry["metrics"])))
+                seen.add(_key(entry["step"], entry["metrics"]))
     return seen
+
+
+def _key(step: int, metrics: Iterable[str]) -> tuple[int | str, ...]:
+    """What an entry is known by. An evaluation has a speed, or none where it is repeated right after a resume."""
+    names = sorted(metrics)
+    return (step, *([name for name in names if not name.startswith("perf/")] or names))
 
 
 def _entry(line: bytes) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from mvit.files import read_json_bytes, write_json
 from mvit.plan import KernelsPlan
 
 WEIGHTS, ABOUT = "weights.safetensors", "model.json"
+COLUMN = "image"
+"""The column of the table that a model takes."""
 
 
 class ServedModel(Frozen):

@@ -18,13 +18,11 @@ from mvit.models import mobilevit
 from mvit.models.kernels import network as fused
 from mvit.models.kernels import operators
 from mvit.models.kernels.build import KernelsUnavailable, library, support, this_cpu
-from mvit.served_model import ServedModel
+from mvit.served_model import COLUMN, ServedModel
 from mvit.worker import checkpoint, device
 from mvit.worker.evaluate import EvaluateStep
 from mvit.worker.images import Normalise
 from mvit.worker.input.transforms import center
-
-COLUMN = "image"
 
 
 class Predictor:

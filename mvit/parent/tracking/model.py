@@ -28,7 +28,7 @@ from mvit.rundir.journal import JournalReader
 from mvit.rundir.state import run_status
 from mvit.rundir.sweep import is_sweep
 from mvit.rundir.tracking import read_record
-from mvit.served_model import WEIGHTS, ServedModel, write_about
+from mvit.served_model import COLUMN, WEIGHTS, ServedModel, write_about
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -196,8 +196,8 @@ def _write(run: Run, best: Checkpoint, out: Path) -> None:
         str(out),
         loader_module=LOADER,
         data_path=str(data),
-        signature=ModelSignature(inputs=Schema([ColSpec(AnyType(), "image")]), outputs=outputs),
-        input_example=pd.DataFrame({"image": [_example(run)]}),
+        signature=ModelSignature(inputs=Schema([ColSpec(AnyType(), COLUMN)]), outputs=outputs),
+        input_example=pd.DataFrame({COLUMN: [_example(run)]}),
         pip_requirements=[f"{package}=={metadata.version(package)}" for package in PACKAGES],
         metadata={"class_names": list(plan.dataset.class_names)},
     )

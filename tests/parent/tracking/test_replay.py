@@ -354,7 +354,7 @@ def test_a_resumed_journal_is_sent_from_where_it_was(mirrored, run_folder, store
     write(folder, until=4)
     assert mirrored(folder, store).finish("KILLED", artifacts=[], tags={}) is None
     journal = Journal(folder.journal)
-    journal.metrics({"train/loss": 1.0}, step=4, epoch=0)
+    journal.metrics({"train/loss": 1.0}, step=5, epoch=0)
     journal.close()
     assert read_json(folder.tracking)["points"] == 8
     assert main(["sync", str(folder.path)]) == 0

@@ -424,11 +424,22 @@ class Bf16Precision(Frozen):
     level: Level = Field(description=LEVELS)
 
 
-class CpuTopology(Frozen):
-    """Processes on this machine's CPU."""
+class _Machines(Frozen):
+    """What a topology has on several machines."""
+
+    nodes: int = Field(ge=1, le=4096, description="Number of machines, which share the run folder.")
+    hosts: Strings | None = Field(
+        description="Their names, this machine's first: the others are started through ssh. null: by hand."
+    )
+
+
+class CpuTopology(_Machines):
+    """Processes on the CPU of one or more machines."""
 
     kind: Literal["cpu"]
-    workers: int = Field(ge=1, le=64, description="Number of processes; more than one run under msrun.")
+    workers: int = Field(
+        ge=1, le=64, description="Number of processes, divided among the machines; more than one run under msrun."
+    )
     threads: Annotated[int, Field(ge=1)] | None = Field(
         description="Kernel threads per process; null divides the processors evenly."
     )
@@ -440,11 +451,10 @@ class CpuTopology(Frozen):
     )
 
 
-class AscendTopology(Frozen):
+class AscendTopology(_Machines):
     """Ascend cards on one or more machines."""
 
     kind: Literal["ascend"]
-    nodes: int = Field(ge=1, description="Number of machines.")
     cards_per_node: int = Field(ge=1, le=64, description="Cards per machine, one process each.")
     bind_core: bool = Field(description="Let msrun bind each process to its own processors; not for one card.")
     jit_level: Literal["O0", "O1", "O2"] = Field(

@@ -34,6 +34,12 @@ class Command:
     """Where msrun's scheduler listens; None without msrun."""
     slot: Slot = field(default_factory=Slot)
 
+    @property
+    def log(self) -> Path:
+        """What the command itself says: msrun, or a worker without it. Each node has its own."""
+        rank = self.slot.node_rank
+        return self.logs / (f"launch-node-{rank}.log" if rank else "launch.log")
+
 
 def make_command(
     run: Run,
@@ -86,7 +92,7 @@ def _argv(
     if world == 1:
         return (host.python, "-m", WORKER, str(folder))
     bind = topology.kind == "ascend" and topology.bind_core
-    nodes = topology.nodes if topology.kind == "ascend" else 1
+    nodes = topology.nodes
     return (
         "msrun",
         *(("--bind_core=True",) if bind else ()),

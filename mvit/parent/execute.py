@@ -5,16 +5,19 @@ Needs no terminal, no main thread and no signal handlers: the caller owns those.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from mvit.parent import supervise
 from mvit.parent.command import make_command
 from mvit.parent.graphs import store_of
-from mvit.parent.host import free_port, is_free, this_host
+from mvit.parent.host import LOOPBACK, free_port, is_free, this_host
 from mvit.parent.kernels import library_of
+from mvit.parent.nodes.address import master_address
+from mvit.parent.nodes.leader import Leader
 from mvit.parent.slot import Slot, bound, must_fit
 from mvit.parent.stop_request import StopRequest
 from mvit.parent.tracking.content import artifacts_of, draw_pictures, failure_tags
@@ -77,7 +80,7 @@ def execute(
     """
     must_fit(slot, run.plan)
     kernels = library_of(run.plan, say=observer.say)
-    with owned(run.folder):
+    with owned(run.folder), leading(run, observer) as leader:
         tracker = None
         outcome = Outcome("FAILED", 1, Failure("code", None, "launcher", "the launcher itself failed"))
         try:
@@ -90,10 +93,13 @@ def execute(
                 stop=stop,
                 observer=observer,
                 tracker=tracker,
+                leader=leader,
                 until_epoch=until_epoch,
             )
         finally:
             _record(run.folder, outcome, observer)
+            if leader:
+                leader.over(outcome)
             if tracker:
                 times = stop.times
                 finish_tracking(tracker, run, outcome, observer, give_up=lambda: stop.times > times)
@@ -108,11 +114,12 @@ def _attempts(
     stop: StopRequest,
     observer: Observer,
     tracker: Tracker | None,
+    leader: Leader | None,
     until_epoch: int | None,
 ) -> Outcome:
     """Try, and try again what failed for a reason that may not come back."""
     folder, host, max_restarts = run.folder, this_host(), run.config.max_restarts
-    slot = bound(slot, run.plan)
+    slot = replace(bound(slot, run.plan), master_addr=leader.address if leader else LOOPBACK)
     if run.plan.cores is not None and host.cpu_count < run.plan.cores:
         cores = f"{host.cpu_count} cores here, {run.plan.cores} in the plan"
         observer.complain(f"{cores}: the result will not be bit-identical")
@@ -125,13 +132,32 @@ def _attempts(
             observer.look()
         if tracker and (news := tracker.news()):
             (observer.say if news.is_good else observer.complain)(news.line)
+        if leader and not stop and (reason := leader.asked_to_stop()):
+            stop.because(reason)
 
     while True:
-        port = slot.port if slot.port and is_free(slot.port) else free_port()
+        port = slot.port
+        if port is None or not is_free(port, address=slot.master_addr):
+            port = free_port(address=slot.master_addr)
+        if leader:
+            missing = leader.gather(watch=lambda: watch(folder), is_stopped=lambda: bool(stop))
+            if missing:
+                return Outcome("FAILED", 1, missing)
+            if stop.reason:
+                return Outcome(stop.reason.status, stop.reason.exit_code)
+            leader.prepare(attempt=attempt, port=port)
         command = make_command(run, host=host, slot=slot, port=port, attempt=attempt, kernels=kernels, graphs=graphs)
         outcome = supervise.run(
-            command, folder, limits=run.config.limits, watch=watch, stop=stop, until_epoch=until_epoch
+            command,
+            folder,
+            limits=run.config.limits,
+            watch=watch,
+            stop=stop,
+            until_epoch=until_epoch,
+            nodes=leader,
         )
+        if leader:
+            outcome = leader.settle(outcome)
         failure = outcome.failure
         if stop or failure is None:
             return outcome
@@ -146,6 +172,16 @@ def _attempts(
         else:
             return outcome
         attempt += 1
+
+
+@contextmanager
+def leading(run: Run, observer: Observer) -> Generator[Leader | None]:
+    """What node 0 of a run on several machines has to do with the others; None for a run on one."""
+    if run.plan.nodes == 1:
+        yield None
+        return
+    with Leader(run, address=master_address(), say=observer.say, complain=observer.complain) as leader:
+        yield leader
 
 
 def _number(path: Path) -> int:

@@ -10,6 +10,7 @@ from mvit.console import mvit_command, shown
 from mvit.parent import signals
 from mvit.parent.execute import execute
 from mvit.parent.host import CHECKOUT
+from mvit.parent.nodes.follower import follow_leader
 from mvit.parent.progress import ProgressView
 from mvit.parent.report.estimate import past_runs
 from mvit.parent.report.row import result_row
@@ -33,6 +34,16 @@ def follow(run: Run, *, slot: Slot, mirrored: bool = True, until_epoch: int | No
     if stop.reason:  # whatever became of this run, nothing is to come after it
         outcome = replace(outcome, exit_code=stop.reason.exit_code)
     _report(run, outcome, reason=stop.reason, seconds=time.monotonic() - began)
+    return outcome
+
+
+def accompany(run: Run, *, slot: Slot) -> Outcome:
+    """Take part in the run as a node that does not lead, and report its end. Main thread only."""
+    with signals.stopping() as stop:
+        outcome = follow_leader(run, slot=slot, stop=stop, say=console.say)
+    if outcome.failure:
+        console.complain(outcome.failure.lines())
+    console.say(f"mvit: {outcome.status}, {shown(run.folder.path)}")
     return outcome
 
 

@@ -13,6 +13,7 @@ from mvit.models.kernels.build import Support, support
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Where launch.py, conf/ and runs/ are."""
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,20 @@ def this_host() -> Host:
     )
 
 
-def free_port() -> int:
+def free_port(*, address: str = LOOPBACK) -> int:
     """A free port from 20000 up, since CPU workers listen from 8118 up; drawn at random, since others search too."""
     begin = 20000 + secrets.randbelow(10000)
     for port in range(begin, 60000):
-        if is_free(port):
+        if is_free(port, address=address):
             return port
     raise RuntimeError(f"no free port from {begin} to 60000")
 
 
-def is_free(port: int) -> bool:
-    """Whether nobody listens on the port at this moment."""
+def is_free(port: int, *, address: str = LOOPBACK) -> bool:
+    """Whether nobody listens on the port of an address of this machine at this moment."""
     with socket.socket() as probe:
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((address, port))
         except OSError:
             return False
         return True

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mvit import console
 from mvit.console import mvit_command, shown
+from mvit.errors import ConfigError
 from mvit.parent import orphans, provenance
 from mvit.parent.announce import announce
-from mvit.parent.command import make_command
+from mvit.parent.command import Command, make_command
 from mvit.parent.describe import describe
 from mvit.parent.foreground import follow
 from mvit.parent.freeze import Planned, freeze, plan_launch, runs_of
-from mvit.parent.host import CHECKOUT, Host, free_port, this_host
+from mvit.parent.host import CHECKOUT, LOOPBACK, Host, free_port, this_host
+from mvit.parent.nodes.address import master_address
 from mvit.parent.report.estimate import past_runs
 from mvit.parent.slot import Slot, must_fit, slot_from_environment
 from mvit.rundir.frozen import Run
+from mvit.rundir.nodes import LEADER
 from mvit.rundir.paths import RunDir, new_run_id
 
 RUN_DIR = Path("RUN_DIR")
 """Stands for the folder in the command of a dry run, which makes none."""
+MASTER = "MASTER_ADDR"
+"""Stands for the address of node 0 where this machine has none that others reach."""
 
 
 def launch(raw: Mapping[str, Any], *, argv: Sequence[str]) -> int:
@@ -49,8 +55,20 @@ def show_plan(planned: Planned, *, host: Host, slot: Slot) -> None:
     config, plan = planned.config, planned.plan
     console.pairs(describe(config, plan, past=past_runs(config, plan, CHECKOUT / config.runs_dir)))
     run = Run(RunDir(RUN_DIR), config, plan)
-    command = make_command(run, host=host, slot=slot, port=slot.port or free_port(), attempt=1)
+    port, master = slot.port or free_port(), LOOPBACK
+    if plan.nodes > 1:
+        try:
+            master = master_address()
+        except ConfigError:  # of a machine that is not the one
+            master = MASTER
+
+    def command_of(rank: int) -> Command:
+        here = replace(slot, node_rank=rank, master_addr=master)
+        return make_command(run, host=host, slot=here, port=port, attempt=1)
+
+    command = command_of(LEADER)
     console.pairs([("command", shlex.join(command.argv))])
+    console.pairs((f"on node {rank}", shlex.join(command_of(rank).argv)) for rank in range(1, plan.nodes))
     console.pairs(
         ("" if index else "environment", f"{k}={shlex.quote(v)}") for index, (k, v) in enumerate(command.env.items())
     )

@@ -21,6 +21,7 @@ def make_plan(config: RunConfig, *, host: Host, facts: DatasetFacts) -> LaunchPl
     """The plan; `config`, `host` and `facts` have passed their rules."""
     topology = config.topology
     world = world_size(topology)
+    local = world // topology.nodes
     num_classes = len(facts.class_names)
     training = config if isinstance(config, TrainRun) else None
     frozen = training.train.freeze if training else ()
@@ -31,9 +32,9 @@ def make_plan(config: RunConfig, *, host: Host, facts: DatasetFacts) -> LaunchPl
     total_steps = steps_per_epoch * training.train.epochs if training else 0
     return LaunchPlan(
         world_size=world,
-        nodes=topology.nodes if topology.kind == "ascend" else 1,
+        nodes=topology.nodes,
         device="CPU" if topology.kind == "cpu" else "Ascend",
-        threads=(topology.threads or max(1, host.cpu_count // world)) if topology.kind == "cpu" else None,
+        threads=(topology.threads or max(1, host.cpu_count // local)) if topology.kind == "cpu" else None,
         jit_level=topology.jit_level if topology.kind == "ascend" else None,
         kernels=_kernels(config, host),
         buckets=buckets,

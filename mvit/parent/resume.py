@@ -11,7 +11,7 @@ from mvit.console import mvit_command, shown
 from mvit.errors import ConfigError, Problem, RunDirError
 from mvit.parent import provenance
 from mvit.parent.announce import announce
-from mvit.parent.foreground import follow
+from mvit.parent.foreground import accompany, follow
 from mvit.parent.freeze import freeze, plan_launch
 from mvit.parent.host import CHECKOUT, this_host
 from mvit.parent.launch import show_plan
@@ -38,6 +38,13 @@ def run_frozen(
         _must_be_between(until_epoch, run.config)
     announce(run)
     return follow(run, slot=slot, mirrored=mirrored, until_epoch=until_epoch).exit_code
+
+
+def take_part(path: Path, *, slot: Slot) -> int:
+    """Execute this machine's part of a run on several, in the foreground; returns the exit code."""
+    run = read_run(RunDir(path))
+    must_fit(slot, run.plan)
+    return accompany(run, slot=slot).exit_code
 
 
 def _must_be_between(until_epoch: int, config: RunConfig) -> None:

@@ -10,7 +10,10 @@ from dataclasses import dataclass, replace
 
 from mvit.errors import ConfigError, Problem
 from mvit.models.kernels.build import this_cpu
+from mvit.parent.host import LOOPBACK
+from mvit.parent.nodes.address import master_address
 from mvit.plan import LaunchPlan
+from mvit.rundir.nodes import LEADER
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
@@ -26,7 +29,8 @@ class Slot:
     port: int | None = None
     """Port of msrun's scheduler, tried first; None draws a free one."""
     node_rank: int = 0
-    master_addr: str = "127.0.0.1"
+    master_addr: str = LOOPBACK
+    """Where msrun's scheduler listens, on node 0."""
 
     def bind(self) -> Callable[[], None] | None:
         """What a child calls before it becomes the command; None if there is nothing to bind."""
@@ -44,15 +48,11 @@ def cores_of_this_process() -> tuple[int, ...]:
 
 
 def slot_from_environment() -> Slot:
-    """The slot that MVIT_MASTER_PORT, MVIT_NODE_RANK and MVIT_MASTER_ADDR describe; raises `ConfigError`."""
+    """The slot that MVIT_MASTER_PORT describes; raises `ConfigError`."""
     port = _number("MVIT_MASTER_PORT")
     if port and not 1024 <= port <= 65535:
         raise ConfigError(Problem("MVIT_MASTER_PORT", port, "is not a port from 1024 to 65535", "change or unset it"))
-    return Slot(
-        port=port or None,
-        node_rank=_number("MVIT_NODE_RANK"),
-        master_addr=os.environ.get("MVIT_MASTER_ADDR", "127.0.0.1"),
-    )
+    return Slot(port=port or None)
 
 
 def parse_slot(text: str, base: Slot) -> Slot:
@@ -106,8 +106,14 @@ def must_fit(slot: Slot, plan: LaunchPlan, *, option: str = "--slot") -> None:
     problems: list[Problem] = []
     local = plan.world_size // plan.nodes
     if slot.node_rank >= plan.nodes:
-        rule = f"is not a node of {plan.nodes}"
-        problems.append(Problem("MVIT_NODE_RANK", slot.node_rank, rule, f"count from 0 to {plan.nodes - 1}"))
+        rule = f"is not a node of {plan.nodes}" if plan.nodes > 1 else "is for a run on several machines"
+        remedy = f"count from 0 to {plan.nodes - 1}" if plan.nodes > 1 else "leave it out"
+        problems.append(Problem("--node-rank", slot.node_rank, rule, remedy))
+    elif plan.nodes > 1 and slot.node_rank == LEADER:
+        try:
+            master_address()
+        except ConfigError as error:
+            problems += error.problems
     if slot.cards is not None and (plan.device != "Ascend" or len(slot.cards) != local):
         cards = f"cards={','.join(map(str, slot.cards))}"
         needs = f"{local} Ascend cards on each node" if plan.device == "Ascend" else "no cards"

@@ -18,6 +18,10 @@ class StopRequest:
         """A signal asks for the end."""
         self._reasons.append(StopReason(kind="signal", signal=number))
 
+    def because(self, reason: StopReason) -> None:
+        """Another machine's request, for its reason."""
+        self._reasons.append(reason)
+
     def pause(self) -> None:
         """A scheduler takes the slot, and means to go on later."""
         self._reasons.append(StopReason(kind="pause"))

@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from mvit.config import FailureKind, LimitsConfig
 from mvit.parent import verdict
@@ -25,6 +26,7 @@ from mvit.parent.stop_request import StopRequest
 from mvit.parent.watchdog import Watchdog
 from mvit.process import MARK, die_with_parent, marked, new_mark
 from mvit.rundir.ending import Failure, Outcome
+from mvit.rundir.nodes import LEADER
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import Stage, read_statuses, read_workers, workers_finished, workers_stopped
 from mvit.rundir.stop import StopReason, read_stop, write_stop
@@ -42,6 +44,18 @@ GRACE_S = 3.0
 Watcher = Callable[[RunDir], None]
 
 
+class Nodes(Protocol):
+    """The other nodes of a run on several machines."""
+
+    def begin(self) -> None:
+        """The folder is ready for the attempt."""
+        ...
+
+    def trouble(self) -> Failure | None:
+        """What keeps the attempt from going on there."""
+        ...
+
+
 def run(
     command: Command,
     folder: RunDir,
@@ -50,20 +64,27 @@ def run(
     watch: Watcher,
     stop: StopRequest,
     until_epoch: int | None = None,
+    nodes: Nodes | None = None,
 ) -> Outcome:
     """Run the command to its end, to that of an epoch, or until `stop` is made. Leaves no process behind.
 
-    `watch` is called several times a second. The calling thread must live as long as the processes, which the kernel
-    kills with the thread that started them.
+    Of a run on several machines, it is the command of one: the outcome on node 0 is that of the attempt. `watch` is
+    called several times a second. The calling thread must live as long as the processes, which the kernel kills with
+    the thread that started them.
     """
-    if command.port is not None and not is_free(command.port):  # msrun would find out after its time limit
+    leads = command.slot.node_rank == LEADER
+    # msrun would find out after its time limit.
+    if leads and command.port is not None and not is_free(command.port, address=command.slot.master_addr):
         return _refused("port", f"port {command.port} is taken")
     try:
-        _clear(folder)
+        if leads:
+            _clear(folder)
         if until_epoch is not None:
             write_stop(folder, StopReason(kind="pause"), after_epoch=until_epoch)
         command.logs.mkdir(parents=True, exist_ok=True)
-        log = (command.logs / "launch.log").open("ab")
+        log = command.log.open("ab")
+        if nodes:
+            nodes.begin()
     except OSError as error:
         return _refused("disk", f"{error.filename}: {error.strerror}")
     mark, kernel_kills = new_mark(secrets.token_hex(4)), verdict.kernel_kills()
@@ -82,7 +103,7 @@ def run(
         except (OSError, subprocess.SubprocessError) as error:
             reason = error.strerror if isinstance(error, OSError) else error  # the latter: the cores cannot be bound
             return _refused("config", f"cannot start {command.argv[0]}: {reason}")
-        attempt = _Attempt(process, command, folder, limits)
+        attempt = _Attempt(process, command, folder, limits, nodes)
         try:
             attempt.follow(watch=watch, stop=stop)
             if stop and not attempt.has_failed:
@@ -90,8 +111,10 @@ def run(
         finally:
             _end(process, mark, stop=stop)
         watch(folder)
+    if not leads and not attempt.has_failed and (process.returncode == 0 or _have_ended(folder)):
+        return Outcome("FINISHED", 0)
     # MindSpore's threads may crash while their process exits, after all is written.
-    if folder.result.exists() and (process.returncode == 0 or workers_finished(folder)):
+    if leads and folder.result.exists() and (process.returncode == 0 or workers_finished(folder)):
         return Outcome("FINISHED", 0)
     if stop.reason and not attempt.has_failed:
         return Outcome(stop.reason.status, stop.reason.exit_code)
@@ -121,9 +144,14 @@ class _Attempt:
     """The processes of one attempt, and the first sign of a failure."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], command: Command, folder: RunDir, limits: LimitsConfig
+        self,
+        process: subprocess.Popen[bytes],
+        command: Command,
+        folder: RunDir,
+        limits: LimitsConfig,
+        nodes: Nodes | None,
     ) -> None:
-        self.process, self.command, self.folder = process, command, folder
+        self.process, self.command, self.folder, self.nodes = process, command, folder, nodes
         self.watchdog = Watchdog(limits, workers=command.workers, now=time.monotonic())
         self.cause: Failure | None = None
         """Found by watching; an exception that a worker reports is looked up at the end."""
@@ -150,15 +178,14 @@ class _Attempt:
     def _is_failing(self, now: float) -> bool:
         statuses = read_statuses(self.folder)
         reported = verdict.first_error(statuses, self.command)
+        if reported is None or (reported.kind == "comm" and reported.rank is not None):  # another one may be the reason
+            elsewhere = self.nodes.trouble() if self.nodes else None
+            self.cause = verdict.disappeared(statuses, self.command) or elsewhere
         if reported is None:
             blind = verdict.disk_trouble(self.folder.path) is not None
-            self.cause = verdict.disappeared(statuses, self.command) or self.watchdog.look(
-                statuses, now=now, blind=blind
-            )
-        elif reported.kind == "comm" and reported.rank is not None:  # another one may be the reason
-            self.cause = verdict.disappeared(statuses, self.command) or self.watchdog.waited_for(
-                reported.rank, statuses, now=now
-            )
+            self.cause = self.cause or self.watchdog.look(statuses, now=now, blind=blind)
+        elif reported.kind == "comm" and reported.rank is not None:
+            self.cause = self.cause or self.watchdog.waited_for(reported.rank, statuses, now=now)
         return reported is not None or self.cause is not None
 
 
@@ -166,6 +193,12 @@ def _clear(folder: RunDir) -> None:
     """Remove what an earlier attempt left between parent and workers: it would look like an attempt that is dead."""
     for path in (folder.stop, folder.stop_at, folder.result, folder.error, *folder.status.glob("*.json")):
         path.unlink(missing_ok=True)
+
+
+def _have_ended(folder: RunDir) -> bool:
+    """Whether the workers of this machine have done what they were here for, by their own account."""
+    stages = {status.stage for status in read_workers(folder) if status.is_local}
+    return bool(stages) and stages <= {Stage.DONE, Stage.STOPPED}
 
 
 def _ask(process: subprocess.Popen[bytes], folder: RunDir, *, watch: Watcher, stop: StopRequest) -> None:

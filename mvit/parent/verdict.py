@@ -141,7 +141,7 @@ def disappeared(statuses: list[WorkerStatus], command: Command) -> Failure | Non
 def _noticed(command: Command) -> list[int]:
     """The pids whose end msrun reports, the first one first."""
     with suppress(OSError):
-        return [int(pid) for pid in _GONE.findall((command.logs / "launch.log").read_text(errors="replace"))]
+        return [int(pid) for pid in _GONE.findall(command.log.read_text(errors="replace"))]
     return []
 
 
@@ -216,4 +216,4 @@ def _no_memory(command: Command, rank: int | None) -> str | None:
 def log_of(command: Command, rank: int | None) -> Path:
     """The log to read for a rank, by msrun's names."""
     worker = command.logs / ("scheduler.log" if rank == SCHEDULER else f"worker_{rank}.log")
-    return worker if command.workers > 1 and worker.exists() else command.logs / "launch.log"
+    return worker if command.workers > 1 and worker.exists() else command.log

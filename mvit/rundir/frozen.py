@@ -11,7 +11,7 @@ from mvit.files import json_digest, read_json, read_mapping, write_json
 from mvit.plan import LaunchPlan
 from mvit.rundir.paths import RunDir
 
-SCHEMA = 7
+SCHEMA = 8
 NOT_THE_RUN = frozenset(("name", "runs_dir", "dry_run", "freeze", "tracking", "limits"))
 """Sections of the configuration that say where a run is and how it is called, not what it is."""
 

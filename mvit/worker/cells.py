@@ -75,10 +75,11 @@ def build_cells(session: Session, config: TrainRun) -> TrainCells:
     form = partial(Update, scale=scale)
     clocks: dict[str, Callable[[], float]] = {}
     if constants is not None:  # in fp32, which has no loss scale
-        if plan.world_size > 1:
+        shares_memory = plan.world_size > 1 and plan.nodes == 1
+        if shares_memory:
             clocks["all_reduce"] = operators.all_reduce_s
             group.join(session.workers, rank=session.rank, size=1 + sum(parameter.size for parameter in trained))
-        form = partial(FusedUpdate, kind=config.optimizer.kind, constants=constants)
+        form = partial(FusedUpdate, kind=config.optimizer.kind, constants=constants, shares_memory=shares_memory)
     update = form(
         optimizer,
         num_parts=plan.world_size * plan.accumulation,

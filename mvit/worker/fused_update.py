@@ -29,7 +29,8 @@ class FusedUpdate(nn.Cell):
     """All-reduce, clip, optimizer, on the parameters and moments of an optimizer's cell.
 
     As `step_graphs.Update` without a loss scale, which fp32 does not need: returns the step's loss sum, the gradient
-    norm, and 1. With `distributed`, the workers have joined a group (see `worker.group`).
+    norm, and 1. With `distributed`, workers of one machine have joined a group (see `worker.group`); those of several
+    do not share memory, and use MindSpore's collective.
 
     MindSpore does not see the parameters move: in the same graph, what reads them depends on the norm.
     """
@@ -42,6 +43,7 @@ class FusedUpdate(nn.Cell):
         constants: tuple[float, ...],
         num_parts: int,
         distributed: bool,
+        shares_memory: bool,
         clip_norm: float | None,
         clip_value: float | None,
     ) -> None:
@@ -53,7 +55,7 @@ class FusedUpdate(nn.Cell):
         self.step = optimizer.rates.step
         self.distributed = distributed
         if distributed:
-            self.all_reduce = operators.all_reduce()
+            self.all_reduce = operators.all_reduce() if shares_memory else ops.AllReduce(ops.ReduceOp.SUM)
         self.flatten = operators.flatten()
         self.update = operators.update(kind)
         limits = (clip_norm or math.inf, clip_value or math.inf)

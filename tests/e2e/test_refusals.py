@@ -260,8 +260,8 @@ def test_no_group_can_be_null(launch, arguments):
 
 
 def test_a_number_in_the_environment_that_is_none_is_one_line(launch, monkeypatch):
-    monkeypatch.setenv("MVIT_NODE_RANK", "first")
-    refused(launch(), "MVIT_NODE_RANK: 'first' is not a number; set MVIT_NODE_RANK to a non-negative integer")
+    monkeypatch.setenv("MVIT_MASTER_PORT", "first")
+    refused(launch(), "MVIT_MASTER_PORT: 'first' is not a number; set MVIT_MASTER_PORT to a non-negative integer")
 
 
 def test_a_skipped_image_too_many_is_refused(launch, tmp_path):

@@ -74,11 +74,13 @@ def make_material(room: Path) -> Material:
             ("loss_scale", "fixed"): ["precision=fp16", "loss_scale.value=512.0"],
             ("loss_scale", "dynamic"): ["precision=fp16", "loss_scale.growth_steps=1"],
             ("precision", "bf16"): ["topology=ascend_1"],
+            ("topology", "cpu"): ["topology=cpu_2"],
         },
         of_path={
             "loss_scale.kind": ["precision=fp16"],
             "precision.kind": ["topology=ascend_1"],
             "topology.bind_core": ["topology=ascend_8"],
+            "topology.hosts": ["topology.nodes=2"],
             "train.buckets.0": ["train.buckets=[{image_size: 32, global_batch_size: 8}]"],
             # Of four equal accuracies the first two are the best ones, and are not among the last two.
             "train.keep_best": ["optimizer.lr=1e-9", "train.epochs=4"],
@@ -94,6 +96,7 @@ def make_material(room: Path) -> Material:
             "init.checkpoint": str(weights[1]),
             "train.freeze": ["stem.*"],
             "train.buckets": [{"image_size": 64, "global_batch_size": 8}],
+            "topology.hosts": ["here", "there"],
             "tracking.uri": "sqlite:///elsewhere.db",
             "runs_dir": f"{room}/runs2",
         },

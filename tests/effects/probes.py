@@ -24,6 +24,7 @@ from mvit.parent.command import make_command
 from mvit.parent.freeze import Surveys
 from mvit.parent.graphs import store_of
 from mvit.parent.host import CHECKOUT, Host
+from mvit.parent.nodes.remote_shell import ssh_command
 from mvit.parent.plan import make_plan
 from mvit.parent.report.row import result_row
 from mvit.parent.request.launch_rules import data_rules
@@ -112,6 +113,12 @@ def _launch(subject: Subject) -> object:
         launch.launch(subject.raw, argv=["launch.py"])
         made = {path.parent for path in subject.room.glob("**/run.json")} - runs
     return sorted(str(folder.parent) for folder in made), len(followed)
+
+
+def _remote_shells(subject: Subject) -> object:
+    """What is started on other machines."""
+    hosts = subject.config.topology.hosts or ()
+    return [ssh_command(RunDir(subject.room), host, rank=rank) for rank, host in enumerate(hosts)][1:]
 
 
 def _attempts(subject: Subject) -> int:
@@ -250,6 +257,7 @@ def _probe(name: str, of: Callable[[Subject], object], *sections: str) -> Probe:
 PROBES = (
     _probe("plan", _plan),
     _probe("command", _command),
+    _probe("remote shells", _remote_shells, "topology"),
     _probe("launch", _launch, "name", "runs_dir", "dry_run", "freeze"),
     _probe("watchdog", _verdicts, "limits"),
     _probe("tracker", _tracker, "tracking"),

@@ -162,20 +162,13 @@ def test_ascend_cards_that_are_not_there_are_refused(raw):
     assert found(host_rules(replace(HOST, ascend_cards=8)), raw, "topology=ascend_8") == []
 
 
-def test_more_than_one_machine_is_planned_but_not_launched(raw):
-    lines = found(host_rules(replace(HOST, ascend_cards=8)), raw, "topology=ascend_2x8")
-    assert [line.split(";")[0] for line in lines] == [
-        "topology: has 2 machines: launching on more than one is not supported yet",
-    ]
-
-
 def test_a_slot_that_does_not_fit_the_plan_is_refused(planned):
     plan = planned("topology=ascend_2x8", *IMAGENET)
     must_fit(Slot(node_rank=1, cards=tuple(range(8))), plan)
     with pytest.raises(ConfigError) as refused:
         must_fit(Slot(node_rank=2, cards=(0, 1)), plan)
     assert str(refused.value).splitlines() == [
-        "MVIT_NODE_RANK: 2 is not a node of 2; count from 0 to 1",
+        "--node-rank: 2 is not a node of 2; count from 0 to 1",
         "--slot: 'cards=0,1' does not fit the run, which needs 8 Ascend cards on each node; change the slot",
     ]
 

@@ -45,7 +45,7 @@ def run(ms, config, *, fused, gradients, clip_norm, clip_value):
     constants = fused_constants(config)
     assert constants is not None
     update = (
-        FusedUpdate(optimizer, kind=config.kind, constants=constants, **limits)
+        FusedUpdate(optimizer, kind=config.kind, constants=constants, shares_memory=True, **limits)
         if fused
         else Update(optimizer, **limits)
     )

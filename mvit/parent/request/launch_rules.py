@@ -34,10 +34,6 @@ def host_rules(host: Host) -> list[Rule]:
         if host.ascend_cards < topology.cards_per_node:
             rule = f"needs {topology.cards_per_node} Ascend cards per node, this host has {host.ascend_cards}"
             yield Problem("topology", None, rule, "use topology=cpu, or dry_run=true to see the plan")
-        if topology.nodes > 1:
-            rule = f"has {topology.nodes} machines: launching on more than one is not supported yet"
-            remedy = "see a machine's plan with dry_run=true, MVIT_NODE_RANK, MVIT_MASTER_ADDR and MVIT_MASTER_PORT"
-            yield Problem("topology", None, rule, remedy)
 
     def kernels(model: ModelConfig) -> Iterator[Problem]:
         if model.kernels == "fused" and host.kernels.isa is None:

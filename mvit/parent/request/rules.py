@@ -141,6 +141,20 @@ def _bind_core(topology: Topology) -> Iterator[Problem]:
         yield Problem("topology.bind_core", None, rule, "use topology.bind_core=false")
 
 
+def _nodes(topology: Topology) -> Iterator[Problem]:
+    if topology.kind == "cpu" and topology.workers % topology.nodes:
+        rule = f"do not divide among {topology.nodes} machines"
+        yield Problem("topology.workers", topology.workers, rule, f"use {_multiples(topology.workers, topology.nodes)}")
+    if topology.hosts is None:
+        return
+    if topology.nodes == 1:
+        rule = "is for several machines, and topology.nodes is 1"
+        yield Problem("topology.hosts", list(topology.hosts), rule, "leave it out, or raise topology.nodes")
+    elif len(set(topology.hosts)) != topology.nodes or len(topology.hosts) != topology.nodes:
+        rule = f"must name {topology.nodes} different machines, this one first"
+        yield Problem("topology.hosts", list(topology.hosts), rule, "change it, or topology.nodes")
+
+
 def _warmup(schedule: Schedule, train: TrainConfig) -> Iterator[Problem]:
     if schedule.kind == "one_cycle" or schedule.warmup_unit == "steps":
         return
@@ -210,6 +224,7 @@ RULES: list[Rule] = [
     (("loss_scale", "precision"), _loss_scale),
     (("precision", "topology"), _device_precision),
     (("topology",), _bind_core),
+    (("topology",), _nodes),
     (("model", "topology", "precision"), _kernels),
     (("train", "model", "topology", "precision"), _activations),
     (("schedule", "train"), _warmup),

@@ -123,18 +123,27 @@ class TwoNodes:
     def __init__(self, machines: tuple[Machine, Machine], path: Path, recipe: tuple[str, ...]) -> None:
         path.mkdir(exist_ok=True)
         self.machines, self.path, self.recipe = machines, path, recipe
+        self.runs = path / "runs"
         self.uri = f"sqlite:///{path}/mlflow.db"
         self.nodes: list[Program] = []
 
     def launch(self, *overrides: str) -> None:
         """Both nodes: the launch on the first, and on the second the command that it tells."""
-        self.lead("launch.py", f"runs_dir={self.path}/runs", "topology.nodes=2", *self.recipe, *overrides)
+        self.lead("launch.py", f"runs_dir={self.runs}", "topology.nodes=2", *self.recipe, *overrides)
         self.until(lambda: "start there: " in self.nodes[0].said())
         self.join()
 
     def resume(self, *overrides: str) -> None:
         self.lead("-m", "mvit", "resume", str(self.folder.path), *overrides)
         self.join()
+
+    def fork(self, *overrides: str) -> list:
+        """The journal of a run on this machine alone that goes on from here."""
+        words = (sys.executable, "-m", "mvit", "resume", str(self.folder.path), "--fork", *overrides)
+        before = set(self.runs.glob("*/*/run.json"))
+        subprocess.run(words, cwd=CHECKOUT, env={**os.environ, "MLFLOW_TRACKING_URI": self.uri}, check=True)
+        (made,) = set(self.runs.glob("*/*/run.json")) - before
+        return list(JournalReader(RunDir(made.parent).journal).entries())
 
     def lead(self, *words: str) -> None:
         """Node 0 alone."""
@@ -149,8 +158,8 @@ class TwoNodes:
 
     @property
     def folder(self) -> RunDir:
-        (found,) = (path.parent for path in (self.path / "runs").glob("*/*/run.json"))
-        return RunDir(found)
+        """The first one."""
+        return RunDir(min(path.parent for path in self.runs.glob("*/*/run.json")))
 
     def until(self, holds, timeout_s: float = 90) -> None:
         deadline = time.monotonic() + timeout_s
@@ -174,6 +183,12 @@ class TwoNodes:
                 if f"NSpid:\t{entry.name}\t{inside}\n" in (entry / "status").read_text():
                     return int(entry.name)
         raise AssertionError(f"rank {rank} has no process")
+
+    def kill_rank(self, rank: int, *, wait: bool = False) -> None:
+        """SIGKILL, at once or when it trains."""
+        path = self.folder.status / f"{rank}.json"
+        self.until(lambda: not wait or (path.exists() and read_json(path)["stage"] == "step"))
+        os.kill(self.rank(rank), signal.SIGKILL)
 
     def end(self, timeout_s: float = 120) -> tuple[int, int]:
         """The exit codes, once both have ended."""

@@ -30,9 +30,11 @@ class Command:
     """What is added to the environment of the workers."""
     logs: Path
     workers: int
+    """Of all nodes."""
     port: int | None
     """Where msrun's scheduler listens; None without msrun."""
     slot: Slot = field(default_factory=Slot)
+    nodes: int = 1
 
     @property
     def log(self) -> Path:
@@ -70,6 +72,7 @@ def make_command(
         workers=run.plan.world_size,
         port=port if run.plan.world_size > 1 else None,
         slot=slot,
+        nodes=run.plan.nodes,
     )
 
 

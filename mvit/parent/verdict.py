@@ -118,6 +118,8 @@ def disk_trouble(folder: Path) -> str | None:
     return os.strerror(errno.ENOSPC) if blocks * disk.f_frsize < LEAST_FREE or no_files else None
 
 
+_TIMED_OUT = re.compile(r"The node: (\d+) is timed out")
+"""The scheduler then has the workers killed that it still reaches."""
 _GONE = re.compile(r"Worker process (\d+) exit with exception")
 
 
@@ -130,6 +132,9 @@ def disappeared(statuses: list[WorkerStatus], command: Command) -> Failure | Non
         # msrun kills the others when it notices that one is gone.
         noticed = _noticed(command) if len(ranks) > 1 else []
         first = next((status for pid in noticed for status in ranks if status.pid == pid), ranks[0])
+        if command.nodes > 1 and (lost := _TIMED_OUT.search(_tail(command.logs / "scheduler.log"))):
+            message = f"rank {lost[1]} was out of reach: msrun's scheduler heard nothing of it any more"
+            return Failure("comm", int(lost[1]), first.stage.value, message)
         return Failure("killed", first.rank, first.stage.value, "the process disappeared without reporting an error")
     # The scheduler never says that it is done: it ends when all workers have.
     at_work = any(s.stage not in (Stage.DONE, Stage.STOPPED) for s in statuses if s.is_worker)

@@ -37,12 +37,14 @@ class Call(Frozen):
 
 
 class NodeVerdict(Frozen):
-    """What became of an attempt on one node; of the leader, what became of the run."""
+    """What became of an attempt on one node."""
 
     attempt: int
     status: EndStatus
     exit_code: int
     failure: Failure | None
+    is_over: bool = False
+    """Of the leader: that it is what became of the run, and no other attempt comes."""
 
 
 class NodeStatus(Frozen):

@@ -115,7 +115,8 @@ def tiny_step(config, *, accumulation, fused):
     same = {"rate_factors": [1.0] * len(trained), "decays": [True] * len(trained)}
     constants = fused_constants(config.optimizer)
     assert constants is not None
-    form = partial(FusedUpdate, kind=config.optimizer.kind, constants=constants) if fused else Update
+    fused_form = partial(FusedUpdate, kind=config.optimizer.kind, constants=constants, shares_memory=True)
+    form = fused_form if fused else Update
     optimizer = make_optimizer(trained, config.optimizer, **same)
     update = form(optimizer, num_parts=accumulation, distributed=False, clip_norm=None, clip_value=None)
     ema = FusedEma(net, 0.5)

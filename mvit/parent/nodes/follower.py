@@ -50,7 +50,7 @@ class _Follower:
         self._say(f"mvit: node {self._rank} of {self._run.plan.nodes}, waiting for node 0")
         while not self._stop:
             status = self._look()
-            if status and status.verdict is None and self._leader.has_changed:
+            if status and not _is_over(status) and self._leader.has_changed:
                 self.presence = Presence(self._folder, rank=self._rank, token=status.token)
                 return None
             if time.monotonic() > deadline:
@@ -74,9 +74,9 @@ class _Follower:
             if leader and leader.token != self.presence.status.token:  # it was killed, and began anew
                 self._attempt = 0
                 self.presence.join(leader.token)
-            elif leader and leader.verdict:
+            elif leader and leader.verdict and leader.verdict.is_over:
                 return Outcome(leader.verdict.status, leader.verdict.exit_code, leader.verdict.failure)
-            elif failure := self.trouble():
+            elif failure := self._lost(leader):
                 return Outcome("FAILED", 1, failure)
             elif call := self._news():
                 self._attempt = call.attempt
@@ -110,11 +110,14 @@ class _Follower:
     def trouble(self) -> Failure | None:
         """That node 0 is lost, or has given up the attempt."""
         leader = self._look()
-        host = f" ({leader.host})" if leader else ""
         if leader and leader.token != self.presence.status.token:
-            return Failure("killed", None, "launcher", f"the launcher of node 0{host} was started anew")
-        if leader and leader.verdict:
+            return Failure("killed", None, "launcher", f"the launcher of node 0 ({leader.host}) was started anew")
+        if leader and leader.verdict and leader.verdict.attempt == self._attempt:
             return leader.verdict.failure
+        return self._lost(leader)
+
+    def _lost(self, leader: NodeStatus | None) -> Failure | None:
+        host = f" ({leader.host})" if leader else ""
         if self._leader.silent_s(time.monotonic()) > LOST_S:
             return Failure("comm", None, "launcher", f"node 0{host} has given no sign of life for {LOST_S:.0f} s")
         return None
@@ -142,6 +145,10 @@ class _Follower:
                 attempt=self._attempt, status=outcome.status, exit_code=outcome.exit_code, failure=outcome.failure
             )
         )
+
+
+def _is_over(leader: NodeStatus) -> bool:
+    return leader.verdict is not None and leader.verdict.is_over
 
 
 def _stopped(stop: StopRequest) -> Outcome:

@@ -127,6 +127,7 @@ class Leader:
 
     def settle(self, outcome: Outcome) -> Outcome:
         """The outcome of the attempt, once it is known what became of it on the other nodes."""
+        self._report(outcome, is_over=False)
         deadline = time.monotonic() + SETTLE_S
         verdicts: list[NodeVerdict] = []
         while time.monotonic() < deadline:
@@ -147,9 +148,16 @@ class Leader:
 
     def over(self, outcome: Outcome) -> None:
         """Tell the others how the run ended."""
+        self._report(outcome, is_over=True)
+
+    def _report(self, outcome: Outcome, *, is_over: bool) -> None:
         self._presence.report(
             NodeVerdict(
-                attempt=self._attempt, status=outcome.status, exit_code=outcome.exit_code, failure=outcome.failure
+                attempt=self._attempt,
+                status=outcome.status,
+                exit_code=outcome.exit_code,
+                failure=outcome.failure,
+                is_over=is_over,
             )
         )
 

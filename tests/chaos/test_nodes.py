@@ -1,0 +1,104 @@
+"""Two machines, and what happens when one of them loses a process, its launcher, or the other one."""
+
+import signal
+import time
+
+import pytest
+
+from mvit.files import read_json
+from mvit.parent.tracking.store import connect
+from mvit.rundir.ending import read_ending
+from mvit.rundir.state import run_status
+from mvit.rundir.tracking import read_record
+from tests.machines import TwoNodes, needs_namespaces, two_machines
+from tests.scene import RECIPE
+
+pytestmark = [needs_namespaces, pytest.mark.chaos, pytest.mark.mindspore, pytest.mark.timeout(600)]
+
+LONG = (*RECIPE, "topology=cpu_2", "topology.threads=1", "train.epochs=30")
+"""Minutes, where nothing happens to it."""
+
+
+@pytest.fixture
+def training(tmp_path):
+    """A run on two machines in the midst of its steps."""
+    with two_machines() as machines:
+        nodes = TwoNodes(machines, tmp_path, LONG)
+        nodes.launch()
+        nodes.until_step(15)
+        yield nodes
+
+
+def tags_in_mlflow(nodes):
+    record = read_record(nodes.folder)
+    assert record is not None
+    assert record.run_id is not None
+    run = connect(nodes.uri).get_run(record.run_id)
+    return run.info.status, run.data.tags
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_killed_ends_both_with_that_cause_and_the_run_goes_on(training, rank):
+    training.kill_rank(rank)
+    began = time.monotonic()
+    assert training.end() == (1, 1), training.said()
+    print(f"rank {rank} killed: both launchers had ended after {time.monotonic() - began:.0f} s")
+    failure = read_json(training.folder.error)
+    assert (failure["kind"], failure["rank"]) == ("killed", rank), training.said()
+    status, tags = tags_in_mlflow(training)
+    assert status == "FAILED"
+    assert failure["message"] in tags["error"]
+    assert all(failure["message"] in node.said() for node in training.nodes)
+    assert training.leaves_nothing()
+    training.resume("train.max_restarts=1")
+    training.until(lambda: "attempt 2" in training.nodes[1].said())
+    training.kill_rank(rank, wait=True)
+    training.until(lambda: "attempt 3" in training.nodes[1].said())
+    training.nodes[1].signal(signal.SIGTERM)
+    assert training.end() == (143, 143), training.said()
+    assert run_status(training.folder) == "KILLED"
+
+
+@pytest.mark.parametrize("node", [0, 1])
+def test_a_launcher_that_is_killed_ends_the_other_node(training, node):
+    training.nodes[node].signal(signal.SIGKILL)
+    began = time.monotonic()
+    codes = training.end()
+    print(f"the launcher of node {node} killed: the other had ended after {time.monotonic() - began:.0f} s")
+    assert codes[1 - node] == 1, training.said()
+    assert training.leaves_nothing()
+    if node == 1:
+        assert read_json(training.folder.error)["kind"] in ("comm", "killed")
+        assert run_status(training.folder) == "FAILED"
+    else:
+        assert read_ending(training.folder) is None
+    training.resume()
+    training.until(lambda: "attempt 2" in training.nodes[1].said())
+    training.nodes[0].signal(signal.SIGINT)
+    assert training.end() == (130, 130), training.said()
+    assert training.leaves_nothing()
+
+
+def test_a_link_that_is_cut_for_6_s_costs_nothing(training):
+    steps = max(entry.get("step", 0) for entry in training.journal())
+    training.machines[1].set_link("down")
+    time.sleep(6)
+    training.machines[1].set_link("up")
+    training.until_step(steps + 60)
+    training.nodes[0].signal(signal.SIGINT)
+    assert training.end() == (130, 130), training.said()
+
+
+def test_a_link_that_is_cut_for_good_ends_both_with_one_cause(training):
+    training.machines[1].set_link("down")
+    began = time.monotonic()
+    assert training.end() == (1, 1), training.said()
+    seconds = time.monotonic() - began
+    print(f"the link cut: both launchers had ended after {seconds:.0f} s")
+    failure = read_json(training.folder.error)
+    assert failure["kind"] == "comm", training.said()
+    assert all(failure["message"] in node.said() for node in training.nodes)
+    status, tags = tags_in_mlflow(training)
+    assert status == "FAILED"
+    assert failure["message"] in tags["error"]
+    assert training.leaves_nothing()

@@ -15,6 +15,8 @@ Ints3 = Annotated[tuple[int, int, int], Field(strict=False)]
 Ints5 = Annotated[tuple[int, int, int, int, int], Field(strict=False)]
 Floats3 = Annotated[tuple[float, float, float], Field(strict=False)]
 Range = Annotated[tuple[float, float], Field(strict=False)]
+JobWord = Annotated[str, Field(pattern=r"^[\w.,:+-]+$")]
+"""A name in a scheduler's configuration, written into a script."""
 Strings = Annotated[tuple[str, ...], Field(strict=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -499,6 +501,33 @@ class NoTracking(Frozen):
     kind: Literal["none"]
 
 
+class LocalLaunch(Frozen):
+    """Execute the run now, on this machine."""
+
+    kind: Literal["local"]
+
+
+class SlurmLaunch(Frozen):
+    """Submit the run as a job of Slurm, and return."""
+
+    kind: Literal["slurm"]
+    partition: JobWord | None = Field(description="Partition; null takes the cluster's default.")
+    account: JobWord | None = Field(description="Account that is charged.")
+    qos: JobWord | None = Field(description="Quality of service.")
+    time_limit: Annotated[int, Field(ge=1)] | None = Field(
+        description="Minutes after which the job is ended; null takes the partition's. The run goes on in another turn."
+    )
+    stop_before_s: int = Field(
+        ge=30,
+        le=3600,
+        description="Seconds before that limit in which the run stops, with a checkpoint, and its job is queued again.",
+    )
+    options: Strings = Field(description="Further options of sbatch, as --gres=npu:8 or --exclude=n7.")
+
+
+Launch = Annotated[LocalLaunch | SlurmLaunch, Field(discriminator="kind")]
+
+
 class TrainTask(Frozen):
     """Train, evaluate, keep checkpoints."""
 
@@ -543,6 +572,7 @@ class CommonConfig(Frozen):
     precision: Precision
     topology: Topology
     tracking: Tracking
+    launch: Launch
 
 
 class TrainRun(CommonConfig):

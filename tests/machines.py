@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -29,17 +29,19 @@ class Machine:
 
     def __init__(self, name: str, init: int, device: str) -> None:
         self.name, self.init, self._device = name, init, device
+        self.programs: list[Program] = []
 
-    def start(self, *command: str, cwd: Path = CHECKOUT, log: Path, **environment: str) -> "Program":
+    def start(self, *command: str, cwd: Path = CHECKOUT, log: Path, env: Mapping[str, str] | None = None) -> "Program":
         """A program in this machine, whose output goes to the log."""
         enter = ("nsenter", "--target", str(self.init), "--net", "--uts", "--pid", "--mount", "--")
         enter = (*enter, "env", "-C", str(cwd))
         with log.open("ab") as out:
             process = subprocess.Popen(
-                [*enter, *command], env={**os.environ, **environment}, stdout=out, stderr=out,
+                [*enter, *command], env={**os.environ, **(env or {})}, stdout=out, stderr=out,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
-        return Program(process, log)
+        self.programs.append(Program(process, log))
+        return self.programs[-1]
 
     def processes(self) -> Iterator[Path]:
         """What lives in it, as folders of /proc here."""
@@ -89,7 +91,8 @@ def two_machines():
     """Two, at 10.77.0.1 and 10.77.0.2, that end with the context, and all in them with it."""
     tag = secrets.token_hex(2)
     with ExitStack() as stack:
-        machines = []
+        machines: list[Machine] = []
+        stack.callback(lambda: [program.wait() for machine in machines for program in machine.programs])
         for number in range(2):
             name = f"node{number}-{tag}"
             words = ("unshare", "--net", "--uts", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc")
@@ -125,6 +128,7 @@ class TwoNodes:
         self.machines, self.path, self.recipe = machines, path, recipe
         self.runs = path / "runs"
         self.uri = f"sqlite:///{path}/mlflow.db"
+        self.environment = {"MLFLOW_TRACKING_URI": self.uri}
         self.nodes: list[Program] = []
 
     def launch(self, *overrides: str) -> None:
@@ -141,14 +145,14 @@ class TwoNodes:
         """The journal of a run on this machine alone that goes on from here."""
         words = (sys.executable, "-m", "mvit", "resume", str(self.folder.path), "--fork", *overrides)
         before = set(self.runs.glob("*/*/run.json"))
-        subprocess.run(words, cwd=CHECKOUT, env={**os.environ, "MLFLOW_TRACKING_URI": self.uri}, check=True)
+        subprocess.run(words, cwd=CHECKOUT, env={**os.environ, **self.environment}, check=True)
         (made,) = set(self.runs.glob("*/*/run.json")) - before
         return list(JournalReader(RunDir(made.parent).journal).entries())
 
     def lead(self, *words: str) -> None:
         """Node 0 alone."""
         log = self.path / f"node-0-{len(list(self.path.glob('node-0-*')))}.log"
-        self.nodes = [self.machines[0].start(sys.executable, *words, log=log, MLFLOW_TRACKING_URI=self.uri)]
+        self.nodes = [self.machines[0].start(sys.executable, *words, log=log, env=self.environment)]
 
     def join(self, cwd: Path = CHECKOUT) -> None:
         """Node 1, from a checkout."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mvit import console
+from mvit.config import SlurmLaunch
 from mvit.console import mvit_command, shown
 from mvit.errors import ConfigError
 from mvit.parent import orphans, provenance
@@ -21,6 +22,7 @@ from mvit.parent.host import CHECKOUT, LOOPBACK, Host, free_port, this_host
 from mvit.parent.nodes.address import master_address
 from mvit.parent.report.estimate import past_runs
 from mvit.parent.slot import Slot, must_fit, slot_from_environment
+from mvit.parent.slurm.queue import submit
 from mvit.rundir.frozen import Run
 from mvit.rundir.nodes import LEADER
 from mvit.rundir.paths import RunDir, new_run_id
@@ -47,7 +49,17 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str]) -> int:
         console.say(f"mvit: frozen; execute it with: {mvit_command('run', run.folder.path)}")
         print(shown(run.folder.path))
         return 0
+    if isinstance(planned.config.launch, SlurmLaunch):
+        return send(run, planned.config.launch)
     return follow(run, slot=slot).exit_code
+
+
+def send(run: Run, launch: SlurmLaunch) -> int:
+    """Submit the run and leave it to Slurm."""
+    job = submit(run, launch, host=this_host())
+    console.say(f"mvit: job {job.id} of Slurm: {shown(run.folder.job_script)}")
+    console.say(f"mvit: see what becomes of it with: {mvit_command('ls', run.folder.path)}")
+    return 0
 
 
 def show_plan(planned: Planned, *, host: Host, slot: Slot) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mvit import console
-from mvit.config import RunConfig, TrainRun
+from mvit.config import RunConfig, SlurmLaunch, TrainRun
 from mvit.console import mvit_command, shown
 from mvit.errors import ConfigError, Problem, RunDirError
 from mvit.parent import provenance
@@ -14,10 +14,11 @@ from mvit.parent.announce import announce
 from mvit.parent.foreground import accompany, follow
 from mvit.parent.freeze import freeze, plan_launch
 from mvit.parent.host import CHECKOUT, this_host
-from mvit.parent.launch import show_plan
+from mvit.parent.launch import send, show_plan
 from mvit.parent.reopen import changed, reopen
 from mvit.parent.request.compose import override
 from mvit.parent.slot import Slot, must_fit
+from mvit.parent.slurm.queue import must_not_be_queued
 from mvit.parent.sweep.resume import resume_sweep
 from mvit.rundir import checkpoints
 from mvit.rundir.frozen import read_run, run_digest
@@ -32,6 +33,7 @@ def run_frozen(
     """Execute a frozen run, or go on with it, in the foreground; returns the exit code."""
     if is_sweep(path):
         raise RunDirError(f"{shown(path)} is a sweep; use: {mvit_command('resume', path)}")
+    must_not_be_queued(RunDir(path))
     run = reopen(RunDir(path), overrides)
     must_fit(slot, run.plan)
     if until_epoch is not None:
@@ -64,6 +66,10 @@ def resume(path: Path, overrides: Sequence[str], *, slot: Slot, failed: bool = F
     _must_not_be_above_runs(path)
     if failed:
         raise ConfigError(Problem("--failed", None, "is for a sweep, and this is a run", "leave it out"))
+    launch = read_run(RunDir(path)).config.launch
+    if isinstance(launch, SlurmLaunch):
+        must_not_be_queued(RunDir(path))
+        return send(reopen(RunDir(path), overrides), launch)
     return run_frozen(path, overrides, slot=slot)
 
 

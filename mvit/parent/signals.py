@@ -9,7 +9,8 @@ from types import FrameType
 
 from mvit.parent.stop_request import StopRequest
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""SIGUSR1 says that a limit is near, SIGUSR2 what SIGINT does: job scripts send them, see `parent/slurm/script.py`."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,7 +36,14 @@ def raising() -> Generator[None]:
 def stopping() -> Generator[StopRequest]:
     """Meanwhile a signal makes the stop request that is yielded."""
     stop = StopRequest()
-    with _handled(lambda number, _frame: stop.signal(number)):
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGUSR1:
+            stop.limit()
+        else:
+            stop.signal(signal.SIGINT if number == signal.SIGUSR2 else number)
+
+    with _handled(handle):
         yield stop
 
 

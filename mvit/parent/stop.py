@@ -11,6 +11,8 @@ from pathlib import Path
 from mvit import console
 from mvit.console import mvit_command, shown
 from mvit.errors import RunDirError
+from mvit.parent.slurm.queue import ask_to_stop, state_of
+from mvit.rundir.job import Job, read_job
 from mvit.rundir.launcher import read_launcher
 from mvit.rundir.paths import RunDir, writable
 from mvit.rundir.state import run_status, sweep_status
@@ -29,6 +31,8 @@ def stop(path: Path, *, after_epoch: bool = False) -> int:
     folder, launcher = RunDir(path), read_launcher(RunDir(path))
     if not (folder.run.exists() or is_sweep(path)):
         raise RunDirError(f"{shown(path)} is not the folder of a run or a sweep")
+    if not is_sweep(path) and (job := read_job(folder)) and state_of(job):
+        return _stop_job(path, job)
     if (status := _status(path)) != "RUNNING" or launcher is None:
         raise RunDirError(f"{shown(path)} is not running: it is {status}")
     resume = mvit_command("resume", path)
@@ -52,6 +56,20 @@ def stop(path: Path, *, after_epoch: bool = False) -> int:
     console.say(f"mvit: {shown(path)}: {_status(path)}")
     if _status(path) != "FINISHED":
         console.say(f"mvit: continue with: {resume}")
+    return 0
+
+
+def _stop_job(path: Path, job: Job) -> int:
+    """Through Slurm, which knows where it runs."""
+    ask_to_stop(job)
+    deadline = time.monotonic() + PATIENCE_S
+    while (state := state_of(job)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    if state:
+        console.complain([f"job {job.id} has been asked to stop, and still runs after {PATIENCE_S:.0f} s"])
+        return 1
+    console.say(f"mvit: {shown(path)}: job {job.id} has ended; it is {_status(path)}")
+    console.say(f"mvit: continue with: {mvit_command('resume', path)}")
     return 0
 
 

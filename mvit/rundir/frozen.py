@@ -12,7 +12,7 @@ from mvit.plan import LaunchPlan
 from mvit.rundir.paths import RunDir
 
 SCHEMA = 8
-NOT_THE_RUN = frozenset(("name", "runs_dir", "dry_run", "freeze", "tracking", "limits"))
+NOT_THE_RUN = frozenset(("name", "runs_dir", "dry_run", "freeze", "tracking", "limits", "launch"))
 """Sections of the configuration that say where a run is and how it is called, not what it is."""
 
 

@@ -12,6 +12,7 @@ runs/<name>/<time>-<id>/
     predictions.npz     its logits (n, k) and labels (n,), in the order of the held-out set (predictions.py)
     result.json         final and best numbers, written last by rank 0 (result.py)
     tracking.json       where the run is mirrored, and how far; written by the parent (tracking.py)
+    job.sh, job.json    of a run that was submitted: the script, and the scheduler's number for it (job.py)
     nodes/              what the parents of several machines tell each other (nodes.py)
     stop.json           the parent's request to stop;  stop_at.json: rank 0's answer (stop.py)
     launcher.json       the process that looks after the run (launcher.py, ownership.py)
@@ -95,6 +96,14 @@ class RunDir:
     @property
     def result(self) -> Path:
         return self.path / "result.json"
+
+    @property
+    def job_script(self) -> Path:
+        return self.path / "job.sh"
+
+    @property
+    def job(self) -> Path:
+        return self.path / "job.json"
 
     @property
     def nodes(self) -> Path:

@@ -30,6 +30,7 @@ from mvit.parent.report.row import result_row
 from mvit.parent.request.launch_rules import data_rules
 from mvit.parent.request.rules import judge
 from mvit.parent.slot import Slot
+from mvit.parent.slurm.script import job_script
 from mvit.parent.stop_request import StopRequest
 from mvit.parent.tracking.live import tracker_of
 from mvit.parent.watchdog import Watchdog
@@ -119,6 +120,12 @@ def _remote_shells(subject: Subject) -> object:
     """What is started on other machines."""
     hosts = subject.config.topology.hosts or ()
     return [ssh_command(RunDir(subject.room), host, rank=rank) for rank, host in enumerate(hosts)][1:]
+
+
+def _job(subject: Subject) -> object:
+    """The script that is submitted."""
+    launch = subject.config.launch
+    return launch.kind == "slurm" and job_script(subject.run, launch, host=HOST)
 
 
 def _attempts(subject: Subject) -> int:
@@ -258,6 +265,7 @@ PROBES = (
     _probe("plan", _plan),
     _probe("command", _command),
     _probe("remote shells", _remote_shells, "topology"),
+    _probe("job", _job, "launch"),
     _probe("launch", _launch, "name", "runs_dir", "dry_run", "freeze"),
     _probe("watchdog", _verdicts, "limits"),
     _probe("tracker", _tracker, "tracking"),

@@ -39,7 +39,7 @@ def test_problems_of_groups_keys_values_and_rules_come_together():
         (["optimizer.learning_rate=1"], "optimizer.learning_rate: unknown key; did you mean optimizer.lr?"),
         (["train.lr=1"], "train.lr: unknown key; did you mean optimizer.lr?"),
         (["optimizer.zzz=1"], "optimizer.zzz: unknown key; use one of: optimizer.beta1, optimizer.beta2"),
-        (["qqqq=1"], "qqqq: unknown key; use one of: augment, data, dry_run, freeze, init, limits, loss_scale"),
+        (["qqqq=1"], "qqqq: unknown key; use one of: augment, data, dry_run, freeze, init, launch, limits, loss_scale"),
         (["train=digit"], "train: 'digit' is not an option; did you mean digits?"),
         (
             ["optimizer=sgd", "optimizer.beta1=0.5"],

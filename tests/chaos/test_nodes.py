@@ -1,6 +1,8 @@
 """Two machines, and what happens when one of them loses a process, its launcher, or the other one."""
 
+import os
 import signal
+import sys
 import time
 
 import pytest
@@ -8,8 +10,11 @@ import pytest
 from mvit.files import read_json
 from mvit.parent.tracking.store import connect
 from mvit.rundir.ending import read_ending
+from mvit.rundir.paths import RunDir
 from mvit.rundir.state import run_status
+from mvit.rundir.status import read_workers
 from mvit.rundir.tracking import read_record
+from tests.cluster import needs_slurm, slurm
 from tests.machines import TwoNodes, needs_namespaces, two_machines
 from tests.scene import RECIPE
 
@@ -102,3 +107,36 @@ def test_a_link_that_is_cut_for_good_ends_both_with_one_cause(training):
     assert status == "FAILED"
     assert failure["message"] in tags["error"]
     assert training.leaves_nothing()
+
+
+def test_the_other_machine_is_started_through_ssh_and_ended_with_the_run(tmp_path, monkeypatch):
+    # Stands for ssh: the test executes on the second machine what it is asked to.
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(f'#!/bin/sh\nfor word; do :; done\nprintf %s "$word" > {tmp_path}/asked\nexec sleep 600\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    with two_machines() as machines:
+        nodes = TwoNodes(machines, tmp_path, (*RECIPE, "topology=cpu_2", "topology.threads=1"))
+        nodes.lead("launch.py", f"runs_dir={nodes.runs}", "topology.nodes=2", "topology.hosts=[a,b]", *nodes.recipe)
+        nodes.until((tmp_path / "asked").exists)
+        asked = (tmp_path / "asked").read_text()
+        nodes.nodes.append(machines[1].start("sh", "-c", asked, log=tmp_path / "there.log"))
+        assert nodes.end() == (0, 0), nodes.said()
+        assert "start there" not in nodes.said()
+        assert not [entry for entry in machines[0].processes() if b"sleep\x00600" in (entry / "cmdline").read_bytes()]
+
+
+@needs_slurm
+def test_a_job_of_two_nodes_trains_under_slurm(tmp_path):
+    with slurm(tmp_path) as cluster:
+        words = (sys.executable, "launch.py", f"runs_dir={tmp_path}/runs", *RECIPE, "launch=slurm", "tracking=none")
+        done = cluster.run(*words, "topology=cpu_2", "topology.threads=1", "topology.nodes=2")
+        assert done.returncode == 0, done.stdout
+        (folder,) = (RunDir(path.parent) for path in tmp_path.glob("runs/*/*/run.json"))
+        deadline = time.monotonic() + 200
+        while not (ending := read_ending(folder)):
+            assert time.monotonic() < deadline, [path.read_text() for path in folder.logs.glob("job-*")]
+            time.sleep(0.5)
+        assert ending.status == "FINISHED"
+        assert {worker.host for worker in read_workers(folder)} == {machine.name for machine in cluster.machines}

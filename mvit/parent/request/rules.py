@@ -10,6 +10,7 @@ from typing import Any
 from mvit.config import (
     AugmentConfig,
     ImagesConfig,
+    Launch,
     LossScale,
     MlflowTracking,
     ModelConfig,
@@ -155,6 +156,24 @@ def _nodes(topology: Topology) -> Iterator[Problem]:
         yield Problem("topology.hosts", list(topology.hosts), rule, "change it, or topology.nodes")
 
 
+def _job_options(launch: Launch) -> Iterator[Problem]:
+    if launch.kind != "slurm":
+        return
+    for option in launch.options:
+        name = option.partition("=")[0]
+        if not option.startswith("--") or not option.isprintable():
+            rule = "is not a long option of sbatch on one line"
+            yield Problem("launch.options", option, rule, "use, for example, --gres=npu:8")
+        elif name in _OF_THE_SCRIPT:
+            yield Problem("launch.options", option, "is what mvit itself decides", "leave it out")
+
+
+_OF_THE_SCRIPT = frozenset(
+    ("--array", "--nodes", "--ntasks-per-node", "--output", "--signal", "--requeue", "--no-requeue")
+)
+"""Options of sbatch that the run or its script depends on."""
+
+
 def _warmup(schedule: Schedule, train: TrainConfig) -> Iterator[Problem]:
     if schedule.kind == "one_cycle" or schedule.warmup_unit == "steps":
         return
@@ -225,6 +244,7 @@ RULES: list[Rule] = [
     (("precision", "topology"), _device_precision),
     (("topology",), _bind_core),
     (("topology",), _nodes),
+    (("launch",), _job_options),
     (("model", "topology", "precision"), _kernels),
     (("train", "model", "topology", "precision"), _activations),
     (("schedule", "train"), _warmup),

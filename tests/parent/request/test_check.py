@@ -98,6 +98,34 @@ def test_processors_are_bound_only_where_there_are_several_cards():
 
 
 @pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["topology.nodes=2"], "topology.workers: 1 do not divide among 2 machines; use 2"),
+        (
+            ["topology.hosts=[a]"],
+            "topology.hosts: ['a'] is for several machines, and topology.nodes is 1; leave it out",
+        ),
+        (
+            ["topology=cpu_2", "topology.nodes=2", "topology.hosts=[a,a]"],
+            "topology.hosts: ['a', 'a'] must name 2 different machines, this one first; change it, or topology.nodes",
+        ),
+        (
+            ["launch=slurm", "launch.options=[gres]"],
+            "launch.options: 'gres' is not a long option of sbatch on one line",
+        ),
+        (
+            ["launch=slurm", "launch.options=['--array=0-3']"],
+            "launch.options: '--array=0-3' is what mvit itself decides",
+        ),
+        (["launch=slurm", "launch.partition='a b'"], "launch.partition: 'a b' "),
+    ],
+)
+def test_machines_and_jobs_that_cannot_be_are_refused(overrides, line):
+    (found,) = problems(*overrides)
+    assert found.startswith(line)
+
+
+@pytest.mark.parametrize(
     ("overrides", "remedy"),
     [
         (["topology=cpu_2", "++train.global_batch_size=33"], "33 does not split over 2 devices; use 32 or 34"),

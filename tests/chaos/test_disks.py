@@ -25,7 +25,9 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing_else(scene, disk):
 
 @pytest.mark.parametrize("stage", ["join", "compile", "evaluate"])
 def test_a_disk_is_full_for_a_while_at_another_stage(scene, disk, stage):
-    scene.launch("data.num_val=3000") if stage == "evaluate" else scene.launch()
+    # Long enough for what follows: a graph from the cache is there at once, and 80 steps take seconds.
+    longer = {"evaluate": ["data.num_val=3000"], "compile": ["topology.compile_cache=false"]}
+    scene.launch(*longer.get(stage, []))
     scene.until_stage(stage)
     disk.fill()
     time.sleep(3)

@@ -15,6 +15,7 @@ from mvit.rundir.state import run_status
 from mvit.rundir.status import read_workers
 from mvit.rundir.tracking import read_record
 from tests.cluster import needs_slurm, slurm
+from tests.conftest import of_training
 from tests.machines import TwoNodes, needs_namespaces, two_machines
 from tests.scene import RECIPE
 
@@ -107,6 +108,26 @@ def test_a_link_that_is_cut_for_good_ends_both_with_one_cause(training):
     assert status == "FAILED"
     assert failure["message"] in tags["error"]
     assert training.leaves_nothing()
+
+
+def test_one_machine_goes_on_from_where_two_were_stopped_with_the_same_losses(tmp_path):
+    recipe = (*RECIPE, "topology=cpu_2", "topology.threads=1")
+    with two_machines() as machines:
+        two = TwoNodes(machines, tmp_path, recipe)
+        two.launch()
+        two.until_step(20)
+        two.nodes[0].signal(signal.SIGINT)
+        assert two.end() == (130, 130), two.said()
+        alone = two.fork("topology.nodes=1", "topology.workers=1", "train.accumulation=2")
+        two.resume()
+        assert two.end() == (0, 0), two.said()
+    together, after = (
+        {entry["step"]: metrics["train/loss"] for entry, metrics in of_training(entries) if "train/loss" in metrics}
+        for entries in (two.journal(), alone)
+    )
+    print(f"one machine with two micro-batches, from where two were stopped: {len(after)} of {len(together)} losses")
+    assert len(after) > 20
+    assert after == {step: together[step] for step in after}
 
 
 def test_the_other_machine_is_started_through_ssh_and_ended_with_the_run(tmp_path, monkeypatch):

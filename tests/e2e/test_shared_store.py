@@ -130,7 +130,15 @@ def written(server, tmp_path_factory):
     return [folder.path for folder in folders]
 
 
-def test_eight_runs_at_once_land_in_one_experiment_every_point_once(server, written):
+def test_a_store_that_a_team_shares(server, written, tmp_path):
+    """One test: the database, the server and eight runs take half a minute."""
+    every_point_is_there_once(server, written)
+    sync_sends_nothing_twice_and_the_table_is_made_from_what_it_sent(server, written, tmp_path)
+    without_the_password_a_command_is_one_line(server, tmp_path)
+    no_password_is_on_the_disk(written)
+
+
+def every_point_is_there_once(server, written):
     from mvit.parent.tracking.store import connect
 
     client = connect(server[1])
@@ -146,7 +154,7 @@ def test_eight_runs_at_once_land_in_one_experiment_every_point_once(server, writ
     assert sorted(views) == [f"mlflow.sharedViewState.{name}" for name in ("efficiency", "results", "sweep")]
 
 
-def test_sync_sends_nothing_twice_and_the_table_is_made_from_what_it_sent(server, written, tmp_path):
+def sync_sends_nothing_twice_and_the_table_is_made_from_what_it_sent(server, written, tmp_path):
     planned = plan_launch(compose([]), host=this_host())
     run = freeze(planned, tmp_path / "runs/20261129-110000-beef", made_of=({}, ""))
     with closing(Journal(run.folder.journal)) as journal:
@@ -167,14 +175,14 @@ def test_sync_sends_nothing_twice_and_the_table_is_made_from_what_it_sent(server
     assert [path for path in tmp_path.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()] == []
 
 
-def test_without_the_password_each_command_is_one_line(server, written, tmp_path):
+def without_the_password_a_command_is_one_line(server, tmp_path):
     listed = mvit("ls", "--store", server[0], store=server[0], cwd=tmp_path)
     assert listed.returncode == 2
     assert len(listed.stderr.splitlines()) == 1
     assert "401" in listed.stderr or "UNAUTHENTICATED" in listed.stderr or "not authenticated" in listed.stderr.lower()
 
 
-def test_no_password_is_on_the_disk(server, written):
+def no_password_is_on_the_disk(written):
     room = written[0].parent
     files = [path for path in room.rglob("*") if path.is_file()]
     assert len(files) >= 2 * WRITERS

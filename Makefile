@@ -1,7 +1,7 @@
 # The project's commands. They need make and a Python 3.10-3.12; the rest is installed into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help env train test check lint types light chaos bench ui screenshots docs clean FORCE
+.PHONY: help env train test check lint types light chaos canary bench ui screenshots docs clean FORCE
 .DELETE_ON_ERROR:
 
 # Called as modules: scripts in .venv/bin break when the checkout moves.
@@ -41,6 +41,16 @@ light: env
 chaos: env ## Attack runs in every way there is (three quarters of an hour); ARGS="-k kill" selects
 	@MVIT_KILLS=20 $(RUN) -m pytest $(SIDE_BY_SIDE) tests/chaos tests/e2e/test_exact_resume.py -m mindspore $(ARGS)
 
+CANARY := .venv-canary/bin/python
+
+canary: env ## Run the tests on the newest MindSpore there is, in .venv-canary; pins nothing
+	@$(RUN) -m venv --clear .venv-canary
+	@grep -v '^mindspore==' constraints.txt > .venv-canary/constraints.txt
+	@$(CANARY) -m pip install -qq --disable-pip-version-check -c .venv-canary/constraints.txt -e ".[dev]"
+	@$(CANARY) -m pip install -qq --disable-pip-version-check --upgrade --no-deps mindspore
+	@$(CANARY) -c 'from importlib.metadata import version; print("MindSpore", version("mindspore"))'
+	@$(CANARY) -m pytest $(SIDE_BY_SIDE) -m "mindspore and not (chaos or long)" $(ARGS)
+
 # Where a benchmark keeps its measurements.
 kept = $(if $(KEEP),--json experiments/results/$(1)-$(KEEP).json)
 
@@ -66,7 +76,7 @@ docs: env ## Write docs/configuration.md from the typed configuration
 	@$(RUN) -m mvit docs > docs/configuration.md.part && mv docs/configuration.md.part docs/configuration.md
 
 clean: ## Remove .venv and caches; runs/ and mlflow.db stay
-	@rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-canary build *.egg-info .pytest_cache .ruff_cache
 	@find . -path ./runs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Prints "use 3.12 INTERPRETER", or else the one line to show. Interpreters are run, not looked up: a pyenv shim stands

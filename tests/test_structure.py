@@ -42,6 +42,12 @@ def test_the_parent_never_imports_mindspore():
     assert users("mvit.data.shard_writer") == {"mvit/data/pack.py"}
 
 
+def test_collectives_are_in_one_module():
+    words = ("mindspore.communication", "AllReduce", "AllGather", "ReduceScatter", "Broadcast(", "Barrier(")
+    found = {str(path.relative_to(CHECKOUT)) for path in MODULES if any(word in path.read_text() for word in words)}
+    assert found == {"mvit/worker/collectives.py"}
+
+
 def test_hydra_is_imported_where_requests_are_composed_alone():
     outside = {path for path in users("hydra", "omegaconf") if not path.startswith("mvit/parent/request/")}
     assert outside <= {"launch.py", "mvit/models/weights.py"}

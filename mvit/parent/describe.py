@@ -28,7 +28,7 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
         yield "differs", line
     yield "data", _data_line(config.data, plan.dataset)
     yield "devices", f"{plan.world_size} {plan.device}{f' on {plan.nodes} nodes' if plan.nodes > 1 else ''}"
-    yield "precision", _precision_line(config) + (f", jit level {plan.jit_level}" if plan.jit_level else "")
+    yield "precision", _precision_line(config) + _jit_level(plan.jit_level)
     yield "kernels", _kernels_line(plan.kernels)
     if isinstance(config, TrainRun):
         for bucket in plan.buckets:
@@ -48,6 +48,12 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
         shape = "x".join(map(str, graph.images)) + ", " if graph.images else ""
         yield "graph", f"{graph.name}: {shape}{verb} in {past.compile_time(graph.name)}"
     yield "time", past.run_time()
+
+
+def _jit_level(level: str | None) -> str:
+    if level is None:
+        return ""
+    return f", jit level {level}{' (deprecated since MindSpore 2.9; O1 takes its place)' if level == 'O2' else ''}"
 
 
 def _kernels_line(kernels: KernelsPlan) -> str:

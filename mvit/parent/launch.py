@@ -23,6 +23,7 @@ from mvit.parent.nodes.address import master_address
 from mvit.parent.report.estimate import past_runs
 from mvit.parent.slot import Slot, must_fit, slot_from_environment
 from mvit.parent.slurm.queue import submit
+from mvit.parent.slurm.script import job_script
 from mvit.rundir.frozen import Run
 from mvit.rundir.nodes import LEADER
 from mvit.rundir.paths import RunDir, new_run_id
@@ -84,3 +85,6 @@ def show_plan(planned: Planned, *, host: Host, slot: Slot) -> None:
     console.pairs(
         ("" if index else "environment", f"{k}={shlex.quote(v)}") for index, (k, v) in enumerate(command.env.items())
     )
+    if isinstance(config.launch, SlurmLaunch):
+        lines = job_script(run, config.launch, host=host).splitlines()
+        console.pairs(("" if index else "job", line) for index, line in enumerate(lines))

@@ -115,4 +115,6 @@ def fork(path: Path, overrides: Sequence[str], *, slot: Slot, argv: Sequence[str
         console.say(f"mvit: frozen; execute it with: {mvit_command('run', run.folder.path)}")
         print(shown(run.folder.path))
         return 0
+    if isinstance(config.launch, SlurmLaunch):
+        return send(run, config.launch)
     return follow(run, slot=slot).exit_code

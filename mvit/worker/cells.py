@@ -11,7 +11,7 @@ from mindspore import nn
 from mvit.config import TrainRun
 from mvit.models.kernels import operators
 from mvit.models.spec import groups
-from mvit.worker import checkpoint, device, group
+from mvit.worker import checkpoint, collectives, device, group
 from mvit.worker.evaluate import EvaluateStep
 from mvit.worker.fused_gradients import FusedGradients
 from mvit.worker.fused_update import FusedEma, FusedUpdate, fused_constants
@@ -40,7 +40,7 @@ class TrainCells:
         parameters = {p.name: p for cell in self.stateful for p in cell.get_parameters()}
         return [p for name, p in parameters.items() if name.endswith(("moving_mean", "moving_variance"))]
 
-    def statistics_of_others(self, workers: device.Workers) -> dict[str, np.ndarray]:
+    def statistics_of_others(self, workers: collectives.Workers) -> dict[str, np.ndarray]:
         """The other workers' running statistics, which differ until they are averaged, by their checkpoint names.
 
         Every worker must call this.

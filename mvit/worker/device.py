@@ -1,4 +1,4 @@
-"""The device and the other workers."""
+"""The device, and what is done to parameters on it."""
 
 import os
 import resource
@@ -8,9 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 import mindspore as ms
-import numpy as np
-from mindspore import nn, ops
-from mindspore.communication import get_rank, init
+from mindspore import nn
 
 from mvit.config import Precision
 from mvit.models.kernels.network import Freezable
@@ -28,58 +26,6 @@ def open_device(device: Literal["CPU", "Ascend"], *, threads: int | None, jit_le
         ms.device_context.cpu.op_tuning.threads_num(threads)
     if jit_level is not None:
         ms.set_context(jit_config={"jit_level": jit_level})
-
-
-def join(world_size: int) -> None:
-    """Meet the other workers; in msrun's scheduler process this never returns."""
-    if world_size > 1:
-        init()
-
-
-class _Sum(nn.Cell):
-    def __init__(self) -> None:
-        super().__init__()
-        self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM)
-
-    def construct(self, x):
-        return self.all_reduce(x)
-
-
-class Workers:
-    """What the workers do together, outside the training step."""
-
-    def __init__(self, world_size: int) -> None:
-        self.world_size = world_size
-        self._sum = _Sum() if world_size > 1 else None
-
-    def sum(self, vector: np.ndarray) -> np.ndarray:
-        """The float32 vector added over all workers; every worker must call this."""
-        if self._sum is None:
-            return vector
-        return self._sum(ms.Tensor(vector)).asnumpy()  # synchronises
-
-    def gather(self, arrays: list[np.ndarray]) -> list[list[np.ndarray]]:
-        """The float32 arrays of every worker, by rank; every worker must call this."""
-        if self._sum is None:
-            return [arrays]
-        flat = np.concatenate([array.ravel() for array in arrays])
-        table = np.zeros((self.world_size, flat.size), np.float32)
-        table[get_rank()] = flat
-        # A sum with zeros is exact, and the one collective that a CPU has for float32 of any size.
-        rows = self.sum(table.ravel()).reshape(self.world_size, -1)
-        ends = np.cumsum([array.size for array in arrays])[:-1]
-        shapes = [array.shape for array in arrays]
-        return [[p.reshape(s) for p, s in zip(np.split(row, ends), shapes, strict=True)] for row in rows]
-
-    def average(self, parameters: list[ms.Parameter]) -> None:
-        """Set each parameter to its mean over all workers, whose running statistics differ."""
-        if self._sum is None:
-            return
-        flat = np.concatenate([parameter.asnumpy().ravel() for parameter in parameters])
-        flat = self.sum(flat) / np.float32(self.world_size)
-        pieces = np.split(flat, np.cumsum([parameter.size for parameter in parameters])[:-1])
-        for parameter, piece in zip(parameters, pieces, strict=True):
-            parameter.set_data(ms.Tensor(piece.reshape(parameter.shape)))
 
 
 def cast_network(net: nn.Cell, precision: Precision) -> None:

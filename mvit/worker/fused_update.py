@@ -9,6 +9,7 @@ from mindspore import nn, ops
 
 from mvit.config import AdamWConfig, LambConfig, LionConfig, OptimizerConfig, SgdConfig
 from mvit.models.kernels import operators
+from mvit.worker import collectives
 from mvit.worker.step_graphs import Ema
 
 
@@ -55,7 +56,7 @@ class FusedUpdate(nn.Cell):
         self.step = optimizer.rates.step
         self.distributed = distributed
         if distributed:
-            self.all_reduce = operators.all_reduce() if shares_memory else ops.AllReduce(ops.ReduceOp.SUM)
+            self.all_reduce = operators.all_reduce() if shares_memory else collectives.all_reduce()
         self.flatten = operators.flatten()
         self.update = operators.update(kind)
         limits = (clip_norm or math.inf, clip_value or math.inf)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from mvit.models.kernels import operators
-from mvit.worker.device import Workers
+from mvit.worker.collectives import Workers
 
 PATIENCE_S = 30.0
 """Longest wait for another worker, as long as MindSpore's collectives wait."""

@@ -30,12 +30,12 @@ def main(folder: RunDir) -> None:
         heartbeat = Heartbeat(folder.status / f"{rank}.json", rank=rank, fault=read_fault(os.environ, rank=rank))
     try:
         # MindSpore takes seconds to load: only now that this process can be seen, and ends with its parent.
-        from mvit.worker import device, evaluate, group, train
+        from mvit.worker import collectives, device, evaluate, group, train
 
         if not is_scheduler:
             device.open_device(run.plan.device, threads=run.plan.threads, jit_level=run.plan.jit_level)
         heartbeat.stage(Stage.JOIN)
-        device.join(run.plan.world_size)  # never returns in the scheduler
+        collectives.join(run.plan.world_size)  # never returns in the scheduler
         with group.losses_named():
             match run.config:
                 case TrainRun():

@@ -17,7 +17,7 @@ from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import Run, run_digest
 from mvit.rundir.journal import Journal
 from mvit.rundir.status import Stage
-from mvit.worker import checkpoint, device, images
+from mvit.worker import checkpoint, collectives, device, images
 from mvit.worker.heartbeat import Heartbeat
 from mvit.worker.input.loader import Loader
 
@@ -42,7 +42,7 @@ class Session:
     rank: int
     heartbeat: Heartbeat
     journal: Journal | NullJournal
-    workers: device.Workers
+    workers: collectives.Workers
     train_source: Source
     val_source: Source
     loader: Loader
@@ -65,7 +65,7 @@ def open_session(
     """
     config, plan = run.config, run.plan
     journal = Journal(run.folder.journal) if rank == 0 else NullJournal()
-    workers = device.Workers(plan.world_size)
+    workers = collectives.Workers(plan.world_size)
 
     heartbeat.stage(Stage.DATA)
     train_source, val_source = open_splits(config.data, facts=plan.dataset, index=run.folder.data_index)

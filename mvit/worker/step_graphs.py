@@ -13,6 +13,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from mvit.config import DynamicLossScale, FixedLossScale
+from mvit.worker import collectives
 from mvit.worker.images import Mix
 
 LARGEST_SCALE = 2.0**60
@@ -151,7 +152,7 @@ class Update(nn.Cell):
             sizes = [parameter.size for parameter in optimizer.parameters]
             self.offsets = tuple(1 + sum(sizes[:index]) for index in range(len(sizes)))
             self.concat = ops.Concat()
-            self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM)
+            self.all_reduce = collectives.all_reduce()
 
     def construct(self, loss_sum, gradients, lr, decay):
         if self.distributed:

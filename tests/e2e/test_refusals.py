@@ -113,8 +113,8 @@ def refused(done, *lines):
             [
                 "optimizer.lr: not used by task=evaluate; remove it, or use task=train",
                 "train.epochs: not used by task=evaluate; remove it, or use task=train",
-                "topology.jit_level: not used by topology=cpu; remove it, or use topology=ascend_1, ascend_2x8 or"
-                " ascend_8",
+                "topology.jit_level: not used by topology=cpu; remove it, or use topology=ascend_1, ascend_2x8,"
+                " ascend_8 or ascend_8_O2",
                 "limits.step_s: not used by task=evaluate; remove it, or use task=train",
                 "task.checkpoint: '/x' does not exist; name a .safetensors file or the folder of a finished run",
             ],
@@ -257,6 +257,25 @@ def test_a_missing_value_does_not_hide_what_else_is_wrong(launch):
 @pytest.mark.parametrize("arguments", [["model=null"], ["-m", "model=null,small"]])
 def test_no_group_can_be_null(launch, arguments):
     refused(launch(*arguments), "model: 'null' is not an option; use one of: small, x_small, xx_small")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["launch=slurm"],
+            "launch: 'slurm' is for one run, and trials are executed where the sweep is; "
+            "submit a script that launches the sweep, or the runs one by one",
+        ),
+        (
+            ["topology=cpu_2", "topology.nodes=2"],
+            "topology.nodes: is for machines that a person starts by hand, for each trial anew; "
+            "name them in topology.hosts, or sweep on one machine",
+        ),
+    ],
+)
+def test_trials_that_cannot_be_executed_here_are_refused(launch, overrides, line):
+    refused(launch("-m", "seed=1,2", *overrides), line)
 
 
 def test_a_number_in_the_environment_that_is_none_is_one_line(launch, monkeypatch):

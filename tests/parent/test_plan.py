@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mvit.config import SlurmLaunch
 from mvit.data import dataset
 from mvit.errors import ConfigError
 from mvit.models.kernels.build import Support
@@ -13,10 +14,12 @@ from mvit.parent.plan import make_plan
 from mvit.parent.request.launch_rules import data_rules, host_rules
 from mvit.parent.request.rules import judge
 from mvit.parent.slot import Slot, must_fit, parse_slot
+from mvit.parent.slurm.script import job_script
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 
 FOLDER = Path("/runs/x")
+PLANS = Path(__file__).with_name("plans")
 SLOT = Slot()
 HOST = Host(
     python="/env/bin/python",
@@ -65,8 +68,8 @@ def test_two_workers_run_under_msrun(planned, commanded):
 
 
 def test_eight_cards_are_planned_as_the_published_command_has_them(planned, commanded):
-    plan = planned("topology=ascend_8", *IMAGENET, "data.image_size=256")
-    assert " ".join(commanded("topology=ascend_8").argv) == (
+    plan = planned("topology=ascend_8_O2", *IMAGENET, "data.image_size=256")
+    assert " ".join(commanded("topology=ascend_8_O2").argv) == (
         "msrun --bind_core=True --worker_num 8 --local_worker_num 8 --master_addr 127.0.0.1 --master_port 23456"
         " --log_dir /runs/x/logs/attempt-1 --join=True --cluster_time_out 360 --tail_worker_log 8"
         " python -m mvit.worker.main /runs/x"
@@ -81,7 +84,7 @@ def test_eight_cards_are_planned_as_the_published_command_has_them(planned, comm
 def test_one_card_needs_no_msrun(planned, commanded):
     plan = planned("topology=ascend_1")
     assert commanded("topology=ascend_1").argv == ("/env/bin/python", "-m", "mvit.worker.main", "/runs/x")
-    assert (plan.device, plan.jit_level) == ("Ascend", "O2")
+    assert (plan.device, plan.jit_level) == ("Ascend", "O1")
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -94,6 +97,33 @@ def test_two_machines_differ_in_their_rank_alone(planned, commanded, rank):
         " python -m mvit.worker.main /runs/x"
     )
     assert (plan.world_size, plan.nodes, plan.buckets[0].per_device_batch_size) == (16, 2, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("ascend_1", ["topology=ascend_1", "train.accumulation=8"]),
+        ("ascend_8", []),
+        ("ascend_2x8", ["topology=ascend_2x8"]),
+    ],
+)
+def test_the_published_recipe_starts_what_was_reviewed(configured, name, overrides):
+    """Commands, environment and job script, against a file of tests/parent/plans that a person has read."""
+    data = [override for override in IMAGENET if override.startswith("data")]
+    config = configured("experiment=reproduce_xx_small", *data, "launch=slurm", "launch.time_limit=1440", *overrides)
+    host = replace(HOST, ascend_cards=8)
+    run = Run(RunDir(FOLDER), config, make_plan(config, host=host, facts=dataset.survey(config.data).facts))
+    shown = []
+    for rank in range(run.plan.nodes):
+        slot = Slot(node_rank=rank, master_addr="10.0.0.1" if run.plan.nodes > 1 else "127.0.0.1")
+        command = make_command(run, host=host, slot=slot, port=23456, attempt=1)
+        shown += [f"# node {rank}", *(f"{key}={value}" for key, value in command.env.items()), " ".join(command.argv)]
+    (bucket,) = run.plan.buckets
+    per_device = f"{run.plan.world_size} x {bucket.per_device_batch_size} x {run.plan.accumulation}"
+    shown += [f"# global batch {bucket.global_batch_size} = {per_device}", "# job.sh"]
+    assert isinstance(config.launch, SlurmLaunch)
+    shown += [job_script(run, config.launch, host=host)]
+    assert "\n".join(shown).replace(str(CHECKOUT), "CHECKOUT") == (PLANS / f"{name}.txt").read_text()
 
 
 def test_the_environment_of_a_worker_is_exact(commanded):
@@ -160,6 +190,7 @@ def test_ascend_cards_that_are_not_there_are_refused(raw):
         "topology: needs 8 Ascend cards per node, this host has 0; use topology=cpu, or dry_run=true to see the plan"
     )
     assert found(host_rules(replace(HOST, ascend_cards=8)), raw, "topology=ascend_8") == []
+    assert found(host_rules(HOST), raw, "topology=ascend_8", "launch=slurm") == []  # the launch is elsewhere
 
 
 def test_a_slot_that_does_not_fit_the_plan_is_refused(planned):

@@ -275,11 +275,11 @@ import json, os, sys
 from mvit.process import die_with_parent
 die_with_parent()
 import mindspore as ms
-from mvit.worker import device
+from mvit.worker import collectives, device
 import numpy as np
 if os.environ.get("MS_ROLE") != "MS_SCHED":
     device.open_device("CPU", threads=1, jit_level=None)
-device.join(2)
+collectives.join(2)
 from tests.worker.test_step import DYNAMIC, make_batches, make_step, run_step, snapshot
 rank = int(os.environ["RANK_ID"])
 step, net = make_step(ms, loss_scale=DYNAMIC, ema_momentum=0.5, workers=2)

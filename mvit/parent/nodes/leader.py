@@ -56,6 +56,8 @@ class Leader:
         limit_s = self._run.config.limits.join_s
         deadline, told = time.monotonic() + limit_s, False
         here: dict[int, NodeStatus] = {}
+        if self._shells:
+            self._shells.forget_ended()
         self._seen = {rank: Seen(now=time.monotonic()) for rank in self._others}
         while len(here) < len(self._others) and not is_stopped():
             watch()

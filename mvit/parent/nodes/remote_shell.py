@@ -47,6 +47,10 @@ class RemoteShells:
                 shell.send_signal(signal.SIGTERM)
                 shell.wait()
 
+    def forget_ended(self) -> None:
+        """Those that have ended are started anew, as before another attempt."""
+        self._shells = {rank: shell for rank, shell in self._shells.items() if shell.poll() is None}
+
     def start(self, ranks: Sequence[int]) -> str | None:
         """Start the parents of these nodes that are not started; why one of them has ended, where one has."""
         for rank in ranks:

@@ -12,6 +12,7 @@ from mvit.config import (
     CpuTopology,
     Data,
     Init,
+    Launch,
     ModelConfig,
     Schedule,
     Task,
@@ -28,8 +29,8 @@ from mvit.plan import DatasetFacts
 def host_rules(host: Host) -> list[Rule]:
     """What this machine must have, judged on the sections that ask for it."""
 
-    def cards(topology: CpuTopology | AscendTopology) -> Iterator[Problem]:
-        if topology.kind != "ascend":
+    def cards(topology: CpuTopology | AscendTopology, launch: Launch) -> Iterator[Problem]:
+        if topology.kind != "ascend" or launch.kind == "slurm":  # which executes it elsewhere
             return
         if host.ascend_cards < topology.cards_per_node:
             rule = f"needs {topology.cards_per_node} Ascend cards per node, this host has {host.ascend_cards}"
@@ -43,7 +44,7 @@ def host_rules(host: Host) -> list[Rule]:
         if train.activations == "bf16" and host.kernels.isa is None:
             yield activations_unavailable(host.kernels.reason)
 
-    return [(("topology",), cards), (("model",), kernels), (("train",), activations)]
+    return [(("topology", "launch"), cards), (("model",), kernels), (("train",), activations)]
 
 
 def kernels_unavailable(reason: str) -> Problem:

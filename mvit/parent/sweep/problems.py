@@ -29,8 +29,19 @@ def space_problems(sweep: SweepConfig, space: Space) -> Iterator[Problem]:
 
 def trial_problems(sweep: SweepConfig, configs: Sequence[RunConfig]) -> Iterator[Problem]:
     """Trials that cannot be compared as the sweep is to compare them."""
+    yield from _place_problems(configs)
     yield from _objective_problems(sweep.objectives, configs)
     yield from _pruner_problems(sweep.pruner, configs)
+
+
+def _place_problems(configs: Sequence[RunConfig]) -> Iterator[Problem]:
+    """Where trials cannot be executed."""
+    if any(config.launch.kind == "slurm" for config in configs):
+        rule = "is for one run, and trials are executed where the sweep is"
+        yield Problem("launch", "slurm", rule, "submit a script that launches the sweep, or the runs one by one")
+    if any(config.topology.nodes > 1 and config.topology.hosts is None for config in configs):
+        rule = "is for machines that a person starts by hand, for each trial anew"
+        yield Problem("topology.nodes", None, rule, "name them in topology.hosts, or sweep on one machine")
 
 
 def _search_problems(space: Space, settings: SearchSweep) -> Iterator[Problem]:

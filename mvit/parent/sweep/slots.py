@@ -91,7 +91,7 @@ def slots_of(sweep: SweepConfig, configs: Sequence[RunConfig], host: Host) -> Sl
     slots = Slots(shares, device=device)
     for config in configs:
         workers = world_size(config.topology)
-        if config.topology.kind == "ascend" and config.topology.nodes > 1:
+        if config.topology.nodes > 1:
             raise _wrong(sweep, "is for trials on one machine", "use sweep.slots=1")
         if slots.needed(workers) > len(shares):
             rule = f"does not fit a trial of {workers} workers, which takes {slots.needed(workers)} slots"

@@ -58,3 +58,13 @@ def test_a_shell_that_ends_is_told_with_its_last_words(ssh, folder):
         shells.start([1])
         problem = until(lambda: shells.start([1]))
     assert problem == "node 1: ssh b ended with exit code 255: ssh: connect to host b port 22: No route to host"
+
+
+def test_a_shell_that_has_ended_is_started_anew_for_another_attempt(ssh, folder, tmp_path):
+    ssh(f'echo called >> "{tmp_path}/calls"')
+    with RemoteShells(folder, ["a", "b"]) as shells:
+        for times in (1, 2):
+            assert shells.start([1]) is None
+            until(lambda: (tmp_path / "calls").exists() and len((tmp_path / "calls").read_text().split()) == times)  # noqa: B023
+            shells._shells[1].wait()
+            shells.forget_ended()

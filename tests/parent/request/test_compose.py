@@ -47,7 +47,8 @@ def test_problems_of_groups_keys_values_and_rules_come_together():
         ),
         (
             ["topology=cpu", "topology.jit_level=O2"],
-            "topology.jit_level: not used by topology=cpu; remove it, or use topology=ascend_1, ascend_2x8 or ascend_8",
+            "topology.jit_level: not used by topology=cpu; remove it, or use topology=ascend_1, ascend_2x8, "
+            "ascend_8 or ascend_8_O2",
         ),
         (["task.checkpoint=x"], "task.checkpoint: not used by task=train; remove it, or use task=evaluate"),
         (

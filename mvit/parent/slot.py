@@ -105,7 +105,7 @@ def must_fit(slot: Slot, plan: LaunchPlan, *, option: str = "--slot") -> None:
     """Raises `ConfigError` where the run cannot be executed in the slot that `option` gave."""
     problems: list[Problem] = []
     local = plan.world_size // plan.nodes
-    if slot.node_rank >= plan.nodes:
+    if not 0 <= slot.node_rank < plan.nodes:
         rule = f"is not a node of {plan.nodes}" if plan.nodes > 1 else "is for a run on several machines"
         remedy = f"count from 0 to {plan.nodes - 1}" if plan.nodes > 1 else "leave it out"
         problems.append(Problem("--node-rank", slot.node_rank, rule, remedy))

@@ -202,6 +202,10 @@ def test_a_slot_that_does_not_fit_the_plan_is_refused(planned):
         "--node-rank: 2 is not a node of 2; count from 0 to 1",
         "--slot: 'cards=0,1' does not fit the run, which needs 8 Ascend cards on each node; change the slot",
     ]
+    with pytest.raises(ConfigError, match="--node-rank: -1 is not a node of 2"):
+        must_fit(Slot(node_rank=-1), plan)
+    with pytest.raises(ConfigError, match="--node-rank: 1 is for a run on several machines; leave it out"):
+        must_fit(Slot(node_rank=1), planned())
 
 
 def test_a_slot_of_other_cores_than_there_are_or_than_were_planned_is_refused(planned):

@@ -35,11 +35,10 @@ def stop(path: Path, *, after_epoch: bool = False) -> int:
         return _stop_job(path, job)
     if (status := _status(path)) != "RUNNING" or launcher is None:
         raise RunDirError(f"{shown(path)} is not running: it is {status}")
-    resume = mvit_command("resume", path)
     if after_epoch:
         with writable(path):
             write_stop(folder, StopReason(kind="pause"), after_epoch=CURRENT_EPOCH)
-        console.say(f"mvit: {shown(path)} stops after the current epoch; continue later with: {resume}")
+        console.say(f"mvit: {shown(path)} stops after the current epoch; continue later with: {mvit_command('resume', path)}")
         return 0
     if not launcher.is_local:
         raise RunDirError(f"{shown(path)} runs on {launcher.host}; stop it there")
@@ -53,9 +52,7 @@ def stop(path: Path, *, after_epoch: bool = False) -> int:
     if is_there:
         console.complain([f"{shown(path)} has been asked to stop, and still runs after {PATIENCE_S:.0f} s"])
         return 1
-    console.say(f"mvit: {shown(path)}: {_status(path)}")
-    if _status(path) != "FINISHED":
-        console.say(f"mvit: continue with: {resume}")
+    _tell_status(path)
     return 0
 
 
@@ -68,9 +65,14 @@ def _stop_job(path: Path, job: Job) -> int:
     if state:
         console.complain([f"job {job.id} has been asked to stop, and still runs after {PATIENCE_S:.0f} s"])
         return 1
-    console.say(f"mvit: {shown(path)}: job {job.id} has ended; it is {_status(path)}")
-    console.say(f"mvit: continue with: {mvit_command('resume', path)}")
+    _tell_status(path)
     return 0
+
+
+def _tell_status(path: Path) -> None:
+    console.say(f"mvit: {shown(path)}: {_status(path)}")
+    if _status(path) != "FINISHED":
+        console.say(f"mvit: continue with: {mvit_command('resume', path)}")
 
 
 def _status(path: Path) -> str:

@@ -38,7 +38,8 @@ def stop(path: Path, *, after_epoch: bool = False) -> int:
     if after_epoch:
         with writable(path):
             write_stop(folder, StopReason(kind="pause"), after_epoch=CURRENT_EPOCH)
-        console.say(f"mvit: {shown(path)} stops after the current epoch; continue later with: {mvit_command('resume', path)}")
+        later = mvit_command("resume", path)
+        console.say(f"mvit: {shown(path)} stops after the current epoch; continue later with: {later}")
         return 0
     if not launcher.is_local:
         raise RunDirError(f"{shown(path)} runs on {launcher.host}; stop it there")

@@ -453,12 +453,32 @@ class CpuTopology(_Machines):
     )
 
 
+CoreRange = Annotated[str, Field(pattern=r"^(\d+-\d+|\d+(,\d+)*)$")]
+"""Processors as `0-23` or `0,2`."""
+
+
 class AscendTopology(_Machines):
     """Ascend cards on one or more machines."""
 
     kind: Literal["ascend"]
     cards_per_node: int = Field(ge=1, le=64, description="Cards per machine, one process each.")
     bind_core: bool = Field(description="Let msrun bind each process to its own processors; not for one card.")
+    cores: Annotated[tuple[CoreRange, ...], Field(strict=False)] | None = Field(
+        description="With bind_core: the processors of each card's process, as [0-23,24-47]; null: those msrun finds."
+    )
+    rank_table: str | None = Field(
+        description="A rank table file for msrun: which card of which machine is which rank."
+    )
+    hccl_connect_s: Annotated[int, Field(ge=120, le=7200)] | None = Field(
+        description="Seconds in which the cards must have found each other (HCCL_CONNECT_TIMEOUT); null: CANN's, 120."
+    )
+    hccl_exec_s: Annotated[int, Field(ge=68, le=17340)] | None = Field(
+        description="Seconds that a card waits for the others in a collective (HCCL_EXEC_TIMEOUT); null: CANN's."
+    )
+    fault_tolerance: Annotated[tuple[Literal["TTP", "UCE", "HCCE", "ARF", "TSP"], ...], Field(strict=False)] = Field(
+        description="Recoveries that MindSpore is to try by itself (MS_ENABLE_TFT), at O0 and O1; none: a failure ends"
+        " all processes, and the run goes on from its checkpoint."
+    )
     jit_level: Literal["O0", "O1", "O2"] = Field(
         description="MindSpore's compilation level; O2 compiles the whole graph at once."
     )
@@ -521,6 +541,10 @@ class SlurmLaunch(Frozen):
         ge=30,
         le=3600,
         description="Seconds before that limit in which the run stops, with a checkpoint, and its job is queued again.",
+    )
+    exclude_after: Annotated[int, Field(ge=1)] | None = Field(
+        description="Failures of class hang, comm or killed on one machine after which jobs that are submitted again"
+        " leave it out (--exclude); null: none is left out."
     )
     options: Strings = Field(description="Further options of sbatch, as --gres=npu:8 or --exclude=n7.")
 

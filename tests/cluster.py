@@ -58,8 +58,8 @@ class Cluster:
         code = program.wait(300)
         return subprocess.CompletedProcess(command, code, program.said(), "")
 
-    def stop_controller(self) -> None:
-        self.run("scontrol", "shutdown", "slurmctld")
+    def kill_controller(self) -> None:
+        assert self.run("pkill", "-KILL", "slurmctld").returncode == 0
 
     def start_controller(self) -> None:
         self.run("slurmctld", "-i")

@@ -19,7 +19,7 @@ from mvit.data import dataset
 from mvit.data.source import Source
 from mvit.parent.request.check import parse
 from mvit.parent.request.compose import Composer
-from mvit.parent.sweep import schedule
+from mvit.parent.sweep import execution
 from mvit.parent.tracking.store import prepare
 from mvit.rundir.sidecar import Conventions, Position, Sidecar
 from tests.stand_ins import StandIns
@@ -161,7 +161,7 @@ def launch_here(tmp_path_factory, monkeypatch, capfd):
 def stand_ins(monkeypatch) -> StandIns:
     """The processes of a sweep's trials."""
     made = StandIns()
-    monkeypatch.setattr(schedule, "command_of", made)
+    monkeypatch.setattr(execution, "command_of", made)
     return made
 
 

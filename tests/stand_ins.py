@@ -37,7 +37,7 @@ FINISHED, FAILED = ("FINISHED", 0), ("FAILED:nan", 1)
 
 @dataclass
 class StandIns:
-    """Takes the place of `schedule.command_of`."""
+    """Takes the place of `execution.command_of`."""
 
     ends: list[tuple[str, int]] = field(default_factory=list)
     """How the trials end, in the order of their start; FINISHED beyond the list."""

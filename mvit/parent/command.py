@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,11 +96,10 @@ def _argv(
     world = world_size(topology)
     if world == 1:
         return (host.python, "-m", WORKER, str(folder))
-    bind = topology.kind == "ascend" and topology.bind_core
     nodes = topology.nodes
     return (
         "msrun",
-        *(("--bind_core=True",) if bind else ()),
+        *(_bindings(topology) if topology.kind == "ascend" else ()),
         *("--worker_num", str(world)),
         *("--local_worker_num", str(world // nodes)),
         *(("--node_rank", str(slot.node_rank)) if nodes > 1 else ()),
@@ -111,6 +112,17 @@ def _argv(
         *("--tail_worker_log", str(world)),
         *("python", "-m", WORKER, str(folder)),
     )
+
+
+def _bindings(topology: AscendTopology) -> Iterator[str]:
+    """Which processors and cards the processes get."""
+    if topology.bind_core:
+        value = "True"
+        if topology.cores is not None:
+            value = json.dumps({f"device{card}": [cores] for card, cores in enumerate(topology.cores)})
+        yield f"--bind_core={value}"
+    if topology.rank_table:
+        yield f"--rank_table_file={topology.rank_table}"
 
 
 def worker_environment(topology: CpuTopology | AscendTopology, *, host: Host, logs: Path) -> dict[str, str]:
@@ -130,4 +142,11 @@ def worker_environment(topology: CpuTopology | AscendTopology, *, host: Host, lo
         environment["OMP_WAIT_POLICY"] = "passive"
         if topology.onednn_max_isa != "default":
             environment["ONEDNN_MAX_CPU_ISA"] = topology.onednn_max_isa
+    else:
+        if topology.hccl_connect_s is not None:
+            environment["HCCL_CONNECT_TIMEOUT"] = str(topology.hccl_connect_s)
+        if topology.hccl_exec_s is not None:
+            environment["HCCL_EXEC_TIMEOUT"] = str(topology.hccl_exec_s)
+        if topology.fault_tolerance:
+            environment["MS_ENABLE_TFT"] = f"{{{','.join(f'{kind}:1' for kind in topology.fault_tolerance)}}}"
     return environment

@@ -5,6 +5,7 @@ Needs no terminal, no main thread and no signal handlers: the caller owns those.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -24,6 +25,7 @@ from mvit.parent.tracking.content import artifacts_of, draw_pictures, failure_ta
 from mvit.parent.tracking.live import Tracker, tracker_of
 from mvit.rundir import checkpoints
 from mvit.rundir.ending import RETRYABLE, Failure, Outcome, record_end, record_mirrored, write_failure
+from mvit.rundir.faults import Fault, machine_name, record_fault
 from mvit.rundir.frozen import Run
 from mvit.rundir.ownership import owned
 from mvit.rundir.paths import RunDir
@@ -161,6 +163,9 @@ def _attempts(
         failure = outcome.failure
         if stop or failure is None:
             return outcome
+        if machine := leader.machine_of(failure) if leader else machine_name():
+            fault = Fault(time=time.time(), attempt=attempt, kind=failure.kind, machine=machine)
+            record_fault(folder, fault)
         if failure.kind == "port" and ports < OTHER_PORTS:
             ports += 1
             observer.say(f"mvit: {failure.message}; trying another one")

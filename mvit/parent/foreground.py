@@ -10,6 +10,7 @@ from mvit.console import mvit_command, shown
 from mvit.parent import signals
 from mvit.parent.execute import execute
 from mvit.parent.host import CHECKOUT
+from mvit.parent.nodes.fewer import command_on_fewer
 from mvit.parent.nodes.follower import follow_leader
 from mvit.parent.progress import ProgressView
 from mvit.parent.report.estimate import past_runs
@@ -64,6 +65,8 @@ def _report(run: Run, outcome: Outcome, *, reason: StopReason | None, seconds: f
         if outcome.failure.kind in RETRYABLE:
             newest = "there is no checkpoint" if step is None else f"the newest checkpoint is that of step {step}"
             console.complain([f"{newest}; continue with: {resume}"])
+            if step is not None and (fewer := command_on_fewer(run)):
+                console.complain([f"with fewer machines, and the same losses: {fewer}"])
     console.say(f"mvit: {outcome.status} in {seconds:.0f} s, {shown(folder.path)}")
     if where := location(folder, name=name_of_run(run)):
         served = where.startswith("http")  # a server shows itself, a database needs one

@@ -14,6 +14,7 @@ from mvit.models.kernels.build import Support, support
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Where launch.py, conf/ and runs/ are."""
 LOOPBACK = "127.0.0.1"
+DEVICES = Path("/dev")
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,14 @@ def this_host() -> Host:
         pythonpath=os.environ.get("PYTHONPATH", ""),
         glibc_tunables=os.environ.get("GLIBC_TUNABLES", ""),
         cpu_count=len(os.sched_getaffinity(0)),
-        ascend_cards=sum(path.name.removeprefix("davinci").isdigit() for path in Path("/dev").glob("davinci*")),
+        ascend_cards=len(ascend_devices()),
         kernels=support(),
     )
+
+
+def ascend_devices() -> list[str]:
+    """The Ascend cards of this machine, as its driver names them: davinci0, davinci1 ..."""
+    return sorted(path.name for path in DEVICES.glob("davinci*") if path.name.removeprefix("davinci").isdigit())
 
 
 def free_port(*, address: str = LOOPBACK) -> int:

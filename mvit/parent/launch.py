@@ -22,6 +22,7 @@ from mvit.parent.host import CHECKOUT, LOOPBACK, Host, free_port, this_host
 from mvit.parent.nodes.address import master_address
 from mvit.parent.report.estimate import past_runs
 from mvit.parent.slot import Slot, must_fit, slot_from_environment
+from mvit.parent.slurm.exclusion import excluded, tell_excluded
 from mvit.parent.slurm.queue import submit
 from mvit.parent.slurm.script import job_script
 from mvit.rundir.frozen import Run
@@ -41,6 +42,7 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str]) -> int:
     must_fit(slot, planned.plan)
     if planned.config.dry_run:
         show_plan(planned, host=host, slot=slot)
+        show_job(planned, host=host)
         return 0
     orphans.close(CHECKOUT / planned.config.runs_dir)
     made_of = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint="")
@@ -57,7 +59,9 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str]) -> int:
 
 def send(run: Run, launch: SlurmLaunch) -> int:
     """Submit the run and leave it to Slurm."""
-    job = submit(run, launch, host=this_host())
+    without = excluded([run.folder], launch)
+    job = submit(run.folder, job_script(run, launch, host=this_host(), without=without))
+    tell_excluded(without)
     console.say(f"mvit: job {job.id} of Slurm: {shown(run.folder.job_script)}")
     console.say(f"mvit: see what becomes of it with: {mvit_command('ls', run.folder.path)}")
     return 0
@@ -85,6 +89,15 @@ def show_plan(planned: Planned, *, host: Host, slot: Slot) -> None:
     console.pairs(
         ("" if index else "environment", f"{k}={shlex.quote(v)}") for index, (k, v) in enumerate(command.env.items())
     )
-    if isinstance(config.launch, SlurmLaunch):
-        lines = job_script(run, config.launch, host=host).splitlines()
-        console.pairs(("" if index else "job", line) for index, line in enumerate(lines))
+
+
+def show_job(planned: Planned, *, host: Host) -> None:
+    """The script of its job, for `dry_run`; nothing where it is executed here."""
+    if isinstance(planned.config.launch, SlurmLaunch):
+        run = Run(RunDir(RUN_DIR), planned.config, planned.plan)
+        show_script(job_script(run, planned.config.launch, host=host))
+
+
+def show_script(script: str) -> None:
+    """Its lines beside one heading."""
+    console.pairs(("" if index else "job", line) for index, line in enumerate(script.splitlines()))

@@ -18,11 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from mvit.credentials import hidden, without_environment
+from mvit.parent.host import ascend_devices
 
 PACKAGES = ("mindspore", "hydra-core", "omegaconf", "mlflow", "numpy", "pydantic", "scikit-learn")
 PATCH_LIMIT = 5_000_000
 """Bytes of the uncommitted patch that are kept."""
 GIT_TIMEOUT_S = 5.0
+NPU_SMI_TIMEOUT_S = 10.0
+NPU_SMI_LIMIT = 20_000
+"""Characters of its answer that are kept."""
 HOOK_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """What a repository without a commit is compared with."""
@@ -47,12 +51,23 @@ def collect(checkout: Path, *, argv: list[str], dataset_fingerprint: str) -> tup
         "processors": os.cpu_count(),
         "processors_usable": len(os.sched_getaffinity(0)),
         "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
-        "ascend_devices": sorted(path.name for path in Path("/dev").glob("davinci[0-9]*")),
+        "ascend_devices": (cards := ascend_devices()),
+        "npu_smi": _npu_smi() if cards else None,
         "command": shlex.join(hidden(argument) for argument in argv),
         "dataset_fingerprint": dataset_fingerprint,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     return content, without_environment(patch)
+
+
+def _npu_smi() -> str | None:
+    """Driver, firmware and state of the cards, as their own tool tells them; None where it does not."""
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            ("npu-smi", "info"), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=NPU_SMI_TIMEOUT_S
+        )
+        return done.stdout[:NPU_SMI_LIMIT] if done.returncode == 0 else None
+    return None
 
 
 def user() -> str:

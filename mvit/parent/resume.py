@@ -14,11 +14,11 @@ from mvit.parent.announce import announce
 from mvit.parent.foreground import accompany, follow
 from mvit.parent.freeze import freeze, plan_launch
 from mvit.parent.host import CHECKOUT, this_host
-from mvit.parent.launch import send, show_plan
+from mvit.parent.launch import send, show_job, show_plan
 from mvit.parent.reopen import changed, reopen
 from mvit.parent.request.compose import override
 from mvit.parent.slot import Slot, must_fit
-from mvit.parent.slurm.queue import must_not_be_queued
+from mvit.parent.slurm.queue import must_not_be_queued, record_lost
 from mvit.parent.sweep.resume import resume_sweep
 from mvit.rundir import checkpoints
 from mvit.rundir.frozen import read_run, run_digest
@@ -70,6 +70,7 @@ def resume(path: Path, overrides: Sequence[str], *, slot: Slot, failed: bool = F
     launch = read_run(RunDir(path)).config.launch
     if isinstance(launch, SlurmLaunch):
         must_not_be_queued(RunDir(path))
+        record_lost(RunDir(path))
         return send(reopen(RunDir(path), overrides), launch)
     return run_frozen(path, overrides, slot=slot)
 
@@ -98,6 +99,7 @@ def fork(path: Path, overrides: Sequence[str], *, slot: Slot, argv: Sequence[str
     must_fit(slot, planned.plan)
     if config.dry_run:
         show_plan(planned, host=this_host(), slot=slot)
+        show_job(planned, host=this_host())
         return 0
     content, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint="")
     content["forked_from"] = {"folder": str(path), "step": newest.step, "run_sha256": run_digest(origin.folder)}

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from mvit import console
 from mvit.console import mvit_command, shown
 from mvit.errors import RunDirError
-from mvit.parent.slurm.queue import ask_to_stop, state_of
+from mvit.parent.slurm.queue import ask_to_stop, cancel, states
+from mvit.rundir.ending import read_ending
 from mvit.rundir.job import Job, read_job
-from mvit.rundir.launcher import read_launcher
+from mvit.rundir.launcher import Launcher, read_launcher
 from mvit.rundir.paths import RunDir, writable
 from mvit.rundir.state import run_status, sweep_status
 from mvit.rundir.stop import CURRENT_EPOCH, StopReason, write_stop
-from mvit.rundir.sweep import is_sweep
+from mvit.rundir.sweep import is_sweep, trials_of
 
 PATIENCE_S = 60.0
 """Longest wait for the end: a checkpoint is written, and MLflow is told."""
@@ -31,24 +33,25 @@ def stop(path: Path, *, after_epoch: bool = False) -> int:
     folder, launcher = RunDir(path), read_launcher(RunDir(path))
     if not (folder.run.exists() or is_sweep(path)):
         raise RunDirError(f"{shown(path)} is not the folder of a run or a sweep")
-    if not is_sweep(path) and (job := read_job(folder)) and state_of(job):
-        return _stop_job(path, job)
+    if states(jobs := _jobs(path)):
+        return _stop_jobs(path, jobs, after_epoch=after_epoch)
     if (status := _status(path)) != "RUNNING" or launcher is None:
         raise RunDirError(f"{shown(path)} is not running: it is {status}")
     if after_epoch:
-        with writable(path):
-            write_stop(folder, StopReason(kind="pause"), after_epoch=CURRENT_EPOCH)
-        later = mvit_command("resume", path)
-        console.say(f"mvit: {shown(path)} stops after the current epoch; continue later with: {later}")
+        _stop_after_epoch(folder)
         return 0
-    if not launcher.is_local:
+    if not launcher.is_local and not folder.nodes.exists():
         raise RunDirError(f"{shown(path)} runs on {launcher.host}; stop it there")
-    if not launcher.lives():
+    if not launcher.is_local:  # of a run on several machines, whose node 0 reads what is wanted
+        with writable(path):
+            write_stop(folder, StopReason(kind="signal", signal=signal.SIGINT))
+    elif not launcher.lives():
         raise RunDirError(f"{shown(path)}: its launcher is gone, and its last processes are leaving")
-    with suppress(ProcessLookupError):
-        os.kill(launcher.pid, signal.SIGINT)
+    else:
+        with suppress(ProcessLookupError):
+            os.kill(launcher.pid, signal.SIGINT)
     deadline = time.monotonic() + PATIENCE_S
-    while (is_there := _is_looked_after(folder, launcher.pid)) and time.monotonic() < deadline:
+    while (is_there := _is_looked_after(folder, launcher)) and time.monotonic() < deadline:
         time.sleep(0.1)
     if is_there:
         console.complain([f"{shown(path)} has been asked to stop, and still runs after {PATIENCE_S:.0f} s"])
@@ -57,17 +60,36 @@ def stop(path: Path, *, after_epoch: bool = False) -> int:
     return 0
 
 
-def _stop_job(path: Path, job: Job) -> int:
-    """Through Slurm, which knows where it runs."""
-    ask_to_stop(job)
+def _jobs(path: Path) -> list[Job]:
+    """The jobs of a run, or of the trials of a sweep, also those that have ended."""
+    folders = trials_of(path) if is_sweep(path) else [RunDir(path)]
+    return [job for folder in folders if (job := read_job(folder))]
+
+
+def _stop_jobs(path: Path, jobs: Sequence[Job], *, after_epoch: bool) -> int:
+    """Through Slurm, which knows where they run."""
+    if after_epoch:
+        cancel(jobs)
+        for folder in trials_of(path) if is_sweep(path) else [RunDir(path)]:
+            if run_status(folder) == "RUNNING":
+                _stop_after_epoch(folder)
+        return 0
+    ask_to_stop(jobs)
     deadline = time.monotonic() + PATIENCE_S
-    while (state := state_of(job)) and time.monotonic() < deadline:
+    while (left := states(jobs)) and time.monotonic() < deadline:
         time.sleep(0.5)
-    if state:
-        console.complain([f"job {job.id} has been asked to stop, and still runs after {PATIENCE_S:.0f} s"])
+    if left:
+        console.complain([f"job {job} has been asked to stop, and still runs after {PATIENCE_S:.0f} s" for job in left])
         return 1
     _tell_status(path)
     return 0
+
+
+def _stop_after_epoch(folder: RunDir) -> None:
+    with writable(folder.path):
+        write_stop(folder, StopReason(kind="pause"), after_epoch=CURRENT_EPOCH)
+    later = mvit_command("resume", folder.path)
+    console.say(f"mvit: {shown(folder.path)} stops after the current epoch; continue later with: {later}")
 
 
 def _tell_status(path: Path) -> None:
@@ -84,7 +106,9 @@ def _status(path: Path) -> str:
     return "RUNNING" if launcher and launcher.lives() and not RunDir(path).end.exists() else sweep_status(path)
 
 
-def _is_looked_after(folder: RunDir, pid: int) -> bool:
-    """Whether the process that was asked is still at it."""
-    launcher = read_launcher(folder)
-    return launcher is not None and launcher.pid == pid and launcher.lives()
+def _is_looked_after(folder: RunDir, launcher: Launcher) -> bool:
+    """Whether the process that was asked is still at it; on another machine, its recorded end alone tells."""
+    if not launcher.is_local:
+        return read_ending(folder) is None
+    now = read_launcher(folder)
+    return now is not None and now.pid == launcher.pid and now.lives()

@@ -13,6 +13,7 @@ from pydantic import ConfigDict
 from mvit.config import Frozen
 from mvit.files import read_json_bytes, write_json
 from mvit.process import process_start
+from mvit.rundir.job import this_job
 from mvit.rundir.paths import RunDir
 
 ROOM = 2000
@@ -30,6 +31,8 @@ class Launcher(Frozen):
     host: str
     boot: str
     """The boot of the host: pids and start times begin anew with it."""
+    job: str | None = None
+    """The job of a scheduler that it is part of."""
     room: str = ""
     end: Any = None
 
@@ -52,7 +55,7 @@ def read_launcher(folder: RunDir) -> Launcher | None:
 def write_launcher(folder: RunDir) -> None:
     """Name this process."""
     pid, host = os.getpid(), socket.gethostname()
-    me = Launcher(pid=pid, started=process_start(pid), host=host, boot=boot(), room=" " * ROOM)
+    me = Launcher(pid=pid, started=process_start(pid), host=host, boot=boot(), job=this_job(), room=" " * ROOM)
     write_json(folder.launcher, me.model_dump(mode="json"))
 
 

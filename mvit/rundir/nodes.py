@@ -52,6 +52,8 @@ class NodeStatus(Frozen):
 
     rank: int
     host: str
+    machine: str
+    """As a scheduler calls it."""
     parent: str
     """Drawn by each parent: two of them must not take the same place."""
     token: str

@@ -14,6 +14,7 @@ runs/<name>/<time>-<id>/
     tracking.json       where the run is mirrored, and how far; written by the parent (tracking.py)
     job.sh, job.json    of a run that was submitted: the script, and the scheduler's number for it (job.py)
     nodes/              what the parents of several machines tell each other (nodes.py)
+    faults.jsonl        on which machine attempts failed (faults.py)
     stop.json           the parent's request to stop;  stop_at.json: rank 0's answer (stop.py)
     launcher.json       the process that looks after the run (launcher.py, ownership.py)
     error.json          the first cause of a failure, written by the parent
@@ -109,6 +110,10 @@ class RunDir:
     def nodes(self) -> Path:
         """Of a run on several machines."""
         return self.path / "nodes"
+
+    @property
+    def faults(self) -> Path:
+        return self.path / "faults.jsonl"
 
     @property
     def stop(self) -> Path:

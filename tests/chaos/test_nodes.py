@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from mvit.files import read_json
+from mvit.files import file_digest, read_json
 from mvit.parent.tracking.store import connect
 from mvit.rundir.ending import read_ending
+from mvit.rundir.journal import JournalReader
 from mvit.rundir.paths import RunDir
 from mvit.rundir.state import run_status
 from mvit.rundir.status import read_workers
@@ -130,6 +131,28 @@ def test_one_machine_goes_on_from_where_two_were_stopped_with_the_same_losses(tm
     assert after == {step: together[step] for step in after}
 
 
+def test_the_default_job_on_two_machines_ends_with_the_bits_of_one(tmp_path):
+    recipe = ("topology=cpu_2", "topology.threads=1", "tracking=none")
+    with two_machines() as machines:
+        two = TwoNodes(machines, tmp_path / "two", recipe)
+        two.launch()
+        assert two.end(300) == (0, 0), two.said()
+        one = TwoNodes(machines, tmp_path / "one", recipe)
+        one.lead("launch.py", f"runs_dir={one.runs}", *recipe)
+        assert one.nodes[0].wait(300) == 0, one.said()
+    digests = [file_digest(best.folder.checkpoints / f"{best_of(best.folder)}.safetensors") for best in (two, one)]
+    assert digests[0] == digests[1]
+    losses = [[m["train/loss"] for _, m in of_training(n.journal()) if "train/loss" in m] for n in (two, one)]
+    assert losses[0] == losses[1]
+    accuracy = read_json(two.folder.result)["metrics"]["best/val_acc1"]
+    print(f"the default job on two machines: {accuracy:.2f} %, {len(losses[0])} losses, and the weights of one machine")
+    assert accuracy >= 99.0
+
+
+def best_of(folder):
+    return read_json(folder.checkpoints / "best.json")["file"]
+
+
 def test_the_other_machine_is_started_through_ssh_and_ended_with_the_run(tmp_path, monkeypatch):
     # Stands for ssh: the test executes on the second machine what it is asked to.
     ssh = tmp_path / "bin" / "ssh"
@@ -161,3 +184,24 @@ def test_a_job_of_two_nodes_trains_under_slurm(tmp_path):
             time.sleep(0.5)
         assert ending.status == "FINISHED"
         assert {worker.host for worker in read_workers(folder)} == {machine.name for machine in cluster.machines}
+
+
+@needs_slurm
+def test_two_minutes_before_its_time_limit_a_job_keeps_the_current_step_and_is_queued_again(tmp_path):
+    with slurm(tmp_path) as cluster:
+        words = (sys.executable, "launch.py", f"runs_dir={tmp_path}/runs", *RECIPE, "launch=slurm", "tracking=none")
+        more = ("launch.time_limit=3", "launch.stop_before_s=120", "train.epochs=4000")
+        done = cluster.run(*words, *more, "train.checkpoint_every_steps=100000", "train.eval_every_epochs=1000")
+        assert done.returncode == 0, done.stdout
+        (folder,) = (RunDir(path.parent) for path in tmp_path.glob("runs/*/*/run.json"))
+        deadline = time.monotonic() + 200
+        while not (resumed := [e for e in JournalReader(folder.journal).entries() if e.get("event") == "resumed"]):
+            assert time.monotonic() < deadline, [path.read_text() for path in folder.logs.glob("job-*")]
+            time.sleep(0.5)
+        entries = list(JournalReader(folder.journal).entries())
+        steps = [entry["step"] for entry in entries[: entries.index(resumed[0])] if "step" in entry]
+        print(f"queued again near its limit: went on after step {resumed[0]['step']}, the last one of {max(steps)}")
+        assert resumed[0]["step"] == max(steps) > 100
+        stopped = cluster.run(sys.executable, "-m", "mvit", "stop", str(folder.path))
+        assert stopped.returncode == 0, stopped.stdout
+        assert run_status(folder) == "KILLED"

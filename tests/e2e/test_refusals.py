@@ -263,9 +263,18 @@ def test_no_group_can_be_null(launch, arguments):
     ("overrides", "line"),
     [
         (
-            ["launch=slurm"],
-            "launch: 'slurm' is for one run, and trials are executed where the sweep is; "
-            "submit a script that launches the sweep, or the runs one by one",
+            ["launch=slurm", "sweep.slots=[[0],[1]]"],
+            "sweep.slots: [[0],[1]] names cores or cards of this machine, and the trials are jobs of Slurm; "
+            "say how many of them may run at once",
+        ),
+        (
+            ["launch=slurm", "topology=cpu,cpu_2"],
+            "topology: differs between the trials, and the jobs of an array are of one size; "
+            "sweep each topology by itself",
+        ),
+        (
+            ["launch=slurm", "launch.partition=a,b"],
+            "launch: differs between the trials; give each of its keys one value",
         ),
         (
             ["topology=cpu_2", "topology.nodes=2"],

@@ -1,5 +1,7 @@
 """Runs as jobs of a real Slurm."""
 
+import shlex
+import signal
 import sys
 import time
 
@@ -9,7 +11,10 @@ from mvit.files import file_digest, read_json
 from mvit.rundir.ending import read_ending
 from mvit.rundir.job import read_job
 from mvit.rundir.journal import JournalReader
+from mvit.rundir.ledger import TrialEnded, TrialStarted, read_events
 from mvit.rundir.paths import RunDir
+from mvit.rundir.state import run_status, sweep_status
+from mvit.rundir.sweep import trials_of
 from tests.cluster import needs_slurm, slurm
 from tests.scene import RECIPE
 
@@ -22,11 +27,24 @@ def cluster(tmp_path_factory):
         yield one
 
 
+def command_of(path, *overrides):
+    return sys.executable, "launch.py", *overrides, f"runs_dir={path}/runs", *RECIPE, "launch=slurm", "tracking=none"
+
+
 def launched(cluster, path, *overrides):
-    words = (sys.executable, "launch.py", f"runs_dir={path}/runs", *RECIPE, "launch=slurm", "tracking=none")
-    done = cluster.run(*words, *overrides)
+    done = cluster.run(*command_of(path, *overrides))
     assert done.returncode == 0, done.stdout
     return RunDir(next(file.parent for file in path.glob("runs/*/*/run.json"))), done.stdout
+
+
+def the_sweep(path):
+    return next(file.parent for file in path.glob("runs/*/*/ledger.jsonl"))
+
+
+def in_the_queue(cluster):
+    """The tasks and jobs that wait or run, with their states."""
+    said = cluster.run("squeue", "--noheader", "--array", "--format=%i %T").stdout
+    return dict(line.split() for line in said.splitlines())
 
 
 def until(holds, folder, timeout_s=120):
@@ -113,7 +131,7 @@ def test_what_waits_is_not_started_again_also_after_the_controller_was_away(clus
     folder, _ = launched(cluster, tmp_path, "launch.options=[--hold]")
     job = read_job(folder)
     assert job is not None
-    cluster.stop_controller()
+    cluster.kill_controller()
     away = mvit(cluster, "resume", str(folder.path))
     assert away.returncode != 0
     assert len(away.stdout.splitlines()) == 1
@@ -124,3 +142,93 @@ def test_what_waits_is_not_started_again_also_after_the_controller_was_away(clus
         assert f"is waiting as job {job.id} of Slurm" in refused.stdout
     assert mvit(cluster, "stop", str(folder.path)).returncode == 0
     assert read_ending(folder) is None
+
+
+RATES = ("0.001", "0.0011", "0.0012", "0.0013", "0.0014", "1e30")
+
+
+def test_an_array_of_six_trials_in_two_slots_is_left_and_collected(cluster, tmp_path):
+    """One fails by itself and one is cancelled; the shell is gone, and the controller is killed for a while."""
+    words = command_of(tmp_path, "-m", f"optimizer.lr={','.join(RATES)}", "sweep.slots=2")
+    # A login shell that is gone once the command has returned, with all that is of its session.
+    done = cluster.run("setsid", "--wait", "bash", "-c", f"trap '' HUP; {shlex.join(words)}; kill -s HUP 0; exit 0")
+    assert done.returncode == 0, done.stdout
+    sweep = the_sweep(tmp_path)
+    job = read_job(RunDir(sweep))
+    assert job is not None
+    assert f"mvit: job {job.id} of Slurm, an array of 6: " in done.stdout
+    trials = trials_of(sweep)
+    until_step(trials[0], 5)
+    assert cluster.run("scancel", f"{job.id}_0").returncode == 0
+    cluster.kill_controller()
+    away = mvit(cluster, "resume", str(sweep))
+    assert (away.returncode, len(away.stdout.splitlines())) == (2, 1)
+    cluster.start_controller()
+    assert "QUEUED" in mvit(cluster, "ls", "--trials", str(sweep)).stdout
+    told = mvit(cluster, "resume", str(sweep))
+    assert told.returncode == 0
+    assert "is with Slurm: " in told.stdout
+    refused = mvit(cluster, "resume", "--failed", str(sweep))
+    assert refused.returncode == 2
+    assert "cannot be changed while it is with Slurm" in refused.stdout
+    most = 0
+    while states := in_the_queue(cluster):
+        most = max(most, list(states.values()).count("RUNNING"))
+        time.sleep(0.5)
+    assert most == 2
+    assert [run_status(trial) for trial in trials] == ["KILLED", *["FINISHED"] * 4, "FAILED"]
+
+    again = mvit(cluster, "resume", str(sweep))
+    assert "an array of 1: " in again.stdout
+    assert again.returncode == 1  # one failed with an error that would come back
+    until(has_ended(trials[0], "FINISHED"), trials[0])
+    while in_the_queue(cluster):
+        time.sleep(0.2)
+    closed = mvit(cluster, "resume", str(sweep))
+    assert closed.returncode == 1
+    assert f"mvit: sweep FAILED, {sweep}: 1 FAILED, 5 FINISHED" in closed.stdout
+    ended = {event.trial: event for event in read_events(sweep) if isinstance(event, TrialEnded)}
+    for number, trial in enumerate(trials):
+        ending = read_ending(trial)
+        assert ending is not None
+        assert (ended[number].status, ended[number].time > ending.time) == (ending.status, True)
+    assert ended[5].kind == "nan"
+    assert sum(isinstance(event, TrialEnded) and event.trial == 1 for event in read_events(sweep)) == 1
+
+
+def test_a_sweep_that_waits_is_cancelled(cluster, tmp_path):
+    words = command_of(tmp_path, "-m", "seed=1,2,3", "launch.options=[--hold]")
+    assert cluster.run(*words).returncode == 0
+    sweep = the_sweep(tmp_path)
+    assert mvit(cluster, "ls", "--trials", str(sweep)).stdout.count("QUEUED") == 5  # the sweep, its note, its trials
+    stopped = mvit(cluster, "stop", str(sweep))
+    assert stopped.returncode == 0, stopped.stdout
+    assert in_the_queue(cluster) == {}
+    assert sweep_status(sweep) == "FROZEN"
+
+
+def test_a_search_submits_its_trials_and_a_killed_one_takes_them_over(cluster, tmp_path):
+    words = ("-m", "sweep=search", "sweep/pruner=halving", "sweep.pruner.first_rung=1", "sweep.max_trials=4")
+    words = command_of(tmp_path, *words, "sweep.pruner.factor=2", "sweep.slots=2", "optimizer.lr=interval(1e-3,1e-2)")
+    search = cluster.machines[0].start(*words, log=tmp_path / "said", env=cluster.environment)
+    deadline = time.monotonic() + 120
+    while not (
+        trials := [trial for file in tmp_path.glob("runs/*/*/ledger.jsonl") for trial in trials_of(file.parent)]
+    ):
+        assert time.monotonic() < deadline, search.said()
+        time.sleep(0.1)
+    until_step(trials[0], 3)
+    search.signal(signal.SIGKILL)
+    search.wait()
+    assert in_the_queue(cluster)
+    sweep = the_sweep(tmp_path)
+    done = mvit(cluster, "resume", str(sweep))
+    assert done.returncode == 0, done.stdout
+    assert sweep_status(sweep) == "FINISHED"
+    trials = trials_of(sweep)
+    assert len(trials) == 4
+    started = [event for event in read_events(sweep) if isinstance(event, TrialStarted)]
+    for number, trial in enumerate(trials):  # as many jobs as turns: none was submitted twice
+        assert run_status(trial) in ("FINISHED", "PAUSED")
+        turns = {event.until_epoch for event in started if event.trial == number}
+        assert len(list(trial.logs.glob("job-*.log"))) == len(turns)

@@ -16,7 +16,7 @@ from mvit.cli.main import main
 from mvit.config import TrainRun
 from mvit.files import lock
 from mvit.parent.request import compose, keys
-from mvit.parent.sweep import schedule
+from mvit.parent.sweep import execution
 from mvit.rundir.frozen import read_run
 from mvit.rundir.ledger import TrialEnded, TrialStarted, read_events
 from mvit.rundir.state import run_status, sweep_status
@@ -250,14 +250,14 @@ def test_trials_run_side_by_side_each_in_a_free_slot(launch, stand_ins):
 
 
 def test_a_trial_that_stands_still_is_killed_and_its_slot_is_free_again(launch, stand_ins, monkeypatch):
-    monkeypatch.setattr(schedule, "STOPPED_S", 0.5)
+    monkeypatch.setattr(execution, "STOPPED_S", 0.5)
     stand_ins.seconds = 30.0
 
     def stop(run):
         stand_ins.seconds = 0.0
 
     stand_ins.at_start = stop
-    started = schedule.subprocess.Popen
+    started = execution.subprocess.Popen
 
     def popen(command, **more):
         process = started(command, **more)
@@ -265,7 +265,7 @@ def test_a_trial_that_stands_still_is_killed_and_its_slot_is_free_again(launch, 
             process.send_signal(signal.SIGSTOP)
         return process
 
-    monkeypatch.setattr(schedule.subprocess, "Popen", popen)
+    monkeypatch.setattr(execution.subprocess, "Popen", popen)
     done = launch("-m", "seed=1,2")
     assert done.code == 1
     assert [run_status(trial) for trial in trials_of(the_sweep(done))] == ["KILLED", "FINISHED"]
@@ -423,7 +423,7 @@ def test_an_end_of_an_earlier_turn_is_not_taken_for_that_of_this_one(launch, sta
         command = made(run, **more)
         return [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"] if goes_on else command
 
-    monkeypatch.setattr(schedule, "command_of", command)
+    monkeypatch.setattr(execution, "command_of", command)
     done = launch("-m", "optimizer.lr=1e-3,2e-3,3e-3", "train.epochs=3", "sweep/pruner=halving", *FIRST)
     assert done.code == 1
     ended = told(done, "ended")[0]

@@ -1,3 +1,4 @@
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,35 @@ def test_eight_cards_are_planned_as_the_published_command_has_them(planned, comm
     assert plan.steps_per_epoch == 1281167 // 512
     assert plan.eval_steps == -(-6250 // 64)
     assert plan.parameters == 1_272_024
+
+
+def test_what_ascend_is_told_ends_in_the_exact_command_and_environment(commanded):
+    plain = commanded("topology=ascend_8")
+    cores = [f"{24 * card}-{24 * card + 23}" for card in range(8)]
+    chosen = commanded(
+        "topology=ascend_8",
+        f"topology.cores=[{','.join(cores)}]",
+        "topology.rank_table=/etc/ranks.json",
+        "topology.hccl_connect_s=600",
+        "topology.hccl_exec_s=1800",
+        "topology.fault_tolerance=[UCE,ARF]",
+    )
+    bound = f"--bind_core={json.dumps({f'device{card}': [one] for card, one in enumerate(cores)})}"
+    assert chosen.argv == ("msrun", bound, "--rank_table_file=/etc/ranks.json", *plain.argv[2:])
+    assert plain.argv[1] == "--bind_core=True"
+    added = {"HCCL_CONNECT_TIMEOUT": "600", "HCCL_EXEC_TIMEOUT": "1800", "MS_ENABLE_TFT": "{UCE:1,ARF:1}"}
+    assert chosen.env == {**plain.env, **added}
+
+
+def test_msrun_reads_the_processors_as_they_are_given(commanded):
+    """MindSpore's own parser of the option."""
+    from mindspore.parallel.cluster.run import _parse_and_validate_bind_core
+
+    cores = "topology.cores=[0-3,'4,6']"
+    chosen = commanded("topology=ascend_8", "topology.cards_per_node=2", cores)
+    (option,) = (word for word in chosen.argv if word.startswith("--bind_core="))
+    read = _parse_and_validate_bind_core(option.partition("=")[2])
+    assert read == {"device0": ["0-3"], "device1": ["4,6"]}
 
 
 def test_one_card_needs_no_msrun(planned, commanded):

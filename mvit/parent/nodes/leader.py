@@ -34,6 +34,8 @@ class Leader:
         self._called: dict[int, str] = {}
         """The parents that the last call was for, by rank."""
         self._seen: dict[int, Seen] = {}
+        self._suspect: int | None = None
+        """A node that is silent."""
         self._looked, self._attempt, self._port = 0.0, 0, 0
         self._stack = ExitStack()
 
@@ -93,7 +95,7 @@ class Leader:
 
     def prepare(self, *, attempt: int, port: int) -> None:
         """Say which attempt comes next."""
-        self._attempt, self._port = attempt, port
+        self._attempt, self._port, self._suspect = attempt, port, None
 
     def begin(self) -> None:
         """Ask the nodes that are there to start it."""
@@ -123,6 +125,7 @@ class Leader:
             if status and status.parent != parent:
                 return Failure("killed", None, "launcher", f"the launcher of node {rank}{host} was started anew")
             if self._seen[rank].silent_s(now) > LOST_S:
+                self._suspect = rank
                 message = f"node {rank}{host} has given no sign of life for {LOST_S:.0f} s"
                 return Failure("comm", None, "launcher", message)
         return None
@@ -142,6 +145,13 @@ class Leader:
         if outcome.failure and outcome.failure.kind == "comm" and causes:
             return Outcome("FAILED", outcome.exit_code, causes[0])
         return outcome
+
+    def machine_of(self, failure: Failure) -> str | None:
+        """Where an attempt failed, as a scheduler calls the machine; None where that is not known."""
+        per_node = self._run.plan.world_size // self._run.plan.nodes
+        node = self._suspect if failure.rank is None else failure.rank // per_node
+        status = None if node is None else read_node(self._folder, node)
+        return status.machine if status else None
 
     def asked_to_stop(self) -> StopReason | None:
         """Why stop.json asks for an end now, as another node does on which someone stops the run."""

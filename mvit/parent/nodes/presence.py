@@ -12,6 +12,7 @@ from types import TracebackType
 from mvit.files import json_digest
 from mvit.parent import provenance
 from mvit.parent.host import CHECKOUT
+from mvit.rundir.faults import machine_name
 from mvit.rundir.nodes import NodeStatus, NodeVerdict, write_node
 from mvit.rundir.paths import RunDir
 
@@ -30,6 +31,7 @@ class Presence:
         self.status = NodeStatus(
             rank=rank,
             host=socket.gethostname(),
+            machine=machine_name(),
             parent=secrets.token_hex(8),
             token=token,
             beats=0,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from mvit.errors import RunDirError
 from mvit.files import json_digest
@@ -41,7 +41,8 @@ class Record:
 
     folder: RunDir
     """Where its files are; of a run in a store, those that were sent."""
-    status: Status
+    status: Status | Literal["QUEUED"]
+    """QUEUED for one that waits in a scheduler."""
     id: str = ""
     """The short id, by which commands find it."""
     name: str = ""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mvit.errors import RunDirError
 from mvit.parent.locate import RUNS, locate
+from mvit.parent.report.jobs import with_jobs
 from mvit.parent.report.record import Record, read_records
 from mvit.parent.report.where import parse_where
 from mvit.parent.tracking.fetch import fetched
@@ -18,7 +19,7 @@ def select(names: Sequence[str], *, where: str | None) -> list[Record]:
     Raises `RunDirError` for a name that is unknown, `ConfigError` for a filter that cannot be read.
     """
     condition = parse_where(where) if where is not None else None
-    records = list(read_records([locate(name, runs=RUNS) for name in names] or [RUNS]))
+    records = with_jobs(list(read_records([locate(name, runs=RUNS) for name in names] or [RUNS])))
     return condition.select(records) if condition else records
 
 

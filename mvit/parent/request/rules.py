@@ -136,10 +136,25 @@ def _device_precision(precision: Precision, topology: Topology) -> Iterator[Prob
         yield Problem("precision", "bf16", "does not run on a CPU", "use precision=fp32 or an Ascend topology")
 
 
-def _bind_core(topology: Topology) -> Iterator[Problem]:
-    if topology.kind == "ascend" and topology.bind_core and world_size(topology) == 1:
+def _cards(topology: Topology) -> Iterator[Problem]:
+    if topology.kind != "ascend":
+        return
+    if world_size(topology) == 1:
         rule = "has no effect with one card, which runs without msrun"
-        yield Problem("topology.bind_core", None, rule, "use topology.bind_core=false")
+        for key, unset in (("bind_core", False), ("rank_table", None), ("hccl_connect_s", None), ("hccl_exec_s", None)):
+            if getattr(topology, key) != unset:
+                remedy = f"use topology.{key}={'null' if unset is None else 'false'}"
+                yield Problem(f"topology.{key}", None, rule, remedy)
+    if topology.cores is not None:
+        if not topology.bind_core:
+            rule = "has no effect without topology.bind_core"
+            yield Problem("topology.cores", list(topology.cores), rule, "use topology.bind_core=true, or leave it out")
+        elif len(topology.cores) != topology.cards_per_node:
+            rule = f"has processors for {len(topology.cores)} of {topology.cards_per_node} cards"
+            yield Problem("topology.cores", list(topology.cores), rule, "list those of each card")
+    if topology.fault_tolerance and topology.jit_level == "O2":
+        rule = "does not work with a graph that is compiled as a whole"
+        yield Problem("topology.fault_tolerance", list(topology.fault_tolerance), rule, "use topology.jit_level=O1")
 
 
 def _nodes(topology: Topology) -> Iterator[Problem]:
@@ -242,7 +257,7 @@ RULES: list[Rule] = [
     (("train", "model"), _frozen),
     (("loss_scale", "precision"), _loss_scale),
     (("precision", "topology"), _device_precision),
-    (("topology",), _bind_core),
+    (("topology",), _cards),
     (("topology",), _nodes),
     (("launch",), _job_options),
     (("model", "topology", "precision"), _kernels),

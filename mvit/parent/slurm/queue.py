@@ -1,71 +1,107 @@
-"""Slurm: submit a run, ask for its job, stop it."""
+"""Slurm's queue: submit a script, ask what waits or runs, stop it."""
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from mvit.config import SlurmLaunch
 from mvit.errors import ConfigError, Problem, RunDirError
 from mvit.files import write_bytes
-from mvit.parent.host import Host
-from mvit.parent.slurm.script import job_script
-from mvit.rundir.frozen import Run
-from mvit.rundir.job import Job, read_job, write_job
+from mvit.rundir.ending import Failure, read_ending, record_end
+from mvit.rundir.job import Job, read_job, this_job, write_job
+from mvit.rundir.launcher import read_launcher
 from mvit.rundir.paths import RunDir, writable
 
 ANSWER_TIMEOUT_S = 60.0
-_STATE = re.compile(r"\bJobState=(\S+)")
+State = Literal["waiting", "running"]
 _WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
-_RUNNING = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 
 
-def submit(run: Run, launch: SlurmLaunch, *, host: Host) -> Job:
-    """Write the script and hand it to sbatch; raises `ConfigError` without Slurm, `RunDirError` where it refuses."""
-    with writable(run.folder.path):
-        write_bytes(run.folder.job_script, job_script(run, launch, host=host).encode())
-    said = _slurm("sbatch", "--parsable", str(run.folder.job_script))
-    number, _, cluster = said.strip().partition(";")
+def submit(folder: RunDir, script: str) -> Job:
+    """Keep the script in the folder and hand it to sbatch.
+
+    Raises `ConfigError` without Slurm, `RunDirError` where it refuses.
+    """
+    with writable(folder.path):
+        write_bytes(folder.job_script, script.encode())
+    number, _, cluster = _slurm("sbatch", "--parsable", str(folder.job_script)).strip().partition(";")
     job = Job(id=number, cluster=cluster or None)
-    with writable(run.folder.path):
-        write_job(run.folder, job)
+    with writable(folder.path):
+        write_job(folder, job)
     return job
 
 
-def state_of(job: Job) -> Literal["waiting", "running"] | None:
-    """Whether the job waits or runs; None once it has ended, or Slurm does not know it any more."""
-    try:
-        said = _slurm("scontrol", "show", "job", "--oneliner", *_on(job), job.id)
-    except RunDirError as error:
-        if "Invalid job id" in str(error):
-            return None
-        raise
-    found = _STATE.search(said)
-    state = found[1] if found else ""
-    return "waiting" if state in _WAITING else "running" if state in _RUNNING else None
+def states(jobs: Iterable[Job]) -> dict[str, State]:
+    """Which of these jobs wait or run, by id; those that have ended are left out.
+
+    Raises `ConfigError` without Slurm, `RunDirError` where it does not answer.
+    """
+    found: dict[str, State] = {}
+    clusters: dict[str | None, set[str]] = {}
+    for job in jobs:
+        clusters.setdefault(job.cluster, set()).add(job.id)
+    for cluster, ids in clusters.items():
+        numbers = sorted({one.partition("_")[0] for one in ids})
+        asked = ("squeue", "--noheader", "--array", "--format=%i %T", f"--jobs={','.join(numbers)}")
+        try:
+            said = _slurm(*asked, *_on(cluster))
+        except RunDirError as error:
+            if "Invalid job id" in str(error):  # long gone
+                continue
+            raise
+        for number, _, word in (line.strip().partition(" ") for line in said.splitlines()):
+            if number in ids:
+                found[number] = "waiting" if word in _WAITING else "running"
+    return found
+
+
+def state_of(job: Job) -> State | None:
+    """Whether the job waits or runs; None once it has ended. Raises as `states` does."""
+    return states([job]).get(job.id)
 
 
 def must_not_be_queued(folder: RunDir) -> None:
     """Raises `RunDirError` while a job of the run waits or runs, unless this process is of that job."""
     job = read_job(folder)
-    if job is None or os.environ.get("SLURM_JOB_ID") == job.id:
+    if job is None or job.id == this_job():
         return
     if state := state_of(job):
         raise RunDirError(f"{folder.path} is {state} as job {job.id} of Slurm; cancel it first: scancel {job.id}")
 
 
-def ask_to_stop(job: Job) -> None:
-    """Have the job's run stop, with a checkpoint; one that waits is cancelled."""
-    if state_of(job) == "running":
-        _slurm("scancel", "--batch", "--signal=USR2", *_on(job), job.id)
-    else:
-        _slurm("scancel", *_on(job), job.id)
+def record_lost(folder: RunDir) -> None:
+    """Record the end of a run whose job has ended without doing so, as when its machine failed.
+
+    Slurm knows that: the processes of another machine are never judged. Raises as `states` does.
+    """
+    job, launcher = read_job(folder), read_launcher(folder)
+    if job is None or launcher is None or launcher.job != job.id or launcher.lives() or read_ending(folder):
+        return
+    if state_of(job) is None and read_ending(folder) is None:
+        failure = Failure("killed", None, "launcher", f"job {job.id} of Slurm has ended on {launcher.host}")
+        record_end(folder, "KILLED", exit_code=None, failure=failure)
 
 
-def _on(job: Job) -> tuple[str, ...]:
-    return (f"--clusters={job.cluster}",) if job.cluster else ()
+def ask_to_stop(jobs: Sequence[Job]) -> None:
+    """Have those that run stop, with a checkpoint; those that wait are cancelled. Raises as `states` does."""
+    cancel(jobs)
+    known = states(jobs)
+    for job in jobs:
+        if known.get(job.id) == "running":
+            _slurm("scancel", "--batch", "--signal=USR2", *_on(job.cluster), job.id)
+
+
+def cancel(jobs: Sequence[Job]) -> None:
+    """Take those that wait from the queue. Raises as `states` does."""
+    known = states(jobs)
+    for job in jobs:
+        if known.get(job.id) == "waiting":
+            _slurm("scancel", "--state=PENDING", *_on(job.cluster), job.id)
+
+
+def _on(cluster: str | None) -> tuple[str, ...]:
+    return (f"--clusters={cluster}",) if cluster else ()
 
 
 def _slurm(*command: str) -> str:

@@ -7,26 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mvit import console
-from mvit.config import RunConfig
+from mvit.config import RunConfig, SlurmLaunch
 from mvit.console import mvit_command, shown
 from mvit.errors import ConfigError, Problem
 from mvit.parent import orphans
 from mvit.parent.freeze import Planned, Surveys, plan_again, runs_of
 from mvit.parent.host import CHECKOUT, this_host
-from mvit.parent.launch import show_plan
+from mvit.parent.launch import show_plan, show_script
 from mvit.parent.report.estimate import past_runs
 from mvit.parent.report.numbers import duration
 from mvit.parent.report.table import labels_of
 from mvit.parent.request.axes import Axis, Space, bare, read_space, rows_of
 from mvit.parent.request.compose import Composer
 from mvit.parent.slot import slot_from_environment
+from mvit.parent.slurm.script import array_script
+from mvit.parent.sweep.array import may_leave, send_array
 from mvit.parent.sweep.problems import space_problems, trial_problems
 from mvit.parent.sweep.slots import slots_of
 from mvit.parent.sweep.source import Source, corners
 from mvit.parent.sweep.sweep import run_sweep
 from mvit.parent.sweep.trials import Freezer, plan_trials, report_repeats, without_repeats
+from mvit.rundir.frozen import Run
 from mvit.rundir.ledger import SweepRequest
-from mvit.rundir.paths import new_run_id, writable
+from mvit.rundir.paths import RunDir, new_run_id, writable
 from mvit.sweep_config import GridSweep, SearchSweep, SweepConfig
 
 MOST_TRIALS = 10_000
@@ -104,6 +107,9 @@ def launch_sweep(overrides: Sequence[str], *, composer: Composer, argv: Sequence
     prepared = _prepare(parse_request(overrides, composer), composer=composer, argv=argv)
     request, config, freezer = prepared.request, prepared.config, prepared.freezer
     report_repeats(prepared.repeats)
+    is_array = isinstance(config.launch, SlurmLaunch) and may_leave(request.sweep)
+    if is_array:
+        _array_script(prepared)  # which refuses trials of several sizes
     if config.dry_run or request.sweep.preview:
         _show(prepared, is_brief=request.sweep.preview)
         return 0
@@ -129,6 +135,8 @@ def launch_sweep(overrides: Sequence[str], *, composer: Composer, argv: Sequence
         console.say(f"mvit: frozen; execute them with: {mvit_command('resume', freezer.folder)}")
         print(shown(freezer.folder))
         return 0
+    if is_array:
+        return send_array(freezer.folder, frozen, requested=requested, example=config)
     source = None
     if isinstance(request.sweep, SearchSweep):
         source = Source(request.space, request.sweep, composer=composer, freezer=freezer)
@@ -176,6 +184,8 @@ def _show(prepared: _Prepared, *, is_brief: bool) -> None:
         seconds += [] if known is None else [known]
         if is_brief:
             console.say(f"  {label}{'' if known is None else f', about {duration(known)}'}")
+    if isinstance(prepared.config.launch, SlurmLaunch) and may_leave(sweep) and not is_brief:
+        show_script(_array_script(prepared))
     is_search = isinstance(sweep, SearchSweep)
     if is_search and is_brief:
         console.say("  ... and what is drawn between them")
@@ -185,9 +195,20 @@ def _show(prepared: _Prepared, *, is_brief: bool) -> None:
     pruned = "" if sweep.pruner.kind == "none" else ", without what is pruned"
     shares = f"{len(slots.shares)} slots" if len(slots.shares) > 1 else "one slot"
     console.say(f"mvit: {'at most ' if is_search else ''}{prepared.count} trials in {shares}, {time}{pruned}")
-    for number in sorted({1, prepared.freezer.host.cpu_count} - {len(slots.shares)}) if seconds else ():
+    is_here = slots.device != "jobs"
+    for number in sorted({1, prepared.freezer.host.cpu_count} - {len(slots.shares)}) if seconds and is_here else ():
         if other := _other_time(prepared, number):
             console.say(f"mvit: with sweep.slots={number} it would take about {duration(other)}")
+
+
+def _array_script(prepared: _Prepared) -> str:
+    """Of folders that are not made; raises `ConfigError` where the trials are not of one size."""
+    folder, freezer = prepared.freezer.folder, prepared.freezer
+    runs = {
+        number: Run(RunDir(folder / str(number)), planned.config, planned.plan)
+        for number, (planned, _) in enumerate(prepared.trials)
+    }
+    return array_script(RunDir(folder), runs, host=freezer.host, at_once=len(freezer.slots.shares))
 
 
 def _other_time(prepared: _Prepared, slots: int) -> float | None:

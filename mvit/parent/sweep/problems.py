@@ -37,9 +37,9 @@ def trial_problems(sweep: SweepConfig, configs: Sequence[RunConfig]) -> Iterator
 def _place_problems(configs: Sequence[RunConfig]) -> Iterator[Problem]:
     """Where trials cannot be executed."""
     if any(config.launch.kind == "slurm" for config in configs):
-        rule = "is for one run, and trials are executed where the sweep is"
-        yield Problem("launch", "slurm", rule, "submit a script that launches the sweep, or the runs one by one")
-    if any(config.topology.nodes > 1 and config.topology.hosts is None for config in configs):
+        if any(config.launch != configs[0].launch for config in configs):
+            yield Problem("launch", None, "differs between the trials", "give each of its keys one value")
+    elif any(config.topology.nodes > 1 and config.topology.hosts is None for config in configs):
         rule = "is for machines that a person starts by hand, for each trial anew"
         yield Problem("topology.nodes", None, rule, "name them in topology.hosts, or sweep on one machine")
 

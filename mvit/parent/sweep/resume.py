@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mvit import console
-from mvit.config import RunConfig
+from mvit.config import RunConfig, SlurmLaunch
 from mvit.console import mvit_command, shown
 from mvit.errors import ConfigError, Problem, RunDirError
 from mvit.files import lock
@@ -23,6 +23,7 @@ from mvit.parent.request.axes import Space, bare, read_space
 from mvit.parent.request.check import parse
 from mvit.parent.request.compose import Composer
 from mvit.parent.slot import Slot, must_fit
+from mvit.parent.sweep.array import close_array, collect, may_leave, queued, send_array, tell_queued
 from mvit.parent.sweep.launch import Request, is_setting, parse_request, trials_of_request
 from mvit.parent.sweep.problems import space_problems, trial_problems
 from mvit.parent.sweep.search import State
@@ -48,7 +49,7 @@ from mvit.rundir.ledger import (
 from mvit.rundir.objectives import values_of
 from mvit.rundir.paths import RunDir, writable
 from mvit.rundir.state import run_status
-from mvit.rundir.sweep import read_trials, trials_of
+from mvit.rundir.sweep import read_trials
 from mvit.sweep_config import SearchSweep
 
 STAYS = ("sweep", "sweep.kind", "sweep.slots", "sweep.preview", "sweep.trials", "sweep/pruner")
@@ -79,9 +80,16 @@ def resume_sweep(path: Path, overrides: Sequence[str], *, base: Slot, failed: bo
 
 
 def _resume(path: Path, overrides: Sequence[str], *, base: Slot, failed: bool) -> int:
-    _wait_for(path)
     recorded = recorded_request(path)
     requested = recorded or _defaults()
+    waiting = queued(path)
+    if waiting and may_leave(requested.sweep):
+        if overrides or failed:
+            raise RunDirError(f"{path} cannot be changed while it is with Slurm; stop it first, or wait for its end")
+        tell_queued(path, waiting)
+        return 0
+    _wait_for(path, queued=waiting)
+    collect(path)
     frozen = read_trials(path)
     limits = [text for text in overrides if bare(text).startswith(MAY_CHANGE)]
     more = [text for text in overrides if text not in limits]
@@ -94,7 +102,9 @@ def _resume(path: Path, overrides: Sequence[str], *, base: Slot, failed: bool) -
         update = {"sweep": request.sweep, "overrides": request.overrides, "argv": tuple(sys.argv), "time": time.time()}
         requested = requested.model_copy(update=update)
     slots, surveys = slots_again(requested), Surveys()
-    found = _sorted(path, frozen, requested=requested, limits=limits, base=base, failed=failed, surveys=surveys)
+    found = _sorted(
+        path, frozen, requested=requested, limits=limits, base=base, failed=failed, surveys=surveys, queued=waiting
+    )
     count = requested.sweep.max_trials if isinstance(requested.sweep, SearchSweep) else len(frozen)
     width = len(str(max(1, count - 1)))
     freezer = Freezer(path, slots, host=this_host(), base=base, argv=sys.argv, width=width, surveys=surveys)
@@ -120,6 +130,11 @@ def _resume(path: Path, overrides: Sequence[str], *, base: Slot, failed: bool) -
         return found.code
     if has_more:
         RunDir(path).end.unlink(missing_ok=True)  # a sweep that is FINISHED may have more trials now
+    if isinstance(example.launch, SlurmLaunch) and may_leave(requested.sweep):
+        if not found.unfinished:
+            return max(found.code, close_array(path, requested=requested, example=example))
+        send_array(path, found.unfinished, requested=requested, example=example, overrides=limits)
+        return found.code
     return max(
         found.code,
         run_sweep(
@@ -135,12 +150,13 @@ def _resume(path: Path, overrides: Sequence[str], *, base: Slot, failed: bool) -
     )
 
 
-def _wait_for(path: Path) -> None:
+def _wait_for(path: Path, *, queued: Container[int]) -> None:
     """Until nothing of the sweep runs: the trials of one that was killed stop after a checkpoint."""
     if launcher_lives(RunDir(path)) and not RunDir(path).end.exists():
         raise RunDirError(f"{path} is still running; stop it first")
     deadline = time.monotonic() + LEAVE_S
-    while any(map(launcher_lives, trials_of(path))):
+    left = [RunDir(path / trial.folder) for trial in read_trials(path) if trial.trial not in queued]
+    while any(map(launcher_lives, left)):
         if time.monotonic() > deadline:
             raise RunDirError(f"{path} is still running; stop it first")
         time.sleep(0.2)
@@ -216,8 +232,9 @@ def _sorted(
     base: Slot,
     failed: bool,
     surveys: Surveys,
+    queued: Container[int],
 ) -> _Found:
-    """Which trials are to be run, and which are not."""
+    """Which trials are to be run, and which are not; those that are `queued` are taken over."""
     found, slots = _Found(), slots_again(requested)
     labels = labels_of([trial.overrides for trial in frozen])
     last = {event.trial: event for event in read_events(path) if not isinstance(event, SweepRequest | SearchExhausted)}
@@ -231,6 +248,9 @@ def _sorted(
         comes_back = bool(failure) and not failed and failure.kind not in requested.sweep.retries
         found.would_fail_again += comes_back
         try:
+            if trial.trial in queued:
+                found.unfinished.append(Trial(trial.trial, label, read_run(folder)))
+                continue
             if status == "FINISHED" or is_pruned or is_left_out or comes_back:
                 found.others.append(Trial(trial.trial, label, read_run(folder)))
                 continue

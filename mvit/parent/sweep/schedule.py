@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from mvit import console
-from mvit.errors import RunDirError
+from mvit.config import SlurmLaunch
+from mvit.errors import ConfigError, RunDirError
 from mvit.parent import orphans
 from mvit.parent.execute import Silent, finish_tracking
-from mvit.parent.host import CHECKOUT
+from mvit.parent.slurm.queue import record_lost
 from mvit.parent.stop_request import StopRequest
 from mvit.parent.sweep.agenda import Agenda, Turn
 from mvit.parent.sweep.ends import Ends
+from mvit.parent.sweep.execution import Execution, Process, Submitted, Watch
 from mvit.parent.sweep.ranking import measures
 from mvit.parent.sweep.slots import Slots, workers_here
 from mvit.parent.sweep.view import SweepView
 from mvit.parent.tracking.live import Tracker, tracker_of
-from mvit.process import is_stopped, stop_with_parent
 from mvit.rundir.ending import Ending, Failure, Outcome, read_ending, record_end
 from mvit.rundir.frozen import Run
 from mvit.rundir.ledger import Event, Ledger, TrialEnded, TrialStarted
@@ -37,8 +33,6 @@ from mvit.rundir.stop import CURRENT_EPOCH, StopReason, read_stop, write_stop
 from mvit.sweep_config import Objective
 
 LOOK_EVERY_S = 0.2
-STOPPED_S = 20.0
-"""How long a trial's process may stand still, as after SIGSTOP, before it is killed: others wait for its slot."""
 LEAVE_S = 20.0
 """Longest wait for what a killed trial leaves behind."""
 
@@ -47,11 +41,10 @@ LEAVE_S = 20.0
 class _Running:
     turn: Turn
     taken: tuple[int, ...]
-    process: subprocess.Popen[bytes]
+    execution: Execution
     tracker: Tracker | None
     before: Ending | None
     """How its folder says that an earlier turn ended."""
-    stood_since: float | None = None
     asked_to_stop: int = 0
 
 
@@ -76,6 +69,7 @@ class Schedule:
         self._ledger = Ledger(folder)
         self._untold: list[Event] = []
         self._running: list[_Running] = []
+        self._watch = Watch()
         self._farewells: dict[int, threading.Thread] = {}
         """By trial: what its tracker still has to send."""
 
@@ -141,41 +135,36 @@ class Schedule:
         before = read_ending(folder)
         if farewell := self._farewells.pop(trial.number, None):
             farewell.join()
+        self._tell(TrialStarted(trial=trial.number, slot=taken[0], until_epoch=turn.until_epoch))
+        try:
+            execution = self._execute(turn, taken)
+        except (ConfigError, RunDirError) as error:
+            self._slots.give_back(taken)
+            self._ends.no_trial_can_be_made(str(error))
+            return
         tracker = tracker_of(trial.run)
         if tracker:
             tracker.start()
-        self._tell(TrialStarted(trial=trial.number, slot=taken[0], until_epoch=turn.until_epoch))
-        with _log_of(folder) as log:
-            process = subprocess.Popen(
-                command_of(
-                    trial.run,
-                    slot=self._slots.text(taken),
-                    until_epoch=turn.until_epoch,
-                    overrides=self._overrides,
-                ),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=CHECKOUT,
-                start_new_session=True,  # a Ctrl-C is for the sweep, which asks each of its trials to stop
-                preexec_fn=stop_with_parent,
-            )
-        self._running.append(_Running(turn, taken, process, tracker, before))
+        self._running.append(_Running(turn, taken, execution, tracker, before))
         self._view.started(trial, where=_in_slot(self._slots, taken), until_epoch=turn.until_epoch)
+
+    def _execute(self, turn: Turn, taken: Sequence[int]) -> Execution:
+        run, until, limits = turn.trial.run, turn.until_epoch, self._overrides
+        if isinstance(run.config.launch, SlurmLaunch):
+            return Submitted(run, run.config.launch, watch=self._watch, until_epoch=until, overrides=limits)
+        return Process(run, slot=self._slots.text(taken), until_epoch=until, overrides=limits)
 
     def _look_at(self, running: _Running, agenda: Agenda) -> Outcome | None:
         """How the trial ended, if it has."""
-        process = running.process
-        if process.poll() is None:
+        if (code := running.execution.poll()) is None:
             while running.asked_to_stop < min(max(self._stop.times, int(self._ends.is_stop)), 2):
                 running.asked_to_stop += 1
-                process.send_signal(signal.SIGTERM)
+                running.execution.ask_to_stop()
             if self._folder.stop.exists():
                 _wind_down(running.turn.trial.run.folder)
-            self._kill_if_it_stands_still(running)
             return None
         turn, trial = running.turn, running.turn.trial
-        outcome = _outcome(trial.run, process.returncode, before=running.before)
+        outcome = _outcome(trial.run, code, before=running.before, log=running.execution.log)
         failure = outcome.failure
         self._running.remove(running)
         self._slots.give_back(running.taken)
@@ -193,14 +182,6 @@ class Schedule:
             farewell.start()
         return outcome
 
-    def _kill_if_it_stands_still(self, running: _Running) -> None:
-        if not is_stopped(running.process.pid):
-            running.stood_since = None
-        elif running.stood_since is None:
-            running.stood_since = time.monotonic()
-        elif time.monotonic() - running.stood_since > STOPPED_S:
-            running.process.kill()
-
     def _mirror_end(self, running: _Running, outcome: Outcome) -> None:
         assert running.tracker is not None
         times = self._stop.times
@@ -216,19 +197,11 @@ class Complaints(Silent):
         console.complain([line])
 
 
-def command_of(run: Run, *, slot: str, until_epoch: int | None, overrides: Sequence[str]) -> list[str]:
-    """What executes a trial, to its end or to an epoch."""
-    command = [sys.executable, "-m", "mvit", "run", str(run.folder.path), "--of-sweep"]
-    command += ["--slot", slot] if slot else []
-    command += ["--until-epoch", str(until_epoch)] if until_epoch else []
-    return [*command, *overrides]
-
-
 def _in_slot(slots: Slots, taken: Sequence[int]) -> str:
     return f" in slot {', '.join(map(str, taken))}" if len(slots.shares) > 1 else ""
 
 
-def _outcome(run: Run, code: int, *, before: Ending | None) -> Outcome:
+def _outcome(run: Run, code: int, *, before: Ending | None, log: Path) -> Outcome:
     """How a turn of a trial ended, from its folder, which may have an end from `before`.
 
     One that was killed gets its end recorded here.
@@ -237,13 +210,15 @@ def _outcome(run: Run, code: int, *, before: Ending | None) -> Outcome:
     while read_ending(folder) in (None, before) and alive(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     orphans.close_one(folder)
+    with suppress(RunDirError):  # Slurm is away, and the folder keeps the status of a run that goes on
+        record_lost(folder)
     if (ending := read_ending(folder)) and ending != before:
         return Outcome(ending.status, code if code > 0 or ending.status == "FINISHED" else 1, ending.error)
     # It ended before it could claim its folder.
     if code < 0:
         outcome = Outcome("KILLED", 1, Failure("killed", None, "launcher", f"it was ended by signal {-code}"))
     else:
-        failure = Failure("config", None, "launcher", _last_line(folder.launcher_log))
+        failure = Failure("config", None, "launcher", _last_line(log))
         outcome = Outcome("FAILED", code or 1, failure)
     record_end(folder, outcome.status, exit_code=outcome.exit_code, failure=outcome.failure)
     return outcome
@@ -255,14 +230,6 @@ def _wind_down(folder: RunDir) -> None:
     if wanted is None or wanted.after_epoch not in (None, CURRENT_EPOCH):
         with suppress(OSError):
             write_stop(folder, StopReason(kind="pause"), after_epoch=CURRENT_EPOCH)
-
-
-def _log_of(folder: RunDir) -> BinaryIO:
-    """What the trial's process says goes here; nowhere on a disk that is full."""
-    try:
-        return folder.launcher_log.open("ab")
-    except OSError:
-        return Path(os.devnull).open("ab")
 
 
 def _last_line(log: Path) -> str:

@@ -20,7 +20,10 @@ def workers_here(plan: LaunchPlan) -> int:
 
 
 class Slots:
-    """The shares of a sweep. A trial takes one for each of its workers on this machine, or the only one there is."""
+    """The shares of a sweep. A trial takes one for each of its workers on this machine, or the only one there is.
+
+    Of trials that are jobs of a scheduler, a trial takes one, wherever that will be.
+    """
 
     def __init__(self, shares: Sequence[tuple[int, ...]], *, device: str) -> None:
         self.shares = tuple(shares)
@@ -29,7 +32,7 @@ class Slots:
 
     def needed(self, workers: int) -> int:
         """How many slots a trial of so many workers takes."""
-        return 1 if len(self.shares) == 1 else workers
+        return 1 if len(self.shares) == 1 or self.device == "jobs" else workers
 
     @property
     def has_free(self) -> bool:
@@ -49,7 +52,7 @@ class Slots:
     @property
     def are_shares(self) -> bool:
         """Whether a slot has less than everything."""
-        return self.shares != ((),)
+        return any(self.shares)
 
     def host(self, whole: Host, *, workers: int) -> Host:
         """The machine as a trial of so many workers sees it."""
@@ -74,6 +77,11 @@ class Slots:
 def slots_of(sweep: SweepConfig, configs: Sequence[RunConfig], host: Host) -> Slots:
     """The slots of a sweep of these runs; raises `ConfigError` where they do not fit this machine or a topology."""
     kinds = {config.topology.kind for config in configs}
+    if any(config.launch.kind == "slurm" for config in configs):
+        if not isinstance(sweep.slots, int):
+            rule = "names cores or cards of this machine, and the trials are jobs of Slurm"
+            raise _wrong(sweep, rule, "say how many of them may run at once")
+        return Slots([()] * sweep.slots, device="jobs")
     if sweep.slots == 1:
         return Slots([()], device="cores")
     if len(kinds) > 1:
@@ -114,8 +122,9 @@ def _wrong(sweep: SweepConfig, rule: str, remedy: str) -> ConfigError:
 
 def slots_again(requested: SweepRequest | None) -> Slots:
     """The slots of a sweep that was begun."""
-    again = [parse_slot(text, Slot()) for text in (requested.slots if requested else ()) if text]
+    texts = requested.slots if requested else ()
+    again = [parse_slot(text, Slot()) for text in texts if text]
     if not again:
-        return Slots([()], device="cores")
+        return Slots([()] * max(1, len(texts)), device="jobs" if len(texts) > 1 else "cores")
     device = "cards" if again[0].cards else "cores"
     return Slots([getattr(slot, device) for slot in again], device=device)

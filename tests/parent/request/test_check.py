@@ -100,6 +100,30 @@ def test_processors_are_bound_only_where_there_are_several_cards():
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
+        (["topology.cores=[0-3]"], "topology.cores: ['0-3'] has processors for 1 of 2 cards; list those of each card"),
+        (["topology.cores=[0-3,4-]"], "topology.cores.1: '4-' must match pattern"),
+        (["topology.bind_core=false", "topology.cores=[0-1,2-3]"], "topology.cores: ['0-1', '2-3'] has no effect"),
+        (
+            ["topology.cards_per_node=1", "topology.bind_core=false", "topology.hccl_exec_s=600"],
+            "topology.hccl_exec_s: has",
+        ),
+        (["topology.hccl_connect_s=5"], "topology.hccl_connect_s: 5 must be greater than or equal to 120"),
+        (
+            ["topology.fault_tolerance=[UCE]", "topology.jit_level=O2"],
+            "topology.fault_tolerance: ['UCE'] does not work",
+        ),
+        (["topology.fault_tolerance=[XYZ]"], "topology.fault_tolerance.0: 'XYZ' must be 'TTP', 'UCE', 'HCCE', 'ARF'"),
+    ],
+)
+def test_what_cards_cannot_have_is_refused(overrides, line):
+    found = problems("topology=ascend_8", "topology.cards_per_node=2", *overrides)
+    assert found
+    assert found[0].startswith(line), found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
         (["topology.nodes=2"], "topology.workers: 1 do not divide among 2 machines; use 2"),
         (
             ["topology.hosts=[a]"],

@@ -1,0 +1,149 @@
+"""What Slurm is asked, and what becomes of its answers; stand-ins on PATH take its place."""
+
+import os
+
+import pytest
+
+from mvit.cli.main import main
+from mvit.parent.slurm.queue import states
+from mvit.rundir.ending import read_ending, record_end
+from mvit.rundir.job import Job, read_job, this_job, write_job
+from mvit.rundir.launcher import read_launcher, write_launcher
+from mvit.rundir.paths import RunDir
+from mvit.rundir.sweep import trials_of
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A function that has Slurm's commands answer so."""
+    room = tmp_path / "slurm"
+    room.mkdir()
+    monkeypatch.setenv("PATH", f"{room}:{os.environ['PATH']}")
+
+    def answer(name, script):
+        (room / name).write_text(f"#!/bin/sh\n{script}\n")
+        (room / name).chmod(0o755)
+
+    answer("sbatch", "echo 12")
+    answer("squeue", "true")
+    return answer
+
+
+@pytest.fixture
+def submitted(launch_here, slurm):
+    """A sweep of three trials that was submitted."""
+    done = launch_here("-m", "seed=1,2,3", "launch=slurm", "sweep.slots=2")
+    assert done.code == 0, done.err
+    (file,) = done.runs.glob("*/*/ledger.jsonl")
+    return file.parent
+
+
+def on_another_machine(folder: RunDir, job: str) -> None:
+    """As if a launcher of the job had claimed the run there."""
+    write_launcher(folder)
+    text = folder.launcher.read_text()
+    launcher = read_launcher(folder)
+    assert launcher is not None
+    folder.launcher.write_text(launcher.model_copy(update={"host": "n1", "job": job, "room": ""}).model_dump_json())
+    assert text != folder.launcher.read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        ("", {}),
+        ("12 RUNNING\n13 PENDING\n", {"12": "running", "13": "waiting"}),
+        ("14_0 COMPLETING\n14_1 REQUEUE_HOLD\n14_2 PENDING\n", {"14_0": "running", "14_1": "waiting"}),
+    ],
+)
+def test_the_queue_is_read(slurm, said, known):
+    slurm("squeue", f"printf '{said}'")
+    assert states([Job(id=one, cluster=None) for one in ("12", "13", "14_0", "14_1", "15")]) == known
+
+
+def test_a_job_that_slurm_has_forgotten_is_over(slurm):
+    slurm("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert states([Job(id="7", cluster=None)]) == {}
+
+
+def test_each_cluster_is_asked_for_its_own(slurm, tmp_path):
+    slurm("squeue", f"echo $* >> {tmp_path}/asked; echo 'CLUSTER: a'; echo '3 RUNNING'")
+    assert states([Job(id="3", cluster="a"), Job(id="3_1", cluster="a"), Job(id="4", cluster="b")]) == {"3": "running"}
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert [line.split()[-2:] for line in asked] == [["--jobs=3", "--clusters=a"], ["--jobs=4", "--clusters=b"]]
+
+
+def test_a_task_of_an_array_is_not_called_after_the_array(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    assert this_job() == "12"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert this_job() == "12_3"
+
+
+def test_each_trial_is_a_task_of_the_number_it_has(submitted):
+    assert [read_job(trial) for trial in trials_of(submitted)] == [
+        Job(id=f"12_{number}", cluster=None) for number in range(3)
+    ]
+    script = RunDir(submitted).job_script.read_text()
+    assert "#SBATCH --array=0,1,2%2\n" in script
+    for number, trial in enumerate(trials_of(submitted)):
+        assert f"    {number}) run={trial.path} ;;\n" in script
+
+
+def test_the_list_has_what_slurm_knows(submitted, slurm, capfd):
+    first, second, _ = trials_of(submitted)
+    slurm("squeue", "printf '12_0 PENDING\\n12_1 RUNNING\\n12_2 PENDING\\n'")
+    on_another_machine(second, "12_1")
+    assert main(["ls", str(submitted)]) == 0
+    out = capfd.readouterr().out
+    assert "RUNNING" in out
+    assert "2 QUEUED" in out
+    record_end(first, "KILLED", exit_code=75)  # stopped near its limit, and queued again
+    slurm("squeue", "echo 12_0 PENDING")
+    assert main(["ls", str(submitted)]) == 0
+    out = capfd.readouterr().out
+    assert "1 QUEUED" in out
+    assert "1 KILLED" in out  # its machine is gone
+    slurm("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+    assert main(["ls", str(submitted)]) == 0
+    out, err = capfd.readouterr()
+    assert err == "mvit: Slurm: slurm_load_jobs error: Unable to contact slurm controller\n"
+    assert "1 RUNNING" in out
+
+
+def test_what_is_with_slurm_is_not_started_again(submitted, slurm, capfd):
+    slurm("squeue", "echo 12_2 PENDING")
+    slurm("sbatch", "echo never >&2; exit 1")
+    assert main(["resume", str(submitted)]) == 0
+    assert capfd.readouterr().out.endswith("is with Slurm: 2 not started, 1 waiting\n")
+    assert main(["resume", str(submitted), "seed=4"]) == 2
+
+
+def test_a_trial_whose_machine_is_gone_is_closed_and_submitted_again(submitted, slurm, capfd):
+    first, second, third = trials_of(submitted)
+    for trial, job in ((first, "12_0"), (second, "12_1")):
+        on_another_machine(trial, job)
+        write_job(trial, Job(id=job, cluster=None))
+    record_end(third, "FINISHED", exit_code=0)
+    slurm("squeue", "true")
+    slurm("sbatch", "echo 13")
+    assert main(["resume", str(submitted)]) == 0
+    assert "mvit: job 13 of Slurm, an array of 2: " in capfd.readouterr().out
+    for trial, job in ((first, "12_0"), (second, "12_1")):
+        ending = read_ending(trial)
+        assert ending is not None
+        assert ending.error is not None
+        assert (ending.status, ending.error.message) == ("KILLED", f"job {job} of Slurm has ended on n1")
+    assert "#SBATCH --array=0,1%2\n" in RunDir(submitted).job_script.read_text()
+
+
+def test_where_sbatch_refuses_one_line_says_so_and_nothing_is_lost(launch_here, slurm, capfd):
+    slurm("sbatch", "echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
+    done = launch_here("-m", "seed=1,2", "launch=slurm", "launch.partition=x")
+    assert done.code != 0
+    assert done.err == "mvit: Slurm: error: invalid partition specified: x\n"
+    (file,) = done.runs.glob("*/*/ledger.jsonl")
+    slurm("sbatch", "echo 12")
+    assert main(["resume", str(file.parent)]) == 0
+    assert "mvit: job 12 of Slurm, an array of 2: " in capfd.readouterr().out

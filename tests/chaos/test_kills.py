@@ -10,11 +10,13 @@ from mvit.files import read_json
 pytestmark = [pytest.mark.mindspore, pytest.mark.chaos]
 
 LONG_EVALUATION = ("data.num_val=6000",)
+LONG_TRAINING = ("train.epochs=20",)
+"""The scheduler is missed after some seconds, in which a few epochs may end."""
 STAGES = ("join", "compile", "step", "evaluate")
 
 
 def reach(scene, stage):
-    scene.launch(*LONG_EVALUATION) if stage == "evaluate" else scene.launch()
+    scene.launch(*{"evaluate": LONG_EVALUATION, "step": LONG_TRAINING}.get(stage, ()))
     if stage == "step":
         return scene.until_step(25)
     scene.until_stage(stage)

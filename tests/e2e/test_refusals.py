@@ -264,11 +264,11 @@ def test_no_group_can_be_null(launch, arguments):
     [
         (
             ["launch=slurm", "sweep.slots=[[0],[1]]"],
-            "sweep.slots: [[0],[1]] names cores or cards of this machine, and the trials are jobs of Slurm; "
+            "sweep.slots: [[0], [1]] names cores or cards of this machine, and the trials are jobs of Slurm; "
             "say how many of them may run at once",
         ),
         (
-            ["launch=slurm", "topology=cpu,cpu_2"],
+            ["launch=slurm", "topology.threads=1,2"],
             "topology: differs between the trials, and the jobs of an array are of one size; "
             "sweep each topology by itself",
         ),

@@ -28,7 +28,7 @@ def cluster(tmp_path_factory):
 
 
 def command_of(path, *overrides):
-    return sys.executable, "launch.py", *overrides, f"runs_dir={path}/runs", *RECIPE, "launch=slurm", "tracking=none"
+    return sys.executable, "launch.py", f"runs_dir={path}/runs", *RECIPE, "launch=slurm", "tracking=none", *overrides
 
 
 def launched(cluster, path, *overrides):
@@ -148,8 +148,9 @@ RATES = ("0.001", "0.0011", "0.0012", "0.0013", "0.0014", "1e30")
 
 
 def test_an_array_of_six_trials_in_two_slots_is_left_and_collected(cluster, tmp_path):
-    """One fails by itself and one is cancelled; the shell is gone, and the controller is killed for a while."""
-    words = command_of(tmp_path, "-m", f"optimizer.lr={','.join(RATES)}", "sweep.slots=2")
+    """One fails by itself and one is cancelled; the shell is gone, and the controller is away for a while."""
+    # Long enough to be cancelled before the end.
+    words = command_of(tmp_path, "-m", f"optimizer.lr={','.join(RATES)}", "sweep.slots=2", "train.epochs=16")
     # A login shell that is gone once the command has returned, with all that is of its session.
     done = cluster.run("setsid", "--wait", "bash", "-c", f"trap '' HUP; {shlex.join(words)}; kill -s HUP 0; exit 0")
     assert done.returncode == 0, done.stdout
@@ -160,7 +161,7 @@ def test_an_array_of_six_trials_in_two_slots_is_left_and_collected(cluster, tmp_
     trials = trials_of(sweep)
     until_step(trials[0], 5)
     assert cluster.run("scancel", f"{job.id}_0").returncode == 0
-    cluster.kill_controller()
+    cluster.stop_controller()
     away = mvit(cluster, "resume", str(sweep))
     assert (away.returncode, len(away.stdout.splitlines())) == (2, 1)
     cluster.start_controller()

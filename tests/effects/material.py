@@ -107,6 +107,8 @@ def make_material(room: Path) -> Material:
             "launch.options": ["--exclude=n7"],
             "topology.hosts": ["here", "there"],
             "topology.rank_table": "/etc/rank_table_16.json",
+            "topology.hccl_connect_s": 600,
+            "topology.hccl_exec_s": 600,
             "topology.fault_tolerance": ["UCE"],
             "topology.cores": [f"{card}" for card in range(8)],
             "tracking.uri": "sqlite:///elsewhere.db",

@@ -30,12 +30,14 @@ from mvit.parent.report.row import result_row
 from mvit.parent.request.launch_rules import data_rules
 from mvit.parent.request.rules import judge
 from mvit.parent.slot import Slot
+from mvit.parent.slurm.exclusion import excluded
 from mvit.parent.slurm.script import job_script
 from mvit.parent.stop_request import StopRequest
 from mvit.parent.tracking.live import tracker_of
 from mvit.parent.watchdog import Watchdog
 from mvit.plan import LaunchPlan
 from mvit.rundir.ending import Failure, Outcome
+from mvit.rundir.faults import Fault, record_fault
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.result import EvaluateResult, TrainResult
@@ -123,9 +125,15 @@ def _remote_shells(subject: Subject) -> object:
 
 
 def _job(subject: Subject) -> object:
-    """The script that is submitted."""
+    """The script that is submitted, after a machine has failed twice."""
     launch = subject.config.launch
-    return launch.kind == "slurm" and job_script(subject.run, launch, host=HOST)
+    if launch.kind != "slurm":
+        return None
+    folder = RunDir(subject.room)
+    folder.faults.unlink(missing_ok=True)
+    for attempt in (1, 2):
+        record_fault(folder, Fault(time=0.0, attempt=attempt, kind="hang", machine="n1"))
+    return job_script(subject.run, launch, host=HOST, without=excluded([folder], launch))
 
 
 def _attempts(subject: Subject) -> int:

@@ -86,18 +86,22 @@ def record_lost(folder: RunDir) -> None:
 def ask_to_stop(jobs: Sequence[Job]) -> None:
     """Have those that run stop, with a checkpoint; those that wait are cancelled. Raises as `states` does."""
     cancel(jobs)
-    known = states(jobs)
-    for job in jobs:
-        if known.get(job.id) == "running":
-            _slurm("scancel", "--batch", "--signal=USR2", *_on(job.cluster), job.id)
+    _scancel(jobs, "running", "--batch", "--signal=USR2")
 
 
 def cancel(jobs: Sequence[Job]) -> None:
     """Take those that wait from the queue. Raises as `states` does."""
+    _scancel(jobs, "waiting")
+
+
+def _scancel(jobs: Sequence[Job], state: State, *options: str) -> None:
     known = states(jobs)
+    clusters: dict[str | None, list[str]] = {}
     for job in jobs:
-        if known.get(job.id) == "waiting":
-            _slurm("scancel", "--state=PENDING", *_on(job.cluster), job.id)
+        if known.get(job.id) == state:
+            clusters.setdefault(job.cluster, []).append(job.id)
+    for cluster, ids in clusters.items():
+        _slurm("scancel", *options, *_on(cluster), *ids)
 
 
 def _on(cluster: str | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from mvit.config import RunConfig, SlurmLaunch
 from mvit.console import mvit_command, shown
 from mvit.parent.host import this_host
 from mvit.parent.slurm.exclusion import excluded, tell_excluded
-from mvit.parent.slurm.queue import State, record_lost, states, submit
+from mvit.parent.slurm.queue import State, states, submit
 from mvit.parent.slurm.script import array_script
 from mvit.parent.sweep.closing import close
 from mvit.parent.sweep.mirror import SweepMirror
@@ -83,13 +83,12 @@ def tell_queued(folder: Path, waiting: Mapping[int, State]) -> None:
 
 
 def collect(folder: Path) -> None:
-    """Tell the ledger how trials ended that nobody watched."""
+    """Tell the ledger how trials ended as tasks of an array, which nobody watched."""
     told = {event.trial: event.time for event in read_events(folder) if isinstance(event, TrialEnded)}
-    for trial in read_trials(folder):
-        record_lost(RunDir(folder / trial.folder))
     news: list[TrialEnded] = []
     for one in SweepOutcome(folder).trials:
-        if (ending := read_ending(one.folder)) and ending.time > told.get(one.number, 0.0):
+        ending = read_ending(one.folder) if read_job(one.folder) else None
+        if ending and ending.time > told.get(one.number, 0.0):
             kind = ending.error.kind if ending.error else None
             news.append(TrialEnded(trial=one.number, status=ending.status, kind=kind, values=dict(one.values)))
     with suppress(OSError):  # a full disk: folders say how trials ended

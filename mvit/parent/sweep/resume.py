@@ -23,6 +23,7 @@ from mvit.parent.request.axes import Space, bare, read_space
 from mvit.parent.request.check import parse
 from mvit.parent.request.compose import Composer
 from mvit.parent.slot import Slot, must_fit
+from mvit.parent.slurm.queue import record_lost
 from mvit.parent.sweep.array import close_array, collect, may_leave, queued, send_array, tell_queued
 from mvit.parent.sweep.launch import Request, is_setting, parse_request, trials_of_request
 from mvit.parent.sweep.problems import space_problems, trial_problems
@@ -49,7 +50,7 @@ from mvit.rundir.ledger import (
 from mvit.rundir.objectives import values_of
 from mvit.rundir.paths import RunDir, writable
 from mvit.rundir.state import run_status
-from mvit.rundir.sweep import read_trials
+from mvit.rundir.sweep import read_trials, trials_of
 from mvit.sweep_config import SearchSweep
 
 STAYS = ("sweep", "sweep.kind", "sweep.slots", "sweep.preview", "sweep.trials", "sweep/pruner")
@@ -89,7 +90,10 @@ def _resume(path: Path, overrides: Sequence[str], *, base: Slot, failed: bool) -
         tell_queued(path, waiting)
         return 0
     _wait_for(path, queued=waiting)
-    collect(path)
+    for trial in trials_of(path):
+        record_lost(trial)
+    if may_leave(requested.sweep):
+        collect(path)
     frozen = read_trials(path)
     limits = [text for text in overrides if bare(text).startswith(MAY_CHANGE)]
     more = [text for text in overrides if text not in limits]

@@ -117,7 +117,8 @@ def _divided(sweep: SweepConfig, there: Sequence[int], device: str) -> list[tupl
 
 
 def _wrong(sweep: SweepConfig, rule: str, remedy: str) -> ConfigError:
-    return ConfigError(Problem("sweep.slots", sweep.slots, rule, remedy))
+    slots = sweep.slots if isinstance(sweep.slots, int) else [list(share) for share in sweep.slots]
+    return ConfigError(Problem("sweep.slots", slots, rule, remedy))
 
 
 def slots_again(requested: SweepRequest | None) -> Slots:

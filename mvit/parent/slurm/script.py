@@ -13,7 +13,8 @@ from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 
 # Slurm tells the batch shell alone (--signal=B:...), and a shell runs its traps between commands: hence `wait`, which a
-# signal interrupts, in a loop. Exit code 75 is a run that stopped and can go on (EX_TEMPFAIL).
+# signal interrupts, in a loop. Exit code 75 is a run that stopped and can go on (EX_TEMPFAIL), 138 one that SIGUSR1 met
+# before it had begun.
 BODY = """\
 again=
 tell() { kill -s "$1" "$child" 2> /dev/null; }
@@ -29,9 +30,9 @@ while :; do
     code=$?
     kill -s 0 "$child" 2> /dev/null || break
 done
-if [ -n "$again" ] && [ "$code" -eq 75 ]; then
-    scontrol requeue {job} && exit 0
-fi
+case $again$code in
+    yes75 | yes138) scontrol requeue {job} && exit 0 ;;
+esac
 exit "$code"
 """
 

@@ -33,7 +33,11 @@ def stop(path: Path, *, after_epoch: bool = False) -> int:
     folder, launcher = RunDir(path), read_launcher(RunDir(path))
     if not (folder.run.exists() or is_sweep(path)):
         raise RunDirError(f"{shown(path)} is not the folder of a run or a sweep")
-    if states(jobs := _jobs(path)):
+    is_followed = launcher is not None and launcher.lives() and read_ending(folder) is None
+    if not is_followed and states(jobs := _jobs(path)):
+        if is_sweep(path) and launcher and not launcher.is_local:  # which is to start no other trial
+            with writable(path):
+                write_stop(folder, StopReason(kind="pause"), after_epoch=CURRENT_EPOCH)
         return _stop_jobs(path, jobs, after_epoch=after_epoch)
     if (status := _status(path)) != "RUNNING" or launcher is None:
         raise RunDirError(f"{shown(path)} is not running: it is {status}")

@@ -131,10 +131,10 @@ class Submitted:
         return self._folder.logs / f"job-{self._job.id}.log"
 
     def poll(self) -> int | None:
-        """0 once Slurm has no such job any more: how it went, its folder says."""
+        """0 once Slurm has no such job any more: how it went, its folder says. One that never began was cancelled."""
         if self._watch.has(self._job):
             return None
-        return -signal.SIGTERM if self._asked_to_stop else 0
+        return 0 if self.log.exists() and not self._asked_to_stop else -signal.SIGTERM
 
     def ask_to_stop(self) -> None:
         """Through Slurm, which may be away: then it goes on."""

@@ -10,6 +10,7 @@ from mvit.rundir.ending import read_ending, record_end
 from mvit.rundir.job import Job, read_job, this_job, write_job
 from mvit.rundir.launcher import read_launcher, write_launcher
 from mvit.rundir.paths import RunDir
+from mvit.rundir.stop import CURRENT_EPOCH, StopReason, WantedStop, read_stop
 from mvit.rundir.sweep import trials_of
 
 
@@ -136,6 +137,22 @@ def test_a_trial_whose_machine_is_gone_is_closed_and_submitted_again(submitted, 
         assert ending.error is not None
         assert (ending.status, ending.error.message) == ("KILLED", f"job {job} of Slurm has ended on n1")
     assert "#SBATCH --array=0,1%2\n" in RunDir(submitted).job_script.read_text()
+
+
+@pytest.mark.parametrize("after", ["step", "epoch"])
+def test_what_runs_is_asked_and_what_waits_is_cancelled(submitted, slurm, tmp_path, capfd, after):
+    first, second, _ = trials_of(submitted)
+    on_another_machine(first, "12_0")
+    on_another_machine(RunDir(submitted), "11")  # a search, which would start other trials
+    slurm("squeue", f"test -e {tmp_path}/over || printf '12_0 RUNNING\\n12_1 PENDING\\n12_2 PENDING\\n'")
+    slurm("scancel", f"echo $* >> {tmp_path}/asked; case $* in *USR2*) touch {tmp_path}/over;; esac")
+    assert main(["stop", str(submitted), "--after", after]) == 0
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked == ["12_1 12_2", *(["--batch --signal=USR2 12_0"] if after == "step" else [])]
+    assert read_stop(RunDir(submitted)) == WantedStop(reason=StopReason(kind="pause"), after_epoch=CURRENT_EPOCH)
+    assert (read_stop(first) is not None) == (after == "epoch")
+    assert read_stop(second) is None
+    assert capfd.readouterr().err == ""
 
 
 def test_where_sbatch_refuses_one_line_says_so_and_nothing_is_lost(launch_here, slurm, capfd):

@@ -476,8 +476,8 @@ class AscendTopology(_Machines):
         description="Seconds that a card waits for the others in a collective (HCCL_EXEC_TIMEOUT); null: CANN's."
     )
     fault_tolerance: Annotated[tuple[Literal["TTP", "UCE", "HCCE", "ARF", "TSP"], ...], Field(strict=False)] = Field(
-        description="Recoveries that MindSpore is to try by itself (MS_ENABLE_TFT), at O0 and O1; none: a failure ends"
-        " all processes, and the run goes on from its checkpoint."
+        description="Exported to MindSpore's runtime as MS_ENABLE_TFT, at O0 and O1. Whatever it does with them: a"
+        " failure ends all processes, and the run goes on from its checkpoint."
     )
     jit_level: Literal["O0", "O1", "O2"] = Field(
         description="MindSpore's compilation level; O2 compiles the whole graph at once."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -34,6 +35,24 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """`write_bytes` of a JSON document; raises `ValueError` for NaN and infinity."""
     write_bytes(path, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+
+
+def append_lines(path: Path, lines: bytes) -> None:
+    """Append whole lines, in one write that reaches the disk, or none of them; raises `OSError`.
+
+    What was torn before keeps a line of its own.
+    """
+    with path.open("ab+", buffering=0) as file:
+        if (end := file.seek(0, os.SEEK_END)) and os.pread(file.fileno(), 1, end - 1) != b"\n":
+            lines = b"\n" + lines
+        try:
+            if file.write(lines) < len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                file.truncate(end)
+            raise
 
 
 def fsync_dir(path: Path) -> None:

@@ -48,7 +48,7 @@ def test_what_mindspore_has_for_a_card_is_what_the_table_says():
         assert has.is_known, name
 
 
-def test_an_operator_that_there_is_not_is_told():
+def test_an_unknown_operator_is_reported():
     assert not support_of("MobileVit").is_known
 
 

@@ -99,7 +99,7 @@ def _argv(
     nodes = topology.nodes
     return (
         "msrun",
-        *(_bindings(topology) if topology.kind == "ascend" else ()),
+        *(_bindings(topology, slot) if topology.kind == "ascend" else ()),
         *("--worker_num", str(world)),
         *("--local_worker_num", str(world // nodes)),
         *(("--node_rank", str(slot.node_rank)) if nodes > 1 else ()),
@@ -114,12 +114,13 @@ def _argv(
     )
 
 
-def _bindings(topology: AscendTopology) -> Iterator[str]:
-    """Which processors and cards the processes get."""
+def _bindings(topology: AscendTopology, slot: Slot) -> Iterator[str]:
+    """Which processors and cards the processes get; msrun wants the ids of the cards, not the ranks."""
     if topology.bind_core:
         value = "True"
         if topology.cores is not None:
-            value = json.dumps({f"device{card}": [cores] for card, cores in enumerate(topology.cores)})
+            cards = range(topology.cards_per_node) if slot.cards is None else slot.cards
+            value = json.dumps({f"device{card}": [cores] for card, cores in zip(cards, topology.cores, strict=True)})
         yield f"--bind_core={value}"
     if topology.rank_table:
         yield f"--rank_table_file={topology.rank_table}"

@@ -25,8 +25,9 @@ from mvit.parent.tracking.content import artifacts_of, draw_pictures, failure_ta
 from mvit.parent.tracking.live import Tracker, tracker_of
 from mvit.rundir import checkpoints
 from mvit.rundir.ending import RETRYABLE, Failure, Outcome, record_end, record_mirrored, write_failure
-from mvit.rundir.faults import Fault, machine_name, record_fault
+from mvit.rundir.faults import Fault, record_fault
 from mvit.rundir.frozen import Run
+from mvit.rundir.job import machine_name
 from mvit.rundir.ownership import owned
 from mvit.rundir.paths import RunDir
 

@@ -30,11 +30,13 @@ def follow(run: Run, *, slot: Slot, mirrored: bool = True, until_epoch: int | No
     """Execute the run, show how it goes, report its end. Ctrl-C, SIGTERM and SIGHUP stop it. Main thread only."""
     began = time.monotonic()
     past = past_runs(run.config, run.plan, CHECKOUT / run.config.runs_dir) if console.console.is_terminal else None
-    with signals.stopping() as stop, ProgressView(run, past=past) as view:
-        outcome = execute(run, slot=slot, stop=stop, observer=view, mirrored=mirrored, until_epoch=until_epoch)
-    if stop.reason:  # whatever became of this run, nothing is to come after it
-        outcome = replace(outcome, exit_code=stop.reason.exit_code)
-    _report(run, outcome, reason=stop.reason, seconds=time.monotonic() - began)
+    with signals.stopping() as stop:
+        with ProgressView(run, past=past) as view:
+            outcome = execute(run, slot=slot, stop=stop, observer=view, mirrored=mirrored, until_epoch=until_epoch)
+        if stop.reason and (stop.reason.kind == "signal" or outcome.status in ("KILLED", "PAUSED")):
+            # Whatever became of this run, nothing is to come after it; but what ended by itself is not to go on.
+            outcome = replace(outcome, exit_code=stop.reason.exit_code)
+        _report(run, outcome, reason=stop.reason, seconds=time.monotonic() - began)
     return outcome
 
 

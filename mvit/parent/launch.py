@@ -57,13 +57,13 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str]) -> int:
     return follow(run, slot=slot).exit_code
 
 
-def send(run: Run, launch: SlurmLaunch) -> int:
-    """Submit the run and leave it to Slurm."""
+def send(run: Run, launch: SlurmLaunch, *, overrides: Sequence[str] = ()) -> int:
+    """Submit the run, with these limits, and leave it to Slurm."""
     without = excluded([run.folder], launch)
-    job = submit(run.folder, job_script(run, launch, host=this_host(), without=without))
+    job = submit(run.folder, job_script(run, launch, host=this_host(), arguments=overrides, without=without))
     tell_excluded(without)
     console.say(f"mvit: job {job.id} of Slurm: {shown(run.folder.job_script)}")
-    console.say(f"mvit: see what becomes of it with: {mvit_command('ls', run.folder.path)}")
+    console.say(f"mvit: check its status with: {mvit_command('ls', run.folder.path)}")
     return 0
 
 

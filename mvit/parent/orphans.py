@@ -14,8 +14,8 @@ from mvit.rundir.ending import EndStatus, Failure, read_ending, record_end, reco
 from mvit.rundir.launcher import launcher_lives
 from mvit.rundir.ownership import is_orphan
 from mvit.rundir.paths import RunDir
-from mvit.rundir.state import run_status, sweep_status
-from mvit.rundir.status import read_workers
+from mvit.rundir.state import sweep_status
+from mvit.rundir.status import read_workers, workers_finished
 from mvit.rundir.sweep import is_sweep
 
 MOST_MIRRORED = 20
@@ -45,8 +45,16 @@ def close_one(folder: RunDir) -> EndStatus | None:
     return None
 
 
-def _close(folder: RunDir) -> EndStatus:
-    """Record the end that the folder tells."""
+def close_lost(folder: RunDir, reason: str) -> EndStatus | None:
+    """Record the end of what another machine has lost, for that reason; None where somebody is at it again."""
+    with suppress(OSError), lock(folder.path, wait=False) as is_ours:
+        if is_ours and read_ending(folder) is None:
+            return _close(folder, reason=reason)
+    return None
+
+
+def _close(folder: RunDir, *, reason: str = "its launcher was killed") -> EndStatus:
+    """Record the end that the folder tells; of a run that tells none, that it was killed, for that reason."""
     if is_sweep(folder.path):
         status = sweep_status(folder.path)
         end: EndStatus = "KILLED" if status in ("RUNNING", "FROZEN") else status
@@ -58,15 +66,15 @@ def _close(folder: RunDir) -> EndStatus:
                 write_failure(folder, ending.error)
         record_end(folder, ending.status, exit_code=ending.exit_code, failure=ending.error)
         return ending.status
-    workers, status = read_workers(folder), run_status(folder)
-    if status == "FINISHED":
+    workers = read_workers(folder)
+    if workers_finished(folder):
         record_end(folder, "FINISHED", exit_code=0)
         return "FINISHED"
-    end: EndStatus = "FAILED" if status == "FAILED" else "KILLED"
+    end: EndStatus = "FAILED" if any(worker.error for worker in workers) else "KILLED"
     failure = first_report(workers)
     if failure is None:
         stage = workers[0].stage.value if workers else "start"
-        failure = Failure("killed", None, stage, "its launcher was killed")
+        failure = Failure("killed", None, stage, reason)
     with suppress(OSError):
         write_failure(folder, failure)
     record_end(folder, end, exit_code=None, failure=failure)

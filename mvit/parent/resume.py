@@ -18,7 +18,8 @@ from mvit.parent.launch import send, show_job, show_plan
 from mvit.parent.reopen import changed, reopen
 from mvit.parent.request.compose import override
 from mvit.parent.slot import Slot, must_fit
-from mvit.parent.slurm.queue import must_not_be_queued, record_lost
+from mvit.parent.slurm.lost import record_lost
+from mvit.parent.slurm.queue import keep_job, must_not_be_queued
 from mvit.parent.sweep.resume import resume_sweep
 from mvit.rundir import checkpoints
 from mvit.rundir.frozen import read_run, run_digest
@@ -34,8 +35,10 @@ def run_frozen(
     if is_sweep(path):
         raise RunDirError(f"{shown(path)} is a sweep; use: {mvit_command('resume', path)}")
     must_not_be_queued(RunDir(path))
+    record_lost(RunDir(path))
     run = reopen(RunDir(path), overrides)
     must_fit(slot, run.plan)
+    keep_job(run.folder)
     if until_epoch is not None:
         _must_be_between(until_epoch, run.config)
     announce(run)
@@ -71,7 +74,7 @@ def resume(path: Path, overrides: Sequence[str], *, slot: Slot, failed: bool = F
     if isinstance(launch, SlurmLaunch):
         must_not_be_queued(RunDir(path))
         record_lost(RunDir(path))
-        return send(reopen(RunDir(path), overrides), launch)
+        return send(reopen(RunDir(path), overrides), launch, overrides=overrides)
     return run_frozen(path, overrides, slot=slot)
 
 

@@ -83,7 +83,9 @@ def _stop_jobs(path: Path, jobs: Sequence[Job], *, after_epoch: bool) -> int:
     while (left := states(jobs)) and time.monotonic() < deadline:
         time.sleep(0.5)
     if left:
-        console.complain([f"job {job} has been asked to stop, and still runs after {PATIENCE_S:.0f} s" for job in left])
+        console.complain(
+            [f"job {job.id} has been asked to stop, and still runs after {PATIENCE_S:.0f} s" for job in left]
+        )
         return 1
     _tell_status(path)
     return 0

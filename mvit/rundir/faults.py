@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 
 from pydantic import ValidationError
 
 from mvit.config import FailureKind, Frozen
+from mvit.files import append_lines
 from mvit.rundir.paths import RunDir
 
 
@@ -22,15 +21,10 @@ class Fault(Frozen):
     machine: str
 
 
-def machine_name() -> str:
-    """This machine as its scheduler calls it, else its host name."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-
-
 def record_fault(folder: RunDir, fault: Fault) -> None:
     """Append a line; on a full disk, nothing."""
-    with suppress(OSError), folder.faults.open("ab", buffering=0) as file:
-        file.write(fault.model_dump_json().encode() + b"\n")
+    with suppress(OSError):
+        append_lines(folder.faults, fault.model_dump_json().encode() + b"\n")
 
 
 def read_faults(folder: RunDir) -> Iterator[Fault]:

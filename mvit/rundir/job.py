@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import suppress
 
 from mvit.config import Frozen
@@ -27,6 +28,11 @@ def this_job() -> str | None:
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
     return os.environ.get("SLURM_JOB_ID")
+
+
+def machine_name() -> str:
+    """This machine as its scheduler calls it, else its host name."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def write_job(folder: RunDir, job: Job) -> None:

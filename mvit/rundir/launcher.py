@@ -13,7 +13,7 @@ from pydantic import ConfigDict
 from mvit.config import Frozen
 from mvit.files import read_json_bytes, write_json
 from mvit.process import process_start
-from mvit.rundir.job import this_job
+from mvit.rundir.job import machine_name, this_job
 from mvit.rundir.paths import RunDir
 
 ROOM = 2000
@@ -33,6 +33,8 @@ class Launcher(Frozen):
     """The boot of the host: pids and start times begin anew with it."""
     job: str | None = None
     """The job of a scheduler that it is part of."""
+    machine: str = ""
+    """As that scheduler calls the host."""
     room: str = ""
     end: Any = None
 
@@ -55,7 +57,15 @@ def read_launcher(folder: RunDir) -> Launcher | None:
 def write_launcher(folder: RunDir) -> None:
     """Name this process."""
     pid, host = os.getpid(), socket.gethostname()
-    me = Launcher(pid=pid, started=process_start(pid), host=host, boot=boot(), job=this_job(), room=" " * ROOM)
+    me = Launcher(
+        pid=pid,
+        started=process_start(pid),
+        host=host,
+        boot=boot(),
+        job=this_job(),
+        machine=machine_name(),
+        room=" " * ROOM,
+    )
     write_json(folder.launcher, me.model_dump(mode="json"))
 
 

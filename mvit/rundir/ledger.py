@@ -6,8 +6,6 @@ it, costs that line.
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from mvit.config import Frozen, Strings
-from mvit.files import nonblocking
+from mvit.files import append_lines, nonblocking
 from mvit.rundir.ending import EndStatus
 from mvit.rundir.paths import RunDir
 from mvit.sweep_config import SweepConfig
@@ -121,18 +119,7 @@ class Ledger:
 
     def append(self, *events: Event) -> None:
         """A line for each event, or none of them; raises `OSError`."""
-        lines = b"".join(_EVENT.dump_json(event) + b"\n" for event in events)
-        with self.path.open("ab+", buffering=0) as file:
-            if (end := file.seek(0, os.SEEK_END)) and os.pread(file.fileno(), 1, end - 1) != b"\n":
-                lines = b"\n" + lines  # what was torn keeps its own line
-            try:
-                if file.write(lines) < len(lines):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
-            except OSError:
-                with suppress(OSError):
-                    file.truncate(end)
-                raise
+        append_lines(self.path, b"".join(_EVENT.dump_json(event) + b"\n" for event in events))
 
 
 def recorded_request(folder: Path) -> SweepRequest | None:

@@ -16,7 +16,7 @@ STAGES = ("join", "compile", "step", "evaluate")
 
 
 def reach(scene, stage):
-    scene.launch(*{"evaluate": LONG_EVALUATION, "step": LONG_TRAINING}.get(stage, ()))
+    scene.launch(*(LONG_EVALUATION if stage == "evaluate" else LONG_TRAINING))
     if stage == "step":
         return scene.until_step(25)
     scene.until_stage(stage)

@@ -76,7 +76,7 @@ def test_the_cards_of_a_slot_are_all_that_is_seen(launch_here, cards):
     assert main(["run", str(file.parent), "--slot", "cards=4,6", "train.max_restarts=0"]) == 1
     logs = file.parent / "logs/attempt-1"
     assert "\nASCEND_RT_VISIBLE_DEVICES=4,6\n" in (logs / "env").read_text()
-    assert """ --bind_core={"device0": ["0-11"], "device1": ["12-23"]} """ in (logs / "argv").read_text()
+    assert """ --bind_core={"device4": ["0-11"], "device6": ["12-23"]} """ in (logs / "argv").read_text()
 
 
 def test_more_cards_than_there_are_are_refused(launch_here, cards):

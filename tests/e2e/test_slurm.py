@@ -168,7 +168,7 @@ def test_an_array_of_six_trials_in_two_slots_is_left_and_collected(cluster, tmp_
     assert "QUEUED" in mvit(cluster, "ls", "--trials", str(sweep)).stdout
     told = mvit(cluster, "resume", str(sweep))
     assert told.returncode == 0
-    assert "is with Slurm: " in told.stdout
+    assert "is in the Slurm queue: " in told.stdout
     refused = mvit(cluster, "resume", "--failed", str(sweep))
     assert refused.returncode == 2
     assert "cannot be changed while it is with Slurm" in refused.stdout

@@ -147,9 +147,13 @@ class Leader:
         return outcome
 
     def machine_of(self, failure: Failure) -> str | None:
-        """Where an attempt failed, as a scheduler calls the machine; None where that is not known."""
+        """Where an attempt failed, as a scheduler calls the machine; None where that is not known.
+
+        A rank that lost another one tells of that, and is not where it failed.
+        """
         per_node = self._run.plan.world_size // self._run.plan.nodes
-        node = self._suspect if failure.rank is None else failure.rank // per_node
+        is_told = failure.rank is not None and failure.kind != "comm"
+        node = failure.rank // per_node if is_told and failure.rank is not None else self._suspect
         status = None if node is None else read_node(self._folder, node)
         return status.machine if status else None
 

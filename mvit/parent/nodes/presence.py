@@ -12,7 +12,7 @@ from types import TracebackType
 from mvit.files import json_digest
 from mvit.parent import provenance
 from mvit.parent.host import CHECKOUT
-from mvit.rundir.faults import machine_name
+from mvit.rundir.job import machine_name
 from mvit.rundir.nodes import NodeStatus, NodeVerdict, write_node
 from mvit.rundir.paths import RunDir
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 from mvit import console
 from mvit.errors import RunDirError
-from mvit.parent.report.record import Record, SweepRecord
+from mvit.parent.report.record import Record
 from mvit.parent.slurm.queue import State, states
 from mvit.rundir.job import Job, read_job
 from mvit.rundir.launcher import read_launcher
+from mvit.rundir.state import Status, status_of_trials
 
 
 def with_jobs(records: Sequence[Record]) -> list[Record]:
-    """The records, with the status of those that were submitted, and of their sweeps; a folder's own end comes first.
+    """The records, with the status of those that were submitted, and of their sweeps.
 
-    Where Slurm does not answer, a line says so, and they have the status that their folders tell.
+    One that ended otherwise than FINISHED may be queued again. Where Slurm does not answer, a line says so, and the
+    folders alone tell.
     """
     jobs = {
         record.folder.path: job
@@ -31,18 +34,24 @@ def with_jobs(records: Sequence[Record]) -> list[Record]:
     except RunDirError as error:
         console.complain([str(error)])
         return list(records)
-    found = [_as_job(one, jobs.get(one.folder.path), known) for one in records]
-    active = {one.sweep for one in found if one.sweep and one.folder.path in jobs and jobs[one.folder.path].id in known}
-    return [replace(one, sweep=_active(one.sweep, found)) if one.sweep in active else one for one in found]
+    now = [_as_job(record, jobs.get(record.folder.path), known) for record in records]
+    changed = {one.sweep for one, before in zip(now, records, strict=True) if one.status != before.status}
+    changed |= {one.sweep for one in now if jobs.get(one.folder.path) in known}
+    sweeps = {
+        sweep: replace(sweep, status=_status_of(one.status for one in now if one.sweep == sweep))
+        for sweep in changed
+        if sweep
+    }
+    return [replace(one, sweep=sweeps.get(one.sweep, one.sweep)) if one.sweep else one for one in now]
 
 
-def _as_job(record: Record, job: Job | None, known: dict[str, State]) -> Record:
+def _as_job(record: Record, job: Job | None, known: Mapping[Job, State]) -> Record:
     if job is None:
         return record
-    match known.get(job.id):
+    match known.get(job):
         case "waiting":
             return replace(record, status="QUEUED")
-        case "running":
+        case "running" if record.status != "FAILED":  # whose job is about to end
             return replace(record, status="RUNNING")
         case _:
             launcher = read_launcher(record.folder)
@@ -50,9 +59,9 @@ def _as_job(record: Record, job: Job | None, known: dict[str, State]) -> Record:
             return replace(record, status="KILLED") if is_lost else record
 
 
-def _active(sweep: SweepRecord | None, records: Sequence[Record]) -> SweepRecord | None:
-    """The record of a sweep of which something waits or runs."""
-    if sweep is None:
-        return None
-    runs = any(record.sweep == sweep and record.status == "RUNNING" for record in records)
-    return replace(sweep, status="RUNNING" if runs else "QUEUED")
+def _status_of(trials: Iterable[str]) -> str:
+    """The status of a sweep of which something waits, runs, or is lost."""
+    unique = set(trials)
+    if "QUEUED" in unique and "RUNNING" not in unique:
+        return "QUEUED"
+    return status_of_trials(cast(set[Status], unique - {"QUEUED"}))

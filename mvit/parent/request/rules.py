@@ -184,7 +184,19 @@ def _job_options(launch: Launch) -> Iterator[Problem]:
 
 
 _OF_THE_SCRIPT = frozenset(
-    ("--array", "--nodes", "--ntasks-per-node", "--output", "--signal", "--requeue", "--no-requeue")
+    [
+        "--array",
+        "--nodes",
+        "--ntasks-per-node",
+        "--output",
+        "--parsable",
+        "--signal",
+        "--requeue",
+        "--no-requeue",
+        "--test-only",
+        "--wait",
+        "--wrap",
+    ]
 )
 """Options of sbatch that the run or its script depends on."""
 

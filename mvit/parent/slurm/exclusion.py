@@ -27,4 +27,4 @@ def excluded(folders: Iterable[RunDir], launch: SlurmLaunch) -> list[str]:
 def tell_excluded(machines: Sequence[str]) -> None:
     """Say which machines a job leaves out."""
     if machines:
-        console.say(f"mvit: without {', '.join(machines)}, where runs failed again and again (launch.exclude_after)")
+        console.say(f"mvit: excluding {', '.join(machines)}: runs failed there repeatedly (launch.exclude_after)")

@@ -8,9 +8,7 @@ from typing import Literal
 
 from mvit.errors import ConfigError, Problem, RunDirError
 from mvit.files import write_bytes
-from mvit.rundir.ending import Failure, read_ending, record_end
 from mvit.rundir.job import Job, read_job, this_job, write_job
-from mvit.rundir.launcher import read_launcher
 from mvit.rundir.paths import RunDir, writable
 
 ANSWER_TIMEOUT_S = 60.0
@@ -32,33 +30,31 @@ def submit(folder: RunDir, script: str) -> Job:
     return job
 
 
-def states(jobs: Iterable[Job]) -> dict[str, State]:
-    """Which of these jobs wait or run, by id; those that have ended are left out.
+def states(jobs: Iterable[Job]) -> dict[Job, State]:
+    """Which of these jobs wait or run; those that have ended are left out.
 
     Raises `ConfigError` without Slurm, `RunDirError` where it does not answer.
     """
-    found: dict[str, State] = {}
-    clusters: dict[str | None, set[str]] = {}
-    for job in jobs:
-        clusters.setdefault(job.cluster, set()).add(job.id)
-    for cluster, ids in clusters.items():
-        numbers = sorted({one.partition("_")[0] for one in ids})
-        asked = ("squeue", "--noheader", "--array", "--format=%i %T", f"--jobs={','.join(numbers)}")
+    wanted = set(jobs)
+    answer: dict[Job, State] = {}
+    for cluster in {job.cluster for job in wanted}:
+        numbers = sorted({job.id.partition("_")[0] for job in wanted if job.cluster == cluster})
+        command = ("squeue", "--noheader", "--array", "--format=%i %T", f"--jobs={','.join(numbers)}")
         try:
-            said = _slurm(*asked, *_on(cluster))
+            lines = _slurm(*command, *_on(cluster)).splitlines()
         except RunDirError as error:
             if "Invalid job id" in str(error):  # long gone
                 continue
             raise
-        for number, _, word in (line.strip().partition(" ") for line in said.splitlines()):
-            if number in ids:
-                found[number] = "waiting" if word in _WAITING else "running"
-    return found
+        for number, _, word in (line.strip().partition(" ") for line in lines):
+            if (job := Job(id=number, cluster=cluster)) in wanted:
+                answer[job] = "waiting" if word in _WAITING else "running"
+    return answer
 
 
 def state_of(job: Job) -> State | None:
     """Whether the job waits or runs; None once it has ended. Raises as `states` does."""
-    return states([job]).get(job.id)
+    return states([job]).get(job)
 
 
 def must_not_be_queued(folder: RunDir) -> None:
@@ -70,17 +66,12 @@ def must_not_be_queued(folder: RunDir) -> None:
         raise RunDirError(f"{folder.path} is {state} as job {job.id} of Slurm; cancel it first: scancel {job.id}")
 
 
-def record_lost(folder: RunDir) -> None:
-    """Record the end of a run whose job has ended without doing so, as when its machine failed.
-
-    Slurm knows that: the processes of another machine are never judged. Raises as `states` does.
-    """
-    job, launcher = read_job(folder), read_launcher(folder)
-    if job is None or launcher is None or launcher.job != job.id or launcher.lives() or read_ending(folder):
-        return
-    if state_of(job) is None and read_ending(folder) is None:
-        failure = Failure("killed", None, "launcher", f"job {job.id} of Slurm has ended on {launcher.host}")
-        record_end(folder, "KILLED", exit_code=None, failure=failure)
+def keep_job(folder: RunDir) -> None:
+    """Note which job this process is part of, also where a person has submitted the script again."""
+    number, job = this_job(), read_job(folder)
+    if number and (job is None or job.id != number):
+        with writable(folder.path):
+            write_job(folder, Job(id=number, cluster=None))
 
 
 def ask_to_stop(jobs: Sequence[Job]) -> None:
@@ -95,10 +86,9 @@ def cancel(jobs: Sequence[Job]) -> None:
 
 
 def _scancel(jobs: Sequence[Job], state: State, *options: str) -> None:
-    known = states(jobs)
     clusters: dict[str | None, list[str]] = {}
-    for job in jobs:
-        if known.get(job.id) == state:
+    for job, its in states(jobs).items():
+        if its == state:
             clusters.setdefault(job.cluster, []).append(job.id)
     for cluster, ids in clusters.items():
         _slurm("scancel", *options, *_on(cluster), *ids)

@@ -13,11 +13,11 @@ from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 
 # Slurm tells the batch shell alone (--signal=B:...), and a shell runs its traps between commands: hence `wait`, which a
-# signal interrupts, in a loop. Exit code 75 is a run that stopped and can go on (EX_TEMPFAIL), 138 one that SIGUSR1 met
-# before it had begun.
+# signal interrupts, until no signal did. Exit code 75 is a run that stopped and can go on (EX_TEMPFAIL), 138 one that
+# SIGUSR1 met before it had begun.
 BODY = """\
 again=
-tell() { kill -s "$1" "$child" 2> /dev/null; }
+tell() { woken=yes; kill -s "$1" "$child" 2> /dev/null; }
 trap 'again=yes; tell USR1' USR1   # the time limit is near, or others need the nodes
 trap 'again=; tell USR2' USR2      # python -m mvit stop
 trap 'tell TERM' TERM
@@ -25,10 +25,11 @@ trap 'tell TERM' TERM
 cd {checkout} || exit 1
 {command} &
 child=$!
-while :; do
+woken=yes
+while [ -n "$woken" ]; do
+    woken=
     wait "$child"
     code=$?
-    kill -s 0 "$child" 2> /dev/null || break
 done
 case $again$code in
     yes75 | yes138) scontrol requeue {job} && exit 0 ;;

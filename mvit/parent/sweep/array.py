@@ -63,7 +63,7 @@ def send_array(
             write_job(run.folder, Job(id=f"{job.id}_{number}", cluster=job.cluster))
     tell_excluded(without)
     console.say(f"mvit: job {job.id} of Slurm, an array of {len(trials)}: {shown(RunDir(folder).job_script)}")
-    console.say(f"mvit: see what becomes of it with: {mvit_command('ls', folder)}")
+    console.say(f"mvit: check its status with: {mvit_command('ls', folder)}")
     console.say(f"mvit: once all have ended, collect their results with: {mvit_command('resume', folder)}")
     return 0
 
@@ -72,24 +72,26 @@ def queued(folder: Path) -> Mapping[int, State]:
     """Which trials of the sweep wait or run as jobs, by number; raises as `states` does."""
     jobs = {trial.trial: job for trial in read_trials(folder) if (job := read_job(RunDir(folder / trial.folder)))}
     known = states(jobs.values()) if jobs else {}
-    return {number: known[job.id] for number, job in jobs.items() if job.id in known}
+    return {number: known[job] for number, job in jobs.items() if job in known}
 
 
 def tell_queued(folder: Path, waiting: Mapping[int, State]) -> None:
     """Say how far the sweep has come."""
     ended = Counter(one.word for one in SweepOutcome(folder).trials if one.number not in waiting)
     counts = [f"{count} {word}" for word, count in (*sorted(ended.items()), *Counter(waiting.values()).items())]
-    console.say(f"mvit: {shown(folder)} is with Slurm: {', '.join(counts)}")
+    console.say(f"mvit: {shown(folder)} is in the Slurm queue: {', '.join(counts)}")
 
 
 def collect(folder: Path) -> None:
     """Tell the ledger how trials ended as tasks of an array, which nobody watched."""
-    told = {event.trial: event.time for event in read_events(folder) if isinstance(event, TrialEnded)}
+    recorded = {event.trial: event for event in read_events(folder) if isinstance(event, TrialEnded)}
     news: list[TrialEnded] = []
     for one in SweepOutcome(folder).trials:
         ending = read_ending(one.folder) if read_job(one.folder) else None
-        if ending and ending.time > told.get(one.number, 0.0):
-            kind = ending.error.kind if ending.error else None
+        if ending is None:
+            continue
+        kind, before = ending.error.kind if ending.error else None, recorded.get(one.number)
+        if before is None or (before.status, before.kind, before.values) != (ending.status, kind, one.values):
             news.append(TrialEnded(trial=one.number, status=ending.status, kind=kind, values=dict(one.values)))
     with suppress(OSError):  # a full disk: folders say how trials ended
         Ledger(folder).append(*news)

@@ -16,11 +16,11 @@ from mvit.config import SlurmLaunch
 from mvit.errors import RunDirError
 from mvit.parent.host import CHECKOUT, this_host
 from mvit.parent.slurm.exclusion import excluded
-from mvit.parent.slurm.queue import State, ask_to_stop, state_of, states, submit
+from mvit.parent.slurm.queue import State, ask_to_stop, states, submit
 from mvit.parent.slurm.script import job_script
 from mvit.process import is_stopped, stop_with_parent
 from mvit.rundir.frozen import Run
-from mvit.rundir.job import Job, read_job
+from mvit.rundir.job import Job
 from mvit.rundir.sweep import trials_of
 
 STOPPED_S = 20.0
@@ -40,8 +40,8 @@ class Execution(Protocol):
         """Its exit code once it has ended, that of a signal negative; None before."""
         ...
 
-    def ask_to_stop(self) -> None:
-        """Have it stop after a checkpoint; asked for a second time, at once."""
+    def ask_to_stop(self) -> bool:
+        """Have it stop after a checkpoint; asked for a second time, at once. Returns whether it could be asked."""
         ...
 
 
@@ -74,56 +74,45 @@ class Process:
             self._process.kill()
         return None
 
-    def ask_to_stop(self) -> None:
+    def ask_to_stop(self) -> bool:
         self._process.send_signal(signal.SIGTERM)
+        return True
 
 
 class Watch:
     """What Slurm says of the jobs of a sweep, asked for all of them at once. An outage leaves them as they were."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, Job] = {}
-        self._known: dict[str, State] = {}
+        self._active: dict[Job, State] = {}
         self._asked = 0.0
         self._is_away = False
 
     def add(self, job: Job) -> None:
         """Watch this one as well."""
-        self._jobs[job.id], self._known[job.id] = job, "waiting"
+        self._active[job] = "waiting"
 
     def has(self, job: Job) -> bool:
         """Whether the job waits or runs."""
         if time.monotonic() - self._asked > ASK_SLURM_EVERY_S:
             self._ask()
-        return job.id in self._known
+        return job in self._active
 
     def _ask(self) -> None:
         try:
-            self._known, self._is_away = states(self._jobs.values()), False
+            self._active, self._is_away = states(self._active), False
         except RunDirError as error:
             if not self._is_away:
                 console.complain([f"{error}; the sweep waits for it"])
             self._is_away = True
-        self._jobs = {number: job for number, job in self._jobs.items() if number in self._known}
         self._asked = time.monotonic()
 
 
 class Submitted:
-    """A job of Slurm. One that waits or runs already, of a launcher that was killed, is taken over."""
+    """A job of Slurm."""
 
-    def __init__(
-        self, run: Run, launch: SlurmLaunch, *, watch: Watch, until_epoch: int | None, overrides: Sequence[str]
-    ) -> None:
-        """Raises `ConfigError` without Slurm, `RunDirError` where it refuses."""
-        self._folder, self._watch = run.folder, watch
-        self._asked_to_stop = 0
-        job = read_job(run.folder)
-        if job is None or state_of(job) is None:
-            arguments = _arguments(until_epoch, overrides)
-            without = excluded(trials_of(run.folder.path.parent), launch)
-            script = job_script(run, launch, host=this_host(), arguments=arguments, without=without)
-            job = submit(run.folder, script)
-        self._job = job
+    def __init__(self, run: Run, job: Job, *, watch: Watch) -> None:
+        self._folder, self._job, self._watch = run.folder, job, watch
+        self._is_stopped = False
         watch.add(job)
 
     @property
@@ -134,15 +123,27 @@ class Submitted:
         """0 once Slurm has no such job any more: how it went, its folder says. One that never began was cancelled."""
         if self._watch.has(self._job):
             return None
-        return 0 if self.log.exists() and not self._asked_to_stop else -signal.SIGTERM
+        return 0 if self.log.exists() and not self._is_stopped else -signal.SIGTERM
 
-    def ask_to_stop(self) -> None:
-        """Through Slurm, which may be away: then it goes on."""
-        self._asked_to_stop += 1
+    def ask_to_stop(self) -> bool:
+        """Through Slurm, which may be away."""
         try:
             ask_to_stop([self._job])
         except RunDirError as error:
             console.complain([str(error)])
+            return False
+        self._is_stopped = True
+        return True
+
+
+def submit_turn(run: Run, launch: SlurmLaunch, *, until_epoch: int | None, overrides: Sequence[str]) -> Job:
+    """A job that executes a trial, to its end or to an epoch.
+
+    Raises `ConfigError` without Slurm, `RunDirError` where it refuses or does not answer.
+    """
+    arguments = _arguments(until_epoch, overrides)
+    without = excluded(trials_of(run.folder.path.parent), launch)
+    return submit(run.folder, job_script(run, launch, host=this_host(), arguments=arguments, without=without))
 
 
 def command_of(run: Run, *, slot: str, until_epoch: int | None, overrides: Sequence[str]) -> list[str]:

@@ -23,10 +23,11 @@ from mvit.parent.request.axes import Space, bare, read_space
 from mvit.parent.request.check import parse
 from mvit.parent.request.compose import Composer
 from mvit.parent.slot import Slot, must_fit
-from mvit.parent.slurm.queue import record_lost
+from mvit.parent.slurm.lost import record_lost
 from mvit.parent.sweep.array import close_array, collect, may_leave, queued, send_array, tell_queued
 from mvit.parent.sweep.launch import Request, is_setting, parse_request, trials_of_request
 from mvit.parent.sweep.problems import space_problems, trial_problems
+from mvit.parent.sweep.schedule import mirror_ended
 from mvit.parent.sweep.search import State
 from mvit.parent.sweep.slots import slots_again, workers_here
 from mvit.parent.sweep.source import Source, corners
@@ -64,6 +65,8 @@ class _Found:
     """The trials of a sweep, sorted."""
 
     unfinished: list[Trial] = field(default_factory=list[Trial])
+    taken_over: list[Trial] = field(default_factory=list[Trial])
+    """Those whose jobs go on already."""
     others: list[Trial] = field(default_factory=list[Trial])
     would_fail_again: int = 0
     code: int = 0
@@ -89,6 +92,7 @@ def _resume(path: Path, overrides: Sequence[str], *, base: Slot, failed: bool) -
             raise RunDirError(f"{path} cannot be changed while it is with Slurm; stop it first, or wait for its end")
         tell_queued(path, waiting)
         return 0
+    record_lost(RunDir(path))
     _wait_for(path, queued=waiting)
     for trial in trials_of(path):
         record_lost(trial)
@@ -129,6 +133,9 @@ def _resume(path: Path, overrides: Sequence[str], *, base: Slot, failed: bool) -
         _recall(source, path, frozen, found, requested=requested)
     example = _example(path, [*found.unfinished, *found.others], request, composer)
     others = [trial for trial in found.others if not (failed and _is_paused(trial))]
+    if isinstance(example.launch, SlurmLaunch) and not may_leave(requested.sweep):
+        for trial in found.others:
+            mirror_ended(trial.run)
     has_more = found.unfinished or source or any(map(_is_paused, others))
     if not has_more and RunDir(path).end.exists() and (found.code or more):
         return found.code
@@ -150,6 +157,7 @@ def _resume(path: Path, overrides: Sequence[str], *, base: Slot, failed: bool) -
             others=others,
             source=source,
             overrides=limits,
+            taken_over=waiting.keys(),
         ),
     )
 
@@ -245,6 +253,10 @@ def _sorted(
     for trial, label in zip(frozen, labels, strict=True):
         folder = RunDir(path / trial.folder)
         orphans.close_one(folder)
+        if trial.trial in queued:
+            with suppress(RunDirError):
+                found.taken_over.append(Trial(trial.trial, label, read_run(folder)))
+            continue
         ending, status = read_ending(folder), run_status(folder)
         failure = ending.error if ending else None
         is_pruned = status == "PAUSED" and _is_at_a_rung(folder, last.get(trial.trial), requested)
@@ -252,9 +264,6 @@ def _sorted(
         comes_back = bool(failure) and not failed and failure.kind not in requested.sweep.retries
         found.would_fail_again += comes_back
         try:
-            if trial.trial in queued:
-                found.unfinished.append(Trial(trial.trial, label, read_run(folder)))
-                continue
             if status == "FINISHED" or is_pruned or is_left_out or comes_back:
                 found.others.append(Trial(trial.trial, label, read_run(folder)))
                 continue
@@ -264,6 +273,7 @@ def _sorted(
         except (ConfigError, RunDirError) as error:  # one that cannot be opened does not keep the others
             console.complain(f"{trial.folder}: {line}" for line in str(error).splitlines())
             found.code = 2
+    found.unfinished[:0] = found.taken_over  # they have their slots
     return found
 
 

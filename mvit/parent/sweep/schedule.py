@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,18 @@ from mvit.config import SlurmLaunch
 from mvit.errors import ConfigError, RunDirError
 from mvit.parent import orphans
 from mvit.parent.execute import Silent, finish_tracking
-from mvit.parent.slurm.queue import record_lost
+from mvit.parent.slurm.lost import record_lost
 from mvit.parent.stop_request import StopRequest
 from mvit.parent.sweep.agenda import Agenda, Turn
 from mvit.parent.sweep.ends import Ends
-from mvit.parent.sweep.execution import Execution, Process, Submitted, Watch
+from mvit.parent.sweep.execution import Execution, Process, Submitted, Watch, submit_turn
 from mvit.parent.sweep.ranking import measures
 from mvit.parent.sweep.slots import Slots, workers_here
 from mvit.parent.sweep.view import SweepView
 from mvit.parent.tracking.live import Tracker, tracker_of
 from mvit.rundir.ending import Ending, Failure, Outcome, read_ending, record_end
 from mvit.rundir.frozen import Run
+from mvit.rundir.job import read_job
 from mvit.rundir.ledger import Event, Ledger, TrialEnded, TrialStarted
 from mvit.rundir.objectives import values_of
 from mvit.rundir.ownership import alive
@@ -33,6 +34,11 @@ from mvit.rundir.stop import CURRENT_EPOCH, StopReason, read_stop, write_stop
 from mvit.sweep_config import Objective
 
 LOOK_EVERY_S = 0.2
+TRY_AGAIN_S = 10.0
+OUTAGE_S = 1800.0
+"""How long a scheduler that takes no jobs is waited for."""
+OURS = "mvit: "
+"""How our own lines begin."""
 LEAVE_S = 20.0
 """Longest wait for what a killed trial leaves behind."""
 
@@ -61,8 +67,9 @@ class Schedule:
         stop: StopRequest,
         view: SweepView,
         overrides: Sequence[str] = (),
+        taken_over: Collection[int] = (),
     ) -> None:
-        """`overrides` are limits that only a launcher reads."""
+        """`overrides` are limits that only a launcher reads; the jobs of trials that are `taken_over` go on already."""
         self._overrides = overrides
         self._folder = RunDir(folder)
         self._slots, self._objectives, self._ends, self._stop, self._view = slots, objectives, ends, stop, view
@@ -70,6 +77,10 @@ class Schedule:
         self._untold: list[Event] = []
         self._running: list[_Running] = []
         self._watch = Watch()
+        self._taken_over = set(taken_over)
+        self._refused_since: float | None = None
+        self._not_before = 0.0
+        """When a trial may be submitted again."""
         self._farewells: dict[int, threading.Thread] = {}
         """By trial: what its tracker still has to send."""
 
@@ -84,11 +95,12 @@ class Schedule:
             self._ends.look_at_the_clock()
             if self._folder.stop.exists():
                 self._ends.wind_down()
-            while self._slots.has_free and not self._is_over():
+            while self._slots.has_free and not self._is_over() and time.monotonic() >= self._not_before:
                 pending = pending or self._next(agenda)
                 if pending is None or (taken := self._slots.take(workers_here(pending.trial.run.plan))) is None:
                     break
-                self._start(pending, taken)
+                if not self._start(pending, taken):
+                    break
                 pending = None
             if not self._running and (pending is None or self._is_over()):
                 break
@@ -130,36 +142,55 @@ class Schedule:
         except OSError as error:
             console.complain([f"cannot write {self._ledger.path}: {error.strerror}; the sweep continues"])
 
-    def _start(self, turn: Turn, taken: tuple[int, ...]) -> None:
-        trial, folder = turn.trial, turn.trial.run.folder
-        before = read_ending(folder)
+    def _start(self, turn: Turn, taken: tuple[int, ...]) -> bool:
+        """Execute the turn in these slots; False where it cannot be submitted now."""
+        trial = turn.trial
         if farewell := self._farewells.pop(trial.number, None):
             farewell.join()
-        self._tell(TrialStarted(trial=trial.number, slot=taken[0], until_epoch=turn.until_epoch))
         try:
-            execution = self._execute(turn, taken)
+            execution, before = self._execute(turn, taken)
         except (ConfigError, RunDirError) as error:
             self._slots.give_back(taken)
-            self._ends.no_trial_can_be_made(str(error))
-            return
+            self._refused(error)
+            return False
+        self._refused_since = None
+        self._tell(TrialStarted(trial=trial.number, slot=taken[0], until_epoch=turn.until_epoch))
         tracker = tracker_of(trial.run)
         if tracker:
             tracker.start()
         self._running.append(_Running(turn, taken, execution, tracker, before))
         self._view.started(trial, where=_in_slot(self._slots, taken), until_epoch=turn.until_epoch)
+        return True
 
-    def _execute(self, turn: Turn, taken: Sequence[int]) -> Execution:
+    def _execute(self, turn: Turn, taken: Sequence[int]) -> tuple[Execution, Ending | None]:
+        """What executes the turn, and how its folder says that an earlier one ended."""
         run, until, limits = turn.trial.run, turn.until_epoch, self._overrides
-        if isinstance(run.config.launch, SlurmLaunch):
-            return Submitted(run, run.config.launch, watch=self._watch, until_epoch=until, overrides=limits)
-        return Process(run, slot=self._slots.text(taken), until_epoch=until, overrides=limits)
+        before = read_ending(run.folder)
+        if not isinstance(run.config.launch, SlurmLaunch):
+            return Process(run, slot=self._slots.text(taken), until_epoch=until, overrides=limits), before
+        if turn.trial.number in self._taken_over and (job := read_job(run.folder)):
+            self._taken_over.discard(turn.trial.number)
+            return Submitted(run, job, watch=self._watch), None  # it may have ended since it was looked at
+        job = submit_turn(run, run.config.launch, until_epoch=until, overrides=limits)
+        return Submitted(run, job, watch=self._watch), before
+
+    def _refused(self, error: ConfigError | RunDirError) -> None:
+        """A trial cannot be submitted; a scheduler that is away is waited for."""
+        now = time.monotonic()
+        since = self._refused_since or now
+        if isinstance(error, ConfigError) or now - since > OUTAGE_S:
+            self._ends.no_trial_can_be_made(str(error))
+        elif self._refused_since is None:
+            console.complain([f"{error}; trying again for {OUTAGE_S / 60:.0f} minutes"])
+        self._refused_since, self._not_before = since, now + TRY_AGAIN_S
 
     def _look_at(self, running: _Running, agenda: Agenda) -> Outcome | None:
         """How the trial ended, if it has."""
         if (code := running.execution.poll()) is None:
             while running.asked_to_stop < min(max(self._stop.times, int(self._ends.is_stop)), 2):
+                if not running.execution.ask_to_stop():
+                    break
                 running.asked_to_stop += 1
-                running.execution.ask_to_stop()
             if self._folder.stop.exists():
                 _wind_down(running.turn.trial.run.folder)
             return None
@@ -190,6 +221,15 @@ class Schedule:
         )
 
 
+def mirror_ended(run: Run) -> None:
+    """Send MLflow the end of a trial that ended while nobody followed it."""
+    ending = read_ending(run.folder)
+    if ending and ending.mirrored is not True and (tracker := tracker_of(run)):
+        tracker.start()
+        outcome = Outcome(ending.status, ending.exit_code or 0, ending.error)
+        finish_tracking(tracker, run, outcome, Complaints(), give_up=lambda: False)
+
+
 class Complaints(Silent):
     """Follows nothing, and passes on what went wrong."""
 
@@ -210,15 +250,18 @@ def _outcome(run: Run, code: int, *, before: Ending | None, log: Path) -> Outcom
     while read_ending(folder) in (None, before) and alive(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     orphans.close_one(folder)
-    with suppress(RunDirError):  # Slurm is away, and the folder keeps the status of a run that goes on
+    with suppress(RunDirError):  # Slurm is away
         record_lost(folder)
-    if (ending := read_ending(folder)) and ending != before:
+    if (ending := read_ending(folder)) and (ending != before or ending.status == "FINISHED"):
         return Outcome(ending.status, code if code > 0 or ending.status == "FINISHED" else 1, ending.error)
     # It ended before it could claim its folder.
-    if code < 0:
+    line = _last_line(log)
+    if code == 0 and not line.startswith(OURS):  # of a job, which says nothing by its code
+        outcome = Outcome("KILLED", 1, Failure("killed", None, "launcher", f"its job ended before it began: {line}"))
+    elif code < 0:
         outcome = Outcome("KILLED", 1, Failure("killed", None, "launcher", f"it was ended by signal {-code}"))
     else:
-        failure = Failure("config", None, "launcher", _last_line(log))
+        failure = Failure("config", None, "launcher", line.removeprefix(OURS))
         outcome = Outcome("FAILED", code or 1, failure)
     record_end(folder, outcome.status, exit_code=outcome.exit_code, failure=outcome.failure)
     return outcome
@@ -235,5 +278,5 @@ def _wind_down(folder: RunDir) -> None:
 def _last_line(log: Path) -> str:
     with suppress(OSError):
         if lines := log.read_text(encoding="utf-8", errors="replace").splitlines():
-            return lines[-1].removeprefix("mvit: ")
+            return lines[-1]
     return "no output"

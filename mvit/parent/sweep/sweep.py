@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mvit import console
@@ -36,11 +36,13 @@ def run_sweep(
     others: Sequence[Trial] = (),
     source: Source | None = None,
     overrides: Sequence[str] = (),
+    taken_over: Collection[int] = (),
 ) -> int:
     """Run these trials of the sweep in its slots, and those that are drawn, and close it; returns the exit code.
 
     `others` are not to be run now, but those of them that are paused may be promoted. A trial that cannot be run here
-    and now does not keep the others. `example` is a run of the sweep, `overrides` are limits for all that is run.
+    and now does not keep the others. `example` is a run of the sweep, `overrides` are limits for all that is run,
+    `taken_over` are the numbers of trials whose jobs go on already.
     """
     sweep = requested.sweep
     ends = Ends(sweep.fail_fast, sweep.max_failures_in_a_row, sweep.max_hours)
@@ -66,6 +68,7 @@ def run_sweep(
                 stop=stop,
                 view=view,
                 overrides=overrides,
+                taken_over=taken_over,
             )
             outcomes = schedule.go(agenda)
         if ends.reason:

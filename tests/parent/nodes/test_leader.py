@@ -23,7 +23,7 @@ class Other:
     def __init__(self, run, **fields):
         mine = read_node(run.folder, 0)
         assert mine is not None
-        given = {"rank": 1, "host": "there", "parent": "p", "beats": 1, "time": time.time(), **fields}
+        given = {"rank": 1, "host": "there", "machine": "n1", "parent": "p", "beats": 1, "time": time.time(), **fields}
         self.folder, self.status = run.folder, mine.model_copy(update=given)
         self.beat()
 
@@ -137,6 +137,15 @@ def test_a_node_that_gives_no_sign_of_life_is_lost(leader, called, monkeypatch):
     failure = leader.trouble()
     assert failure is not None
     assert (failure.kind, failure.message) == ("comm", "node 1 (there) has given no sign of life for 1 s")
+    assert leader.machine_of(failure) == "n1"
+
+
+@pytest.mark.parametrize(("failure", "machine"), [(HANG, "n1"), (replace(HANG, rank=0), "n0"), (LOST, None)])
+def test_a_rank_that_lost_the_others_is_not_where_it_failed(leader, called, run, monkeypatch, failure, machine):
+    mine = read_node(run.folder, 0)
+    assert mine is not None
+    write_node(run.folder, mine.model_copy(update={"machine": "n0"}))
+    assert leader.machine_of(failure) == machine
 
 
 def test_the_failure_of_a_node_is_that_of_the_attempt(leader, called):

@@ -10,7 +10,8 @@ from mvit.parent.host import this_host
 from mvit.parent.request.compose import compose
 from mvit.parent.slurm.exclusion import excluded
 from mvit.parent.slurm.script import job_script
-from mvit.rundir.faults import Fault, machine_name, read_faults, record_fault
+from mvit.rundir.faults import Fault, read_faults, record_fault
+from mvit.rundir.job import machine_name
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_a_torn_line_costs_that_line(run):
     one = run()
     fail(one, ("hang", "n2"))
     with one.folder.faults.open("a") as file:
-        file.write('{"time": 1.0, "att\n')
+        file.write('{"time": 1.0, "att')
     fail(one, ("comm", "n2"))
     assert [fault.kind for fault in read_faults(one.folder)] == ["hang", "comm"]
 

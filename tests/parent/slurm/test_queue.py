@@ -5,11 +5,14 @@ import os
 import pytest
 
 from mvit.cli.main import main
+from mvit.parent import resume
 from mvit.parent.slurm.queue import states
-from mvit.rundir.ending import read_ending, record_end
+from mvit.parent.sweep import execution, schedule
+from mvit.rundir.ending import Outcome, read_ending, record_end
 from mvit.rundir.job import Job, read_job, this_job, write_job
 from mvit.rundir.launcher import read_launcher, write_launcher
 from mvit.rundir.paths import RunDir
+from mvit.rundir.state import sweep_status
 from mvit.rundir.stop import CURRENT_EPOCH, StopReason, WantedStop, read_stop
 from mvit.rundir.sweep import trials_of
 
@@ -59,7 +62,8 @@ def on_another_machine(folder: RunDir, job: str) -> None:
 )
 def test_the_queue_is_read(slurm, said, known):
     slurm("squeue", f"printf '{said}'")
-    assert states([Job(id=one, cluster=None) for one in ("12", "13", "14_0", "14_1", "15")]) == known
+    answer = states([Job(id=one, cluster=None) for one in ("12", "13", "14_0", "14_1", "15")])
+    assert {job.id: state for job, state in answer.items()} == known
 
 
 def test_a_job_that_slurm_has_forgotten_is_over(slurm):
@@ -68,10 +72,11 @@ def test_a_job_that_slurm_has_forgotten_is_over(slurm):
 
 
 def test_each_cluster_is_asked_for_its_own(slurm, tmp_path):
-    slurm("squeue", f"echo $* >> {tmp_path}/asked; echo 'CLUSTER: a'; echo '3 RUNNING'")
-    assert states([Job(id="3", cluster="a"), Job(id="3_1", cluster="a"), Job(id="4", cluster="b")]) == {"3": "running"}
-    asked = (tmp_path / "asked").read_text().splitlines()
-    assert [line.split()[-2:] for line in asked] == [["--jobs=3", "--clusters=a"], ["--jobs=4", "--clusters=b"]]
+    slurm("squeue", f"echo $* >> {tmp_path}/asked; case $* in *=a) echo 'CLUSTER: a'; echo '3 RUNNING';; esac")
+    jobs = [Job(id="3", cluster="a"), Job(id="3_1", cluster="a"), Job(id="3", cluster="b")]
+    assert states(jobs) == {jobs[0]: "running"}
+    asked = sorted((tmp_path / "asked").read_text().splitlines())
+    assert [line.split()[-2:] for line in asked] == [["--jobs=3", "--clusters=a"], ["--jobs=3", "--clusters=b"]]
 
 
 def test_a_task_of_an_array_is_not_called_after_the_array(monkeypatch):
@@ -117,7 +122,7 @@ def test_what_is_with_slurm_is_not_started_again(submitted, slurm, capfd):
     slurm("squeue", "echo 12_2 PENDING")
     slurm("sbatch", "echo never >&2; exit 1")
     assert main(["resume", str(submitted)]) == 0
-    assert capfd.readouterr().out.endswith("is with Slurm: 2 not started, 1 waiting\n")
+    assert capfd.readouterr().out.endswith("is in the Slurm queue: 2 not started, 1 waiting\n")
     assert main(["resume", str(submitted), "seed=4"]) == 2
 
 
@@ -137,6 +142,73 @@ def test_a_trial_whose_machine_is_gone_is_closed_and_submitted_again(submitted, 
         assert ending.error is not None
         assert (ending.status, ending.error.message) == ("KILLED", f"job {job} of Slurm has ended on n1")
     assert "#SBATCH --array=0,1%2\n" in RunDir(submitted).job_script.read_text()
+
+
+def test_a_job_that_begins_again_on_another_machine_goes_on(submitted, slurm, monkeypatch, capfd):
+    """Slurm queues the jobs of a machine that failed again, under their number."""
+    first = trials_of(submitted)[0]
+    on_another_machine(first, "12_0")
+    slurm("squeue", "echo 12_0 RUNNING")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    monkeypatch.setattr(resume, "follow", lambda run, **_: Outcome("FINISHED", 0))
+    assert main(["run", str(first.path)]) == 0
+    ending = read_ending(first)
+    assert ending is not None
+    assert ending.error is not None
+    assert (ending.status, ending.error.message) == ("KILLED", "job 12_0 of Slurm has ended on n1")
+
+
+def test_a_script_that_a_person_submits_again_is_known_by_its_new_number(submitted, slurm, monkeypatch):
+    first = trials_of(submitted)[0]
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setattr(resume, "follow", lambda run, **_: Outcome("FINISHED", 0))
+    assert main(["run", str(first.path)]) == 0
+    assert read_job(first) == Job(id="77", cluster=None)
+
+
+SEARCH = ("-m", "sweep=search", "sweep.max_trials=2", "optimizer.lr=interval(1e-3,1e-2)", "launch=slurm")
+
+
+@pytest.fixture
+def instant(slurm, tmp_path, monkeypatch):
+    """A Slurm whose jobs end as they are submitted, with runs that have finished."""
+    monkeypatch.setattr(execution, "ASK_SLURM_EVERY_S", 0.01)
+    monkeypatch.setattr(schedule, "TRY_AGAIN_S", 0.01)
+    ending = '{"status":"FINISHED","exit_code":0,"error":null,"time":1.0,"mirrored":null}'
+    slurm(
+        "sbatch",
+        f"""test -e {tmp_path}/away && rm {tmp_path}/away && echo 'sbatch: error: Unable to contact' >&2 && exit 1
+folder=$(dirname $2)
+echo "$folder" >> {tmp_path}/submitted
+touch $folder/logs/job-12.log
+echo '{ending}' > $folder/end.json
+echo 12""",
+    )
+    return tmp_path / "submitted"
+
+
+def test_a_search_submits_a_job_for_each_turn_and_waits_for_a_controller_that_is_away(launch_here, instant, tmp_path):
+    (tmp_path / "away").touch()
+    done = launch_here(*SEARCH)
+    assert done.code == 0, done.err
+    assert "mvit: Slurm: error: Unable to contact; trying again for 30 minutes\n" in done.err
+    assert len(instant.read_text().splitlines()) == 2
+
+
+def test_a_trial_that_ended_while_nobody_followed_it_is_not_submitted_again(launch_here, instant, slurm, capfd):
+    done = launch_here(*SEARCH, "freeze=true")
+    assert done.code == 0, done.err
+    (file,) = done.runs.glob("*/*/ledger.jsonl")
+    assert main(["resume", str(file.parent)]) == 0
+    first, second = trials_of(file.parent)
+    assert len(instant.read_text().splitlines()) == 2
+    first.end.unlink()  # its job goes on, and the process of the search is gone
+    slurm("squeue", f"test -e {first.end} || echo 12 RUNNING; sleep 0.1; cp {second.end} {first.end}")
+    write_job(second, Job(id="11", cluster=None))
+    assert main(["resume", str(file.parent)]) == 0
+    assert len(instant.read_text().splitlines()) == 2
+    assert sweep_status(file.parent) == "FINISHED"
 
 
 @pytest.mark.parametrize("after", ["step", "epoch"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 
 from mvit.config import (
     Data,
@@ -51,9 +52,18 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
 
 
 def _jit_level(level: str | None) -> str:
+    """The compilation level, and what it means on the MindSpore that is installed."""
     if level is None:
         return ""
-    return f", jit level {level}{' (deprecated since MindSpore 2.9; O1 takes its place)' if level == 'O2' else ''}"
+    meaning = {
+        "O0": "operator by operator",
+        "O1": "MindSpore fuses operators",
+        "O2": "CANN's graph engine compiles the whole graph",
+    }[level]
+    installed, advice = version("mindspore"), ""
+    if level == "O2" and tuple(map(int, installed.split(".")[:2])) >= (2, 9):
+        advice = f"; deprecated since MindSpore 2.9, and {installed} is installed: O1 takes its place"
+    return f", jit level {level}: {meaning}{advice}"
 
 
 def _kernels_line(kernels: KernelsPlan) -> str:

@@ -25,9 +25,7 @@ from mvit.parent.request.compose import compose
         ),
     ],
 )
-def test_the_plan_says_what_the_level_means_on_this_mindspore(
-    tmp_path, monkeypatch, level, installed, says
-):
+def test_the_plan_says_what_the_level_means_on_this_mindspore(tmp_path, monkeypatch, level, installed, says):
     monkeypatch.setattr(module, "version", lambda _: installed)
     config = parse(compose(["topology=ascend_8", f"topology.jit_level={level}", "data=synthetic", "dry_run=true"]))
     plan = make_plan(config, host=this_host(), facts=dataset.survey(config.data).facts)

@@ -37,6 +37,7 @@ def cards(tmp_path, monkeypatch):
         (room / name).chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(room / "python"))
     monkeypatch.setenv("PATH", f"{room}:{os.environ['PATH']}")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)  # of a CPU, and perhaps of this process
     return room
 
 

@@ -41,10 +41,12 @@ def the_sweep(path):
     return next(file.parent for file in path.glob("runs/*/*/ledger.jsonl"))
 
 
-def in_the_queue(cluster):
-    """The tasks and jobs that wait or run, with their states."""
+def in_the_queue(cluster, path):
+    """The jobs of these runs that wait or run, with their states."""
+    jobs = [job for folder in trials_of(the_sweep(path)) if (job := read_job(folder))]
     said = cluster.run("squeue", "--noheader", "--array", "--format=%i %T").stdout
-    return dict(line.split() for line in said.splitlines())
+    known = {job.id for job in jobs}
+    return {number: state for number, state in map(str.split, said.splitlines()) if number in known}
 
 
 def until(holds, folder, timeout_s=120):
@@ -131,7 +133,7 @@ def test_what_waits_is_not_started_again_also_after_the_controller_was_away(clus
     folder, _ = launched(cluster, tmp_path, "launch.options=[--hold]")
     job = read_job(folder)
     assert job is not None
-    cluster.kill_controller()
+    cluster.kill_controller(knows=folder.job)
     away = mvit(cluster, "resume", str(folder.path))
     assert away.returncode != 0
     assert len(away.stdout.splitlines()) == 1
@@ -173,7 +175,7 @@ def test_an_array_of_six_trials_in_two_slots_is_left_and_collected(cluster, tmp_
     assert refused.returncode == 2
     assert "cannot be changed while it is with Slurm" in refused.stdout
     most = 0
-    while states := in_the_queue(cluster):
+    while states := in_the_queue(cluster, tmp_path):
         most = max(most, list(states.values()).count("RUNNING"))
         time.sleep(0.5)
     assert most == 2
@@ -183,7 +185,7 @@ def test_an_array_of_six_trials_in_two_slots_is_left_and_collected(cluster, tmp_
     assert "an array of 1: " in again.stdout
     assert again.returncode == 1  # one failed with an error that would come back
     until(has_ended(trials[0], "FINISHED"), trials[0])
-    while in_the_queue(cluster):
+    while in_the_queue(cluster, tmp_path):
         time.sleep(0.2)
     closed = mvit(cluster, "resume", str(sweep))
     assert closed.returncode == 1
@@ -204,7 +206,7 @@ def test_a_sweep_that_waits_is_cancelled(cluster, tmp_path):
     assert mvit(cluster, "ls", "--trials", str(sweep)).stdout.count("QUEUED") == 5  # the sweep, its note, its trials
     stopped = mvit(cluster, "stop", str(sweep))
     assert stopped.returncode == 0, stopped.stdout
-    assert in_the_queue(cluster) == {}
+    assert in_the_queue(cluster, tmp_path) == {}
     assert sweep_status(sweep) == "FROZEN"
 
 
@@ -221,7 +223,7 @@ def test_a_search_submits_its_trials_and_a_killed_one_takes_them_over(cluster, t
     until_step(trials[0], 3)
     search.signal(signal.SIGKILL)
     search.wait()
-    assert in_the_queue(cluster)
+    assert in_the_queue(cluster, tmp_path)
     sweep = the_sweep(tmp_path)
     done = mvit(cluster, "resume", str(sweep))
     assert done.returncode == 0, done.stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,7 +157,7 @@ def _resume(path: Path, overrides: Sequence[str], *, base: Slot, failed: bool) -
             others=others,
             source=source,
             overrides=limits,
-            taken_over=waiting.keys(),
+            taken_over=_turns(path, waiting),
         ),
     )
 
@@ -275,6 +275,12 @@ def _sorted(
             found.code = 2
     found.unfinished[:0] = found.taken_over  # they have their slots
     return found
+
+
+def _turns(path: Path, queued: Collection[int]) -> dict[int, int | None]:
+    """The epoch to which the job of each of these trials goes; None for its end."""
+    started = (event for event in read_events(path) if isinstance(event, TrialStarted) and event.trial in queued)
+    return {**dict.fromkeys(queued), **{event.trial: event.until_epoch for event in started}}
 
 
 def _is_at_a_rung(folder: RunDir, last: Event | None, requested: SweepRequest) -> bool:

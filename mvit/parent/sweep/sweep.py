@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from mvit import console
 from mvit.config import RunConfig, TrainRun
@@ -25,6 +26,8 @@ from mvit.rundir.ownership import owned
 from mvit.rundir.paths import RunDir
 from mvit.rundir.state import Status, run_status
 
+NOTHING: Mapping[int, int | None] = MappingProxyType({})
+
 
 def run_sweep(
     folder: Path,
@@ -36,13 +39,13 @@ def run_sweep(
     others: Sequence[Trial] = (),
     source: Source | None = None,
     overrides: Sequence[str] = (),
-    taken_over: Collection[int] = (),
+    taken_over: Mapping[int, int | None] = NOTHING,
 ) -> int:
     """Run these trials of the sweep in its slots, and those that are drawn, and close it; returns the exit code.
 
     `others` are not to be run now, but those of them that are paused may be promoted. A trial that cannot be run here
     and now does not keep the others. `example` is a run of the sweep, `overrides` are limits for all that is run,
-    `taken_over` are the numbers of trials whose jobs go on already.
+    `taken_over` are the trials whose jobs go on already, by number, with the epoch that each goes to.
     """
     sweep = requested.sweep
     ends = Ends(sweep.fail_fast, sweep.max_failures_in_a_row, sweep.max_hours)
@@ -50,7 +53,7 @@ def run_sweep(
     agenda = Agenda(trials, Pruning(sweep.pruner, epochs=epochs, objectives=sweep.objectives), source=source)
     view = SweepView(trials, slots=len(slots.shares), objectives=sweep.objectives)
     for trial in trials:
-        _recall(trial, agenda, requested=requested, status="RUNNING")
+        _recall(trial, agenda, requested=requested, status="RUNNING", before=taken_over.get(trial.number))
     for trial in others:
         status = run_status(trial.run.folder)
         _recall(trial, agenda, requested=requested, status=status)
@@ -81,9 +84,12 @@ def run_sweep(
     return max([0, *(outcome.exit_code for outcome in outcomes.values() if outcome.status != "PAUSED")])
 
 
-def _recall(trial: Trial, agenda: Agenda, *, requested: SweepRequest, status: Status) -> None:
-    """Tell the agenda how far a trial has come."""
+def _recall(
+    trial: Trial, agenda: Agenda, *, requested: SweepRequest, status: Status, before: int | None = None
+) -> None:
+    """Tell the agenda how far a trial has come; of one whose job goes to an epoch, the rungs `before` that."""
     rungs = agenda.rungs if trial.run.folder.journal.exists() else ()
+    rungs = [epoch for epoch in rungs if before is None or epoch < before]
     compared = measures(requested.sweep.objectives)
     reached = [(epoch, values_of(trial.run, compared, epoch=epoch)) for epoch in rungs]
     agenda.recall(trial, [(epoch, values) for epoch, values in reached if values], status=status)

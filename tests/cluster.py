@@ -63,7 +63,7 @@ class Cluster:
         self.run("scontrol", "shutdown", "slurmctld")
 
     def kill_controller(self, *, knows: Path) -> None:
-        """Once it has saved what it knew when this file was written: it does every few seconds, and forgets the rest."""
+        """Once it has saved what it knew when this file was written: it does so every few seconds."""
         state = self.room / "state/job_state"
         _until(lambda: state.exists() and state.stat().st_mtime > knows.stat().st_mtime + 0.5, lambda: _logs(self.room))
         assert self.run("pkill", "-KILL", "slurmctld").returncode == 0

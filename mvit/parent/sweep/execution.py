@@ -85,7 +85,8 @@ class Watch:
     def __init__(self) -> None:
         self._active: dict[Job, State] = {}
         self._asked = 0.0
-        self._is_away = False
+        self.is_away = False
+        """Whether Slurm did not answer the last time."""
 
     def add(self, job: Job) -> None:
         """Watch this one as well."""
@@ -99,11 +100,11 @@ class Watch:
 
     def _ask(self) -> None:
         try:
-            self._active, self._is_away = states(self._active), False
+            self._active, self.is_away = states(self._active), False
         except RunDirError as error:
-            if not self._is_away:
+            if not self.is_away:
                 console.complain([f"{error}; the sweep waits for it"])
-            self._is_away = True
+            self.is_away = True
         self._asked = time.monotonic()
 
 
@@ -126,11 +127,12 @@ class Submitted:
         return 0 if self.log.exists() and not self._is_stopped else -signal.SIGTERM
 
     def ask_to_stop(self) -> bool:
-        """Through Slurm, which may be away."""
+        """Through Slurm, unless that is away, which the watch has told."""
+        if self._watch.is_away:
+            return False
         try:
             ask_to_stop([self._job])
-        except RunDirError as error:
-            console.complain([str(error)])
+        except RunDirError:
             return False
         self._is_stopped = True
         return True

@@ -1,4 +1,4 @@
-"""What this machine has of all that a run may need, and the remedy for what it lacks. Nothing is started or changed."""
+"""What this machine has of all that a run may need, and the remedy for what it lacks. Nothing is changed."""
 
 from __future__ import annotations
 

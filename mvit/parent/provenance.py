@@ -39,6 +39,7 @@ def collect(checkout: Path, *, argv: list[str], dataset_fingerprint: str) -> tup
     written, and where its secrets stand in the command or the patch, *** stands for them.
     """
     git, patch = _git(checkout)
+    cards = ascend_devices()
     content = {
         **git,
         "python": platform.python_version(),
@@ -51,7 +52,7 @@ def collect(checkout: Path, *, argv: list[str], dataset_fingerprint: str) -> tup
         "processors": os.cpu_count(),
         "processors_usable": len(os.sched_getaffinity(0)),
         "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
-        "ascend_devices": (cards := ascend_devices()),
+        "ascend_devices": cards,
         "npu_smi": _npu_smi() if cards else None,
         "command": shlex.join(hidden(argument) for argument in argv),
         "dataset_fingerprint": dataset_fingerprint,

@@ -66,15 +66,18 @@ def stop(path: Path, *, after_epoch: bool = False) -> int:
 
 def _jobs(path: Path) -> list[Job]:
     """The jobs of a run, or of the trials of a sweep, also those that have ended."""
-    folders = trials_of(path) if is_sweep(path) else [RunDir(path)]
-    return [job for folder in folders if (job := read_job(folder))]
+    return [job for folder in _runs(path) if (job := read_job(folder))]
+
+
+def _runs(path: Path) -> list[RunDir]:
+    return trials_of(path) if is_sweep(path) else [RunDir(path)]
 
 
 def _stop_jobs(path: Path, jobs: Sequence[Job], *, after_epoch: bool) -> int:
     """Through Slurm, which knows where they run."""
     if after_epoch:
         cancel(jobs)
-        for folder in trials_of(path) if is_sweep(path) else [RunDir(path)]:
+        for folder in _runs(path):
             if run_status(folder) == "RUNNING":
                 _stop_after_epoch(folder)
         return 0

@@ -152,8 +152,7 @@ class Leader:
         A rank that lost another one tells of that, and is not where it failed.
         """
         per_node = self._run.plan.world_size // self._run.plan.nodes
-        is_told = failure.rank is not None and failure.kind != "comm"
-        node = failure.rank // per_node if is_told and failure.rank is not None else self._suspect
+        node = self._suspect if failure.rank is None or failure.kind == "comm" else failure.rank // per_node
         status = None if node is None else read_node(self._folder, node)
         return status.machine if status else None
 

@@ -13,21 +13,20 @@ from mvit.rundir.launcher import read_launcher
 from mvit.rundir.paths import RunDir
 
 
-def record_lost(folder: RunDir) -> bool:
-    """Record the end of a run or a sweep that was lost with its job; returns whether it was.
+def record_lost(folder: RunDir) -> None:
+    """Record the end of a run or a sweep that was lost with its job.
 
     The processes of another machine are never judged. A job that is there again, as this process, has lost what it was
     before. Raises `ConfigError` without Slurm, `RunDirError` where it does not answer.
     """
     launcher = read_launcher(folder)
     if launcher is None or launcher.job is None or launcher.lives() or read_ending(folder):
-        return False
+        return
     if launcher.job != this_job():
         job = read_job(folder)
         cluster = job.cluster if job and job.id == launcher.job else None
         if state_of(Job(id=launcher.job, cluster=cluster)):
-            return False
+            return
     status = orphans.close_lost(folder, f"job {launcher.job} of Slurm has ended on {launcher.host}")
     if status == "KILLED" and folder.run.exists():
         record_fault(folder, Fault(time=time.time(), attempt=0, kind="killed", machine=launcher.machine))
-    return status is not None

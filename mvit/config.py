@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
 Ints3 = Annotated[tuple[int, int, int], Field(strict=False)]
 Ints5 = Annotated[tuple[int, int, int, int, int], Field(strict=False)]
@@ -18,6 +18,8 @@ Range = Annotated[tuple[float, float], Field(strict=False)]
 JobWord = Annotated[str, Field(pattern=r"^[\w.,:+-]+$")]
 """A name in a scheduler's configuration, written into a script."""
 Strings = Annotated[tuple[str, ...], Field(strict=False)]
+OneOrMore = Annotated[Strings, BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+"""A list of texts, or one without the brackets."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -129,6 +131,16 @@ class Cifar100Data(ImagesConfig):
 
     kind: Literal["cifar100"]
     root: str = Field(min_length=1, description="The folder that holds the .bin files.")
+
+
+class FilesData(ImagesConfig):
+    """Image files without labels, which a network is to predict."""
+
+    kind: Literal["files"]
+    images: OneOrMore = Field(
+        min_length=1, description="Files, folders and patterns such as photos/*.jpg; - reads paths from standard input."
+    )
+    class_names: Strings = Field(description="Names of the network's classes; [] takes them from its run, or numbers.")
 
 
 class CropConfig(Frozen):
@@ -565,10 +577,40 @@ class EvaluateTask(CheckpointConfig):
     batch_size: int = Field(ge=1, description="Images per step, per device.")
 
 
-Data = Annotated[
+class PredictTask(CheckpointConfig):
+    """Predict the classes of image files."""
+
+    kind: Literal["predict"]
+    batch_size: int = Field(ge=1, description="Images per step.")
+    top: int = Field(ge=1, le=100, description="Classes per image, the most probable ones.")
+    output: Annotated[str, Field(pattern=r"\.(jsonl|csv)$")] | None = Field(
+        description="Also write the predictions to this file, as .jsonl or .csv; null writes the run folder alone."
+    )
+    strict: bool = Field(description="Fail, after all images, if one of them cannot be read.")
+
+
+ExportFormat = Literal["mindir", "onnx"]
+
+
+class ExportTask(CheckpointConfig):
+    """Write a network for other programs, and check what they compute on the validation images."""
+
+    kind: Literal["export"]
+    formats: Annotated[tuple[ExportFormat, ...], Field(strict=False, min_length=1)] = Field(
+        description="mindir: for MindSpore and MindSpore Lite; onnx: for ONNX Runtime and others."
+    )
+    fixed_batch_size: Annotated[int, Field(ge=1)] | None = Field(
+        description="Images that the written network takes at once; null: any number."
+    )
+    batch_size: int = Field(ge=1, description="Images per step of the check.")
+    tolerance: float = Field(gt=0.0, description="Largest difference of a logit from the checkpoint's.")
+
+
+LabelledData = Annotated[
     DigitsData | SyntheticData | ImageFolderData | MindRecordData | Cifar10Data | Cifar100Data,
     Field(discriminator="kind"),
 ]
+Data = DigitsData | SyntheticData | ImageFolderData | MindRecordData | Cifar10Data | Cifar100Data | FilesData
 Optimizer = Annotated[AdamWConfig | SgdConfig | LionConfig | LambConfig, Field(discriminator="kind")]
 Schedule = Annotated[
     CosineSchedule | ConstantSchedule | StepSchedule | PolynomialSchedule | OneCycleSchedule,
@@ -579,7 +621,7 @@ Precision = Annotated[Fp32Precision | Fp16Precision | Bf16Precision, Field(discr
 Topology = Annotated[CpuTopology | AscendTopology, Field(discriminator="kind")]
 LossScale = Annotated[AutoLossScale | FixedLossScale | DynamicLossScale, Field(discriminator="kind")]
 Tracking = Annotated[MlflowTracking | NoTracking, Field(discriminator="kind")]
-Task = TrainTask | EvaluateTask
+Task = TrainTask | EvaluateTask | PredictTask | ExportTask
 
 
 class CommonConfig(Frozen):
@@ -592,7 +634,6 @@ class CommonConfig(Frozen):
         description="Create the run folder, print its path and exit; `python -m mvit run` executes it."
     )
     model: ModelConfig
-    data: Data
     precision: Precision
     topology: Topology
     tracking: Tracking
@@ -603,6 +644,7 @@ class TrainRun(CommonConfig):
     """A run of task=train."""
 
     task: TrainTask
+    data: LabelledData
     limits: TrainLimitsConfig
     seed: int = Field(ge=0, lt=2**31, description="Seed for initial weights, image order, augmentation and dropout.")
     init: Init
@@ -628,19 +670,47 @@ class TrainRun(CommonConfig):
         return self.train.max_restarts
 
 
-class EvaluateRun(CommonConfig):
+class _InferenceRun(CommonConfig):
+    """A run that computes forward alone."""
+
+    limits: LimitsConfig
+
+    @property
+    def max_restarts(self) -> int:
+        return 0  # nothing is lost if a person starts it again
+
+
+class EvaluateRun(_InferenceRun):
     """A run of task=evaluate."""
 
     task: EvaluateTask
-    limits: LimitsConfig
+    data: LabelledData
 
     @property
     def eval_batch_size(self) -> int:
         return self.task.batch_size
 
+
+class PredictRun(_InferenceRun):
+    """A run of task=predict."""
+
+    task: PredictTask
+    data: FilesData
+
     @property
-    def max_restarts(self) -> int:
-        return 0  # nothing is lost if a person starts it again
+    def eval_batch_size(self) -> int:
+        return self.task.batch_size
+
+
+class ExportRun(_InferenceRun):
+    """A run of task=export."""
+
+    task: ExportTask
+    data: LabelledData
+
+    @property
+    def eval_batch_size(self) -> int:
+        return self.task.fixed_batch_size or self.task.batch_size
 
 
 def _task_kind(run: Any) -> Any:
@@ -652,7 +722,11 @@ def _task_kind(run: Any) -> Any:
 
 
 RunConfig = Annotated[
-    Annotated[TrainRun, Tag("train")] | Annotated[EvaluateRun, Tag("evaluate")], Discriminator(_task_kind)
+    Annotated[TrainRun, Tag("train")]
+    | Annotated[EvaluateRun, Tag("evaluate")]
+    | Annotated[PredictRun, Tag("predict")]
+    | Annotated[ExportRun, Tag("export")],
+    Discriminator(_task_kind),
 ]
 """One run: a task and the sections it uses."""
 

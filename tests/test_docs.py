@@ -27,7 +27,7 @@ from tests.conftest import CHECKOUT, COMPOSER, raw_config
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/performance.md"]
 HEADERS = sorted(str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "experiments").rglob("*.yaml"))
 EVERYTHING = [*PAGES, "docs/configuration.md", "experiments/README.md", *HEADERS]
-NOT_HERE = {"data.root", "task.checkpoint", "init.checkpoint"}
+NOT_HERE = {"data.root", "data.images", "task.checkpoint", "init.checkpoint"}
 """Keys whose value is a path that a reader has and this checkout has not."""
 MADE_BY_A_DIFF = {"optimizer=rmsprop", "data=gradients", "model=xxx_small", "task=read"}
 """tests/test_contributing.py runs these."""

@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from mvit.config import Cifar10Data, Cifar100Data, Data, DigitsData, ImageFolderData, MindRecordData, SyntheticData
+from mvit.config import (
+    Cifar10Data,
+    Cifar100Data,
+    Data,
+    DigitsData,
+    FilesData,
+    ImageFolderData,
+    MindRecordData,
+    SyntheticData,
+)
 from mvit.data.cifar import Cifar
 from mvit.data.digits import Digits
 from mvit.data.imagefolder import ImageFolder
@@ -13,6 +22,7 @@ from mvit.data.mindrecord import MindRecord
 from mvit.data.source import Source
 from mvit.data.survey import Survey
 from mvit.data.synthetic import Synthetic
+from mvit.data.unlabelled import Unlabelled
 from mvit.plan import DatasetFacts
 
 
@@ -43,6 +53,8 @@ def dataset_of(data: Data) -> Dataset:
             return MindRecord(data)
         case Cifar10Data() | Cifar100Data():
             return Cifar(data)
+        case FilesData():
+            return Unlabelled(data)
 
 
 def survey(data: Data) -> Survey:

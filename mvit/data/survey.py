@@ -21,7 +21,8 @@ class Survey:
     facts: DatasetFacts
     listing: Listing | None = None
     """The image files; None for a dataset that workers open without an index."""
-    on_unreadable: Literal["refuse", "skip"] = "refuse"
+    on_unreadable: Literal["refuse", "skip", "report"] = "refuse"
+    """What becomes of images that cannot be decoded; to report them is up to who reads them."""
 
     def readable(self, *, training: bool, threads: int, cache: Path, before: Callable[[int], None]) -> Survey:
         """The survey without image files that cannot be decoded; the training split is checked only for `training`.
@@ -29,7 +30,7 @@ class Survey:
         `cache` is the directory that keeps the result; `before` is called with the number of images if they must be
         decoded. Raises `ConfigError` with every such file if none may be skipped, or with every class left empty.
         """
-        if self.listing is None:
+        if self.listing is None or self.on_unreadable == "report":
             return self
         listing, facts = self.listing, self.facts
         splits = (listing.train, listing.val) if training else (listing.val,)

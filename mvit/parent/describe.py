@@ -43,7 +43,10 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
             + (f", ends after {plan.last_step}" if plan.last_step < plan.total_steps else ""),
         )
         yield "peak rate", f"{plan.peak_lr:g}"
-    yield "evaluation", f"{plan.eval_steps} steps x {config.eval_batch_size} per device"
+    yield (
+        "prediction" if config.task.kind == "predict" else "evaluation",
+        f"{plan.eval_steps} steps x {config.eval_batch_size} per device",
+    )
     verb = "is in the compile cache, loads" if past.cached else "compiles"
     for graph in plan.graphs:
         shape = "x".join(map(str, graph.images)) + ", " if graph.images else ""
@@ -88,7 +91,8 @@ def _precision_line(config: RunConfig) -> str:
 
 
 def _data_line(data: Data, facts: DatasetFacts) -> str:
-    line = f"{data.kind}, {facts.num_train} + {facts.num_val} images, {len(facts.class_names)} classes, "
+    train = "" if data.kind == "files" else f"{facts.num_train} + "
+    line = f"{data.kind}, {train}{facts.num_val} images, {len(facts.class_names)} classes, "
     line += f"{data.image_size}x{data.image_size}"
     return line + (f", {len(facts.skipped)} unreadable images skipped" if facts.skipped else "")
 

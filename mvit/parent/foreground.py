@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from mvit import console
+from mvit.config import PredictRun
 from mvit.console import mvit_command, shown
 from mvit.parent import signals
 from mvit.parent.execute import execute
@@ -13,7 +14,9 @@ from mvit.parent.host import CHECKOUT
 from mvit.parent.nodes.fewer import command_on_fewer
 from mvit.parent.nodes.follower import follow_leader
 from mvit.parent.progress import ProgressView
+from mvit.parent.report.answers import report_answers
 from mvit.parent.report.estimate import past_runs
+from mvit.parent.report.exported import exported_lines
 from mvit.parent.report.row import result_row
 from mvit.parent.report.table import result_lines
 from mvit.parent.slot import Slot
@@ -22,7 +25,7 @@ from mvit.parent.tracking.names import name_of_run
 from mvit.rundir import checkpoints
 from mvit.rundir.ending import RETRYABLE, Outcome
 from mvit.rundir.frozen import Run
-from mvit.rundir.result import read_result
+from mvit.rundir.result import EvaluateResult, ExportResult, PredictResult, TrainResult, read_result
 from mvit.rundir.stop import StopReason
 
 
@@ -53,7 +56,14 @@ def accompany(run: Run, *, slot: Slot) -> Outcome:
 def _report(run: Run, outcome: Outcome, *, reason: StopReason | None, seconds: float) -> None:
     folder = run.folder
     if outcome.status == "FINISHED" and (result := read_result(folder)):
-        console.pairs(result_lines(result_row(run, result)))
+        match result:
+            case PredictResult():
+                assert isinstance(run.config, PredictRun)
+                report_answers(folder, run.config.task)
+            case ExportResult():
+                console.pairs(exported_lines(folder, result))
+            case TrainResult() | EvaluateResult():
+                console.pairs(result_lines(result_row(run, result)))
     resume = mvit_command("resume", folder.path)
     # Reads the checkpoint, which a finished run can do without.
     step = None if outcome.status == "FINISHED" else checkpoints.newest_step(folder)

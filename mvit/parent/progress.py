@@ -36,7 +36,7 @@ class ProgressView:
 
     def __init__(self, run: Run, *, past: PastRuns | None) -> None:
         folder = self.folder = run.folder
-        self.total = run.plan.last_step if run.config.task.kind == "train" else 0
+        self.total, self.counted = _steps(run)
         self.compile_s = past.compile_all_s(graph.name for graph in run.plan.graphs) if past else None
         self.reader = JournalReader(folder.journal)
         self.latest: dict[str, float] = {}
@@ -93,7 +93,7 @@ class ProgressView:
             if stage in PREPARING:  # of another attempt
                 self.first = None
         self.step = step
-        if stage is Stage.STEP and self.first is None and step > 0:
+        if stage is self.counted and self.first is None and step > 0:
             self.first = step, now
 
     def _say_plainly(self, *, has_changed: bool, now: float) -> None:
@@ -101,7 +101,11 @@ class ProgressView:
         if says_stage:
             say(f"  {self.stage}")
         elif now - self.spoken > PLAIN_EVERY_S:
-            where = f"{self.step}/{self.total} {self._numbers()}" if self.step else f"{now - self.since:.0f} s"
+            where = (
+                f"{self.step}/{self.total} {self._numbers()}"
+                if self.step and self.total
+                else f"{now - self.since:.0f} s"
+            )
             say(f"  {self.stage} {where}".rstrip())
         else:
             return
@@ -174,3 +178,14 @@ class ProgressView:
             ("img/s", "perf/images_per_s", "{:.0f}"),
         )
         return "  ".join(f"{name} {form.format(self.latest[key])}" for name, key, form in numbers if key in self.latest)
+
+
+def _steps(run: Run) -> tuple[int, Stage | None]:
+    """How many steps are counted, and the stage in which that is done; 0 for a task that shows its stages alone."""
+    match run.config.task.kind:
+        case "train":
+            return run.plan.last_step, Stage.STEP
+        case "predict":
+            return run.plan.eval_steps, Stage.EVALUATE
+        case _:
+            return 0, None

@@ -10,6 +10,8 @@ runs/<name>/<time>-<id>/
     checkpoints/        last, best and kept ones (checkpoints.py)
     confusion.json      class by class counts of the best evaluation, written by rank 0
     predictions.npz     its logits (n, k) and labels (n,), in the order of the held-out set (predictions.py)
+    answers.jsonl       of task=predict: the most probable classes of each image, written by rank 0 (answers.py)
+    exported/           of task=export: the network in other formats, and what it takes (exported.py)
     result.json         final and best numbers, written last by rank 0 (result.py)
     tracking.json       where the run is mirrored, and how far; written by the parent (tracking.py)
     job.sh, job.json    of a run that was submitted: the script, and the scheduler's number for it (job.py)
@@ -88,6 +90,14 @@ class RunDir:
     @property
     def predictions(self) -> Path:
         return self.path / "predictions.npz"
+
+    @property
+    def answers(self) -> Path:
+        return self.path / "answers.jsonl"
+
+    @property
+    def exported(self) -> Path:
+        return self.path / "exported"
 
     @property
     def confusion_picture(self) -> Path:

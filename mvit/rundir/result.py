@@ -38,7 +38,33 @@ class EvaluateResult(Frozen):
     weights: Literal["raw", "ema"]
 
 
-Result = Annotated[TrainResult | EvaluateResult, Field(discriminator="task")]
+class PredictResult(Frozen):
+    """What a prediction ended with."""
+
+    task: Literal["predict"]
+    metrics: dict[str, float]
+    graphs: dict[str, float]
+    count: int
+    """Images that were predicted."""
+    unreadable: int
+    """Images that were not."""
+    weights: Literal["raw", "ema"]
+
+
+class ExportResult(Frozen):
+    """What an export ended with."""
+
+    task: Literal["export"]
+    metrics: dict[str, float]
+    """Among them, of each format, the largest difference of a logit from the checkpoint's, and the share of images
+    whose first class is the same."""
+    graphs: dict[str, float]
+    count: int
+    """Images that the check compared."""
+    weights: Literal["raw", "ema"]
+
+
+Result = Annotated[TrainResult | EvaluateResult | PredictResult | ExportResult, Field(discriminator="task")]
 _ADAPTER: TypeAdapter[Result] = TypeAdapter(Result)
 
 

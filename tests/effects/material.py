@@ -64,10 +64,13 @@ def make_material(room: Path) -> Material:
         of_task={
             "train": [*common, *TRAIN, *AUGMENT],
             "evaluate": [*common, f"task.checkpoint={weights[0]}", "task.batch_size=8"],
+            "predict": [*common, f"task.checkpoint={weights[0]}", "task.batch_size=8"],
+            "export": [*common, f"task.checkpoint={weights[0]}", "task.batch_size=8"],
         },
         of_kind={
             ("data", "synthetic"): [f"data.classes={CLASSES}", "data.num_train=48", "data.num_val=16"],
             **{("data", kind): [f"data.root={paths[0]}"] for kind, paths in roots.items()},
+            ("data", "files"): [f"data.images={folders[0]}/val", "data.class_names=[ant,bee,cat]"],
             ("init", "weights"): [f"init.checkpoint={weights[0]}"],
             ("schedule", "step"): ["schedule.milestones=[1.5]"],
             # Another scale than that of the other kinds at first.
@@ -97,8 +100,11 @@ def make_material(room: Path) -> Material:
             "data.train_folder": "train2",
             "data.val_folder": "val2",
             "data.class_names": str(names),
+            "data.images": [str(folders[1] / "val")],
             "task.checkpoint": str(weights[1]),
             "init.checkpoint": str(weights[1]),
+            "task.output": str(room / "answers.csv"),
+            "task.formats": ["mindir"],
             "train.freeze": ["stem.*"],
             "train.buckets": [{"image_size": 64, "global_batch_size": 8}],
             "launch.partition": "npu",

@@ -127,9 +127,10 @@ def _candidates(value: Any, annotation: Any) -> Iterator[Any]:
 def _raw(option: Option, kinds: Kinds, material: Material) -> dict[str, Any]:
     """The values of a run in which the option has a place."""
     groups = {path: options_of_kind(path, kind)[0] for path, kind in kinds if (CONF / path).is_dir()}
-    overrides = [f"{path}={name}" for path, name in {"data": "synthetic", **groups, "task": option.task}.items()]
+    usual = "files" if option.task == "predict" else "synthetic"
+    overrides = [f"{path}={name}" for path, name in {"data": usual, **groups, "task": option.task}.items()]
     overrides += material.of_task[option.task]
-    for kind in [("data", "synthetic")] * ("data" not in groups) + list(kinds):
+    for kind in [("data", usual)] * ("data" not in groups) + list(kinds):
         overrides += material.of_kind.get(kind, [])
     for prefix, more in material.of_path.items():
         if option.path.startswith(prefix):

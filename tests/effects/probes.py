@@ -56,9 +56,12 @@ HOST = Host(
     kernels=Support("avx2"),
 )
 VIEWS = 12
+INFERENCE = (Stage.JOIN, Stage.DATA, Stage.BUILD, Stage.COMPILE, Stage.EVALUATE)
 STAGES = {
     "train": (Stage.JOIN, Stage.DATA, Stage.BUILD, Stage.COMPILE, Stage.STEP, Stage.EVALUATE),
-    "evaluate": (Stage.JOIN, Stage.DATA, Stage.BUILD, Stage.COMPILE, Stage.EVALUATE),
+    "evaluate": INFERENCE,
+    "predict": INFERENCE,
+    "export": INFERENCE,
 }
 """Where the workers of a task may be."""
 

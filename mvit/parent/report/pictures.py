@@ -9,11 +9,15 @@ import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvit.data.dataset import open_splits
+from mvit.data.sample import File, Sample
 from mvit.files import read_json
 from mvit.parent.report import confusion
+from mvit.rundir.answers import Answer, read_answers
 from mvit.rundir.frozen import Run
 from mvit.rundir.journal import JournalReader, series_of
 from mvit.rundir.predictions import BINS, Predictions, calibration_error, read_predictions
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 MOST_CLASSES = 40
 """Classes that are shown: the worst half, and the best."""
 MAX_NAME = 24
+MAX_ANSWERS = 20
+"""Images of a prediction that are shown."""
 MAX_WRONG = 20
 """Images that are shown with the class they were taken for."""
 PER_ROW = 5
@@ -52,6 +58,10 @@ def draw_all(run: Run) -> None:
         figures["reliability"] = lambda: _reliability(predictions)
         if mistakes := _most_confident_mistakes(predictions):
             figures["wrong_images"] = lambda: _wrong(run, mistakes)
+    if run.folder.answers.exists():
+        answers = [answer for answer in islice(read_answers(run.folder), MAX_ANSWERS) if answer.error is None]
+        if answers:
+            figures["answers"] = lambda: _answered(run, answers)
     for name, make in figures.items():
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as boxes
@@ -188,21 +198,38 @@ def _most_confident_mistakes(predictions: Predictions) -> list[_Mistake]:
 
 def _wrong(run: Run, mistakes: Sequence[_Mistake]) -> Figure:
     """The images as they are stored, each with its class and the one it was taken for."""
-    import numpy as np
-
     _, source = open_splits(run.config.data, facts=run.plan.dataset, index=run.folder.data_index)
     names, images = run.plan.dataset.class_names, f"{run.plan.dataset.num_val:,} images"
-    rows = -(-len(mistakes) // PER_ROW)
+    title = f"most confidently wrong of {images}: the class, and what it was taken for"
+    tiles: list[tuple[Sample, str]] = []
+    for mistake in mistakes:
+        taken_for = f"as {_short(names[mistake.taken_for])}, {100.0 * mistake.confidence:.1f} %"
+        tiles.append((source.sample(mistake.place), f"{_short(names[mistake.label])}\n{taken_for}"))
+    return _tiles(title, tiles)
+
+
+def _answered(run: Run, answers: Sequence[Answer]) -> Figure:
+    """The first images of a prediction, each with its most probable class."""
+    tiles: list[tuple[Sample, str]] = []
+    for answer in answers:
+        first, name = answer.classes[0], _short(Path(answer.image).name)
+        tiles.append((File(answer.image), f"{name}\n{_short(first.name)}, {100.0 * first.probability:.1f} %"))
+    return _tiles(f"the first of {run.plan.dataset.num_val:,} images, and the class of each", tiles)
+
+
+def _tiles(title: str, tiles: Sequence[tuple[Sample, str]]) -> Figure:
+    """Images in a grid, each under its caption."""
+    import numpy as np
+
+    rows = -(-len(tiles) // PER_ROW)
     figure = _canvas(1.0 + 2.0 * rows)
-    figure.suptitle(f"most confidently wrong of {images}: the class, and what it was taken for", x=0.01, ha="left")
-    for number, mistake in enumerate(mistakes):
+    figure.suptitle(title, x=0.01, ha="left")
+    for number, (sample, caption) in enumerate(tiles):
         axes = figure.add_subplot(rows, PER_ROW, number + 1)
-        with source.sample(mistake.place).open() as picture:
+        with sample.open() as picture:
             picture.thumbnail((256, 256))
             axes.imshow(np.asarray(picture.convert("RGB")))
-        taken_for = f"as {_short(names[mistake.taken_for])}, {100.0 * mistake.confidence:.1f} %"
-        title = f"{_short(names[mistake.label])}\n{taken_for}"
-        axes.set_title(title, fontsize="small", parse_math=False)  # a class may be named $1
+        axes.set_title(caption, fontsize="small", parse_math=False)  # a class may be named $1
         axes.set_axis_off()
     return figure
 

@@ -273,7 +273,13 @@ def _filled(composed: DictConfig, request: Request, composer: Composer) -> dict[
     return raw
 
 
-PATHS = (("data", "root"), ("data", "class_names"), ("init", "checkpoint"), ("task", "checkpoint"))
+PATHS = (
+    ("data", "root"),
+    ("data", "class_names"),
+    ("init", "checkpoint"),
+    ("task", "checkpoint"),
+    ("task", "output"),
+)
 """Values that are paths, from the working directory; a run may be executed from another one."""
 
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 from mvit.errors import RunDirError
 from mvit.parent.host import CHECKOUT
 from mvit.parent.locate import UnknownRun, locate
-from mvit.parent.request.weight_rules import OF_DATA, OF_DATA_TO_START, OF_MODEL, conventions_of
+from mvit.parent.request.weight_rules import OF_DATA, OF_DATA_TO_START, OF_MODEL, classes_of, conventions_of
 from mvit.rundir.checkpoints import TENSORS
 from mvit.rundir.frozen import read_run
 from mvit.rundir.paths import RunDir
@@ -41,6 +41,7 @@ class Origin:
     model: Section | None = None
     data: Section | None = None
     conventions: Section = field(default_factory=dict[str, Any])
+    class_names: tuple[str, ...] = ()
 
 
 def located(name: str, *, runs: Path) -> Path:
@@ -64,8 +65,8 @@ def inherited(
 
     `option` gives the values of an option of a group; `explicit` is asked for only where there are weights.
     """
-    evaluates = _text(raw, "task", "kind") == "evaluate"
-    key = "task" if evaluates else "init"
+    kind = _text(raw, "task", "kind")
+    key = "init" if kind == "train" else "task"
     named = _text(raw, key, "checkpoint")
     if named in (None, "???"):
         return {}
@@ -74,7 +75,12 @@ def inherited(
     chosen = explicit()
     sections = {key: {**raw[key], "checkpoint": str(path)}}
     sections["model"] = _merged("model", raw, origin.model, chosen, conventions=_only(origin.conventions, OF_MODEL))
-    if evaluates:
+    if kind == "predict":
+        images = _only(origin.conventions, (*OF_DATA, "image_size"))
+        names = origin.class_names or map(str, range(classes_of(path) or 0))
+        made_of = {**images, "class_names": list(names)}
+        sections["data"] = _merged("data", raw, None, chosen, conventions=made_of)
+    elif kind != "train":
         images = _only(origin.conventions, (*OF_DATA, "image_size"))
         sections["data"] = _merged("data", raw, origin.data, chosen, conventions=images)
     else:
@@ -88,14 +94,14 @@ def inherited(
 def _origin(path: Path, option: Callable[[str, str], Section | None]) -> Origin:
     folder = path if path.is_dir() else path.parent.parent
     try:
-        config = read_run(RunDir(folder)).config
+        run = read_run(RunDir(folder))
     except RunDirError:  # weights without their run say themselves what they know
         conventions = conventions_of(path)
         name = conventions.get("model")
         return Origin(model=option("model", name) if isinstance(name, str) else None, conventions=conventions)
-    made = config.model_dump(mode="json")
+    made = run.config.model_dump(mode="json")
     conventions = {**_only(made["data"], (*OF_DATA, "image_size")), **_only(made["model"], OF_MODEL)}
-    return Origin(made["model"], made["data"], conventions)
+    return Origin(made["model"], made["data"], conventions, run.plan.dataset.class_names)
 
 
 def _merged(

@@ -14,6 +14,7 @@ from mvit.config import (
     Init,
     Launch,
     ModelConfig,
+    PredictTask,
     Schedule,
     Task,
     TrainConfig,
@@ -70,7 +71,15 @@ def _checkpoint(key: str, section: Task | Init) -> Iterator[Problem]:
         yield Problem(where, section.checkpoint, "is not a .safetensors file", remedy)
 
 
+def _output(task: Task) -> Iterator[Problem]:
+    if not isinstance(task, PredictTask) or task.output is None:
+        return
+    if not Path(task.output).parent.is_dir():
+        yield Problem("task.output", task.output, "is in a folder that does not exist", "make it, or name another one")
+
+
 WEIGHT_RULES: list[Rule] = [
+    (("task",), _output),
     (("task",), partial(_checkpoint, "task")),
     (("init",), partial(_checkpoint, "init")),
     (("task", "model"), partial(fits_network, "task")),

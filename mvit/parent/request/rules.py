@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from mvit.config import (
@@ -18,6 +19,7 @@ from mvit.config import (
     Optimizer,
     Precision,
     Schedule,
+    Task,
     Topology,
     TrainConfig,
     world_size,
@@ -171,6 +173,23 @@ def _nodes(topology: Topology) -> Iterator[Problem]:
         yield Problem("topology.hosts", list(topology.hosts), rule, "change it, or topology.nodes")
 
 
+def _one_process(task: Task, topology: Topology) -> Iterator[Problem]:
+    if task.kind in ("predict", "export") and world_size(topology) > 1:
+        rule = f"has {world_size(topology)} processes, and task={task.kind} runs in one"
+        yield Problem("topology", None, rule, f"use topology={'cpu' if topology.kind == 'cpu' else 'ascend_1'}")
+
+
+def _exports(task: Task, precision: Precision) -> Iterator[Problem]:
+    if task.kind != "export":
+        return
+    if precision.kind != "fp32":
+        rule = f"is {precision.kind}, and task=export writes networks in float32"
+        yield Problem("precision", None, rule, "use precision=fp32")
+    if "onnx" in task.formats and find_spec("onnxruntime") is None:
+        remedy = "pip install 'mvit[onnx]', or use task.formats=[mindir]"
+        yield Problem("task.formats", "onnx", "is checked with onnxruntime, which is not installed", remedy)
+
+
 def _job_options(launch: Launch) -> Iterator[Problem]:
     if launch.kind != "slurm":
         return
@@ -271,6 +290,8 @@ RULES: list[Rule] = [
     (("precision", "topology"), _device_precision),
     (("topology",), _cards),
     (("topology",), _nodes),
+    (("task", "topology"), _one_process),
+    (("task", "precision"), _exports),
     (("launch",), _job_options),
     (("model", "topology", "precision"), _kernels),
     (("train", "model", "topology", "precision"), _activations),

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from safetensors import safe_open
 
-from mvit.config import CheckpointConfig, EvaluateTask, Init, ModelConfig, RunConfig, Task, TrainRun, WeightsInit
+from mvit.config import CheckpointConfig, Init, ModelConfig, PredictTask, RunConfig, Task, TrainRun, WeightsInit
 from mvit.errors import Problem
 from mvit.models import spec
 from mvit.rundir.checkpoints import checkpoint_file
@@ -48,15 +48,25 @@ def differences(config: RunConfig) -> Iterator[str]:
 
 
 def same_classes(task: Task, *, num_classes: int) -> Iterator[Problem]:
-    """Where the data has another number of classes than the weights to evaluate."""
-    if not isinstance(task, EvaluateTask):
+    """Where the data, or the names of classes, are of another number of classes than the weights of a task."""
+    if not isinstance(task, CheckpointConfig):
         return
-    path = checkpoint_file(Path(task.checkpoint))
-    shapes = (_shapes(path) if path else None) or {}
-    classes = shapes["head.bias"][0] if "head.bias" in shapes else _conventions(task).get("num_classes")
-    if classes not in (None, num_classes):
+    classes = classes_of(Path(task.checkpoint))
+    if classes in (None, num_classes):
+        return
+    if isinstance(task, PredictTask):
+        rule = f"has {num_classes} names, the checkpoint has {classes} classes"
+        yield Problem("data.class_names", None, rule, "name each of them, or leave it out")
+    else:
         rule = f"has {classes} classes, the data has {num_classes}"
         yield Problem("task.checkpoint", task.checkpoint, rule, "choose the data it was trained on")
+
+
+def classes_of(path: Path) -> int | None:
+    """Number of classes of a checkpoint or a run's best one; None if unknown."""
+    file = checkpoint_file(path)
+    shapes = (_shapes(file) if file else None) or {}
+    return shapes["head.bias"][0] if "head.bias" in shapes else conventions_of(path).get("num_classes")
 
 
 def fits_network(key: str, section: Task | Init, model: ModelConfig) -> Iterator[Problem]:

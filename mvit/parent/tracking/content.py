@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any, cast
 
+from mvit.config import CheckpointConfig
 from mvit.console import mvit_command
 from mvit.errors import first_line
 from mvit.files import read_mapping
@@ -61,7 +62,21 @@ def tags_of(run: Run) -> dict[str, str]:
         "mvit.kind": "trial" if sweep else run.config.task.kind,
         "mvit.sweep": sweep,
         "mvit.forked_from": Path(str(cast(dict[str, Any], origin).get("folder"))).name if origin else "",
+        **_trained_by(run),
     }
+
+
+def _trained_by(run: Run) -> dict[str, str]:
+    """Which run the weights are from that a task uses, and its run in MLflow."""
+    task = run.config.task
+    if not isinstance(task, CheckpointConfig):
+        return {}
+    path = Path(task.checkpoint)
+    folder = RunDir(path if path.is_dir() else path.parent.parent)
+    if not folder.run.is_file():  # imported weights
+        return {"mvit.trained_by": path.name}
+    record = read_record(folder)
+    return {"mvit.trained_by": folder.path.name, "mvit.trained_by_run_id": (record and record.run_id) or ""}
 
 
 def tags_of_sweep(folder: Path) -> dict[str, str]:
@@ -81,7 +96,8 @@ def mlflow_status(status: EndStatus) -> MlflowStatus:
 
 def artifacts_of(folder: RunDir, *, status: EndStatus) -> list[Path]:
     """The files that go with a run that ended so; logs and statuses where someone will ask why."""
-    files = [folder.run, folder.provenance, folder.patch, folder.result, folder.journal]
+    files = [folder.run, folder.provenance, folder.patch, folder.result, folder.journal, folder.answers]
+    files += sorted(folder.exported.glob("model.*"))
     files += sorted(folder.path.glob("*.png"))
     if status != "FINISHED":
         files += [folder.error, *sorted(folder.logs.rglob("*.log")), *sorted(folder.status.glob("[!.]*.json"))]

@@ -5,10 +5,10 @@ import multiprocessing
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class Batch:
     images: np.ndarray
     labels: np.ndarray
     mask: np.ndarray
+    unreadable: Mapping[int, str] = field(default_factory=dict)
+    """Why, by the index of its sample, an image is black; only where the loader reports it."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,18 @@ class Loader:
         return self._ahead(map(job, micro_batches))
 
     def evaluate(
-        self, source: Source, indices: np.ndarray, *, batch_size: int, num_batches: int
+        self,
+        source: Source,
+        indices: np.ndarray,
+        *,
+        batch_size: int,
+        num_batches: int,
+        reports_unreadable: bool = False,
     ) -> Generator[Batch, None, None]:
         """Batches of one fixed size; what the indices do not fill is masked."""
+        recipe = replace(self.recipe, reports_unreadable=reports_unreadable)
         chunks = (indices[i * batch_size : (i + 1) * batch_size] for i in range(num_batches))
-        return self._ahead((self.recipe, source, chunk, np.zeros_like(chunk), batch_size) for chunk in chunks)
+        return self._ahead((recipe, source, chunk, np.zeros_like(chunk), batch_size) for chunk in chunks)
 
     def close(self) -> None:
         self.pool.shutdown(wait=False, cancel_futures=True)
@@ -149,12 +158,14 @@ class Loader:
 
     def _collect(self, futures: list[Future], images: np.ndarray, labels: np.ndarray) -> Batch:
         began = time.perf_counter()
+        unreadable: dict[int, str] = {}
         for future in futures:
-            future.result()
+            unreadable |= future.result()
         self.waited_s += time.perf_counter() - began
         padding = len(images) - len(labels)
         return Batch(
             images=images,
             labels=np.pad(labels, (0, padding)),
             mask=(np.arange(len(images)) < len(labels)).astype(np.float32),
+            unreadable=unreadable,
         )

@@ -37,6 +37,8 @@ class Recipe:
     antialias: bool
     seed: int
     epoch: int | None
+    reports_unreadable: bool = False
+    """Whether an image that cannot be decoded becomes a black one and a message, instead of an exception."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,26 @@ class Place:
     offset: int
 
 
-def prepare(recipe: Recipe, views: Sequence[View], rows: np.ndarray) -> None:
-    """Fill `rows` (n, S, S, 3) uint8, one image each."""
+def prepare(recipe: Recipe, views: Sequence[View], rows: np.ndarray) -> dict[int, str]:
+    """Fill `rows` (n, S, S, 3) uint8, one image each; returns why by the index of each that is reported."""
+    unreadable: dict[int, str] = {}
     for row, view in zip(rows, views, strict=True):
-        row[...] = _image(recipe, view)
+        try:
+            row[...] = _image(recipe, view)
+        except UnreadableImage as error:
+            if not recipe.reports_unreadable:
+                raise
+            row[...] = 0
+            unreadable[view.index] = first_line(error.__cause__ or error)
+    return unreadable
 
 
-def prepare_shared(recipe: Recipe, views: Sequence[View], place: Place) -> None:
+def prepare_shared(recipe: Recipe, views: Sequence[View], place: Place) -> dict[int, str]:
     """The same into the memory of the process that asked."""
     size = recipe.image_size
     memory = _memory(place)
     rows = np.frombuffer(memory, np.uint8, len(views) * size * size * 3, place.offset)
-    prepare(recipe, views, rows.reshape(len(views), size, size, 3))
+    return prepare(recipe, views, rows.reshape(len(views), size, size, 3))
 
 
 def _image(recipe: Recipe, view: View) -> np.ndarray:

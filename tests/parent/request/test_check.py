@@ -2,6 +2,7 @@ import pytest
 
 from mvit.config import TASKS
 from mvit.errors import ConfigError
+from mvit.parent.request import rules
 from mvit.parent.request.check import check, parse
 from tests.conftest import CHECKOUT, raw_config
 
@@ -16,7 +17,10 @@ NEEDED = {
     "mindrecord": ["data.root=/shards"],
     "cifar10": ["data.root=/cifar"],
     "cifar100": ["data.root=/cifar"],
+    "files": ["task=predict", "task.checkpoint=x.safetensors", "data.images=photos"],
     "evaluate": ["task.checkpoint=x.safetensors"],
+    "export": ["task.checkpoint=x.safetensors"],
+    "predict": ["task.checkpoint=x.safetensors", "data.images=photos"],
     "step": ["schedule.milestones=[3.0,4.0]"],
     "weights": ["init.checkpoint=x.safetensors"],
 }
@@ -30,7 +34,7 @@ def problems(*overrides: str) -> list[str]:
 def test_every_option_composes_and_validates(group, option):
     device = {"bf16": ["topology=ascend_1"], "fixed": ["precision=fp16"], "dynamic": ["precision=fp16"]}.get(option, [])
     config = parse(raw_config(f"{group}={option}", *NEEDED.get(option, []), *device))
-    assert type(config) is TASKS[option if group == "task" else "train"]
+    assert type(config) is TASKS[option if group == "task" else "predict" if option == "files" else "train"]
 
 
 def test_the_configuration_is_frozen(configured):
@@ -223,3 +227,33 @@ def test_every_field_has_a_description():
     from mvit.reference import configuration
 
     assert "None |" not in configuration()
+
+
+PREDICT = ("task=predict", "task.checkpoint=x.safetensors", "data.images=photos")
+EXPORT = ("task=export", "task.checkpoint=x.safetensors")
+
+
+@pytest.mark.parametrize("task", [PREDICT, EXPORT])
+def test_a_prediction_and_an_export_run_in_one_process(task):
+    name = task[0].removeprefix("task=")
+    assert problems(*task, "topology=cpu_2") == [
+        f"topology: has 2 processes, and task={name} runs in one; use topology=cpu"
+    ]
+
+
+def test_a_network_is_exported_in_float32():
+    rule = "is fp16, and task=export writes networks in float32"
+    assert problems(*EXPORT, "precision=fp16") == [f"precision: {rule}; use precision=fp32"]
+
+
+def test_an_export_to_onnx_needs_onnxruntime(monkeypatch):
+    monkeypatch.setattr(rules, "find_spec", lambda _: None)
+    (problem,) = problems(*EXPORT)
+    assert problem.startswith("task.formats: 'onnx' is checked with onnxruntime, which is not installed; pip install")
+    assert problems(*EXPORT, "task.formats=[mindir]") == []
+
+
+def test_one_image_needs_no_brackets():
+    assert parse(raw_config(*PREDICT)).data.images == ("photos",)
+    (problem,) = problems(*PREDICT, "task.output=answers.txt")
+    assert problem.startswith("task.output: ")

@@ -1,0 +1,189 @@
+"""Export: a network as files of other formats, checked against its checkpoint on the validation images."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import mindspore.onnx
+import numpy as np
+from mindspore import nn, ops
+
+from mvit.config import ExportFormat, ExportRun, ImagesConfig
+from mvit.files import file_digest
+from mvit.models import mobilevit
+from mvit.rundir.exported import FILES, Exported, ImageInput, write_about
+from mvit.rundir.frozen import Run
+from mvit.rundir.result import ExportResult, write_result
+from mvit.rundir.status import Stage
+from mvit.worker import checkpoint, device
+from mvit.worker.compile import compile_graphs
+from mvit.worker.evaluate import EvaluateStep
+from mvit.worker.heartbeat import Heartbeat
+from mvit.worker.images import Normalise
+from mvit.worker.session import Session, open_session
+
+INPUT, OUTPUT = "images", "logits"
+Model = Callable[[np.ndarray], np.ndarray]
+"""Images (B, S, S, 3) uint8 -> logits (B, classes) float32."""
+
+
+class ExportMismatch(Exception):
+    """A file that was written computes something else than its checkpoint."""
+
+
+def export(run: Run, config: ExportRun, *, heartbeat: Heartbeat) -> None:
+    """Write and check the formats that the task names. Writes result.json last; raises `ExportMismatch`."""
+    session = open_session(run, rank=0, heartbeat=heartbeat)
+    weights = session.load(config.task)
+    step = EvaluateStep(session.net, normalise=session.normalise, num_classes=run.plan.num_classes)
+
+    heartbeat.stage(Stage.COMPILE)
+    compiled = compile_graphs(session, evaluate=step)
+    exportable = Exportable(session, weights)
+    folder = run.folder.exported
+    folder.mkdir(exist_ok=True)
+    metrics: dict[str, float] = {}
+    for form in config.task.formats:
+        began = time.perf_counter()
+        exportable.write(folder / FILES[form], form, batch_size=config.task.fixed_batch_size)
+        metrics[f"export/{form}_s"] = time.perf_counter() - began
+        heartbeat.mark()
+    write_about(folder, _about(run, config, weights))
+
+    heartbeat.stage(Stage.EVALUATE)
+    threads = run.plan.threads
+    models: dict[ExportFormat, Model] = {
+        form: open_exported(folder / FILES[form], form, threads=threads) for form in config.task.formats
+    }
+    differences = _compare(session, step, models)
+    session.loader.close()
+    for form, difference in differences.items():
+        metrics |= {f"export/{form}_{name}": value for name, value in difference.metrics().items()}
+    metrics |= {**compiled.metrics(), "perf/peak_rss_mb": device.peak_rss_mb()}
+    session.journal.metrics(metrics, step=0, epoch=0)
+    session.journal.close()
+    for form, difference in differences.items():
+        if not difference.logits <= config.task.tolerance:
+            raise ExportMismatch(
+                f"the logits of {FILES[form]} differ by {difference.logits:.2g} from the checkpoint's"
+                f" (task.tolerance={config.task.tolerance:g})"
+            )
+    count = len(session.val_source.labels)
+    result = ExportResult(task="export", metrics=metrics, graphs=compiled.seconds, count=count, weights=weights.which)
+    write_result(run.folder, result)
+
+
+class Exportable(nn.Cell):
+    """The network in its plain form, which other programs can run: images (B, S, S, 3) uint8 -> logits."""
+
+    def __init__(self, session: Session, weights: checkpoint.Weights) -> None:
+        super().__init__(auto_prefix=False)
+        config, plan = session.run.config, session.run.plan
+        self.size = config.data.image_size
+        self.net = mobilevit.MobileViT(config.model, num_classes=plan.num_classes)
+        checkpoint.load(self.net, weights.tensors, source=weights.source)
+        self.normalise = Normalise(config.data)
+        self.set_train(False)
+
+    def construct(self, images):
+        return self.net(self.normalise(images), ops.zeros((), ms.int32))
+
+    def write(self, path: Path, form: ExportFormat, *, batch_size: int | None) -> None:
+        """Write a file; without a batch size, it takes any number of images."""
+        images = ms.Tensor(shape=[batch_size, self.size, self.size, 3], dtype=ms.uint8)
+        if batch_size is not None:
+            images = ms.Tensor(np.zeros((batch_size, self.size, self.size, 3), np.uint8))
+        path.unlink(missing_ok=True)  # of an attempt before; MindSpore makes it read-only
+        match form:
+            case "mindir":
+                ms.export(self, images, file_name=str(path.with_suffix("")), file_format="MINDIR")
+            case "onnx":
+                names = {"input_names": [INPUT], "output_names": [OUTPUT]}
+                mindspore.onnx.export(self, images, file_name=str(path), **names)
+        path.chmod(0o644)
+
+
+def open_exported(path: Path, form: ExportFormat, *, threads: int | None) -> Model:
+    """What a file computes, by MindSpore or by ONNX Runtime."""
+    match form:
+        case "mindir":
+            graph = nn.GraphCell(ms.load(str(path)))
+            return lambda images: graph(ms.Tensor(images)).asnumpy()
+        case "onnx":
+            import onnxruntime  # an extra
+
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads or 0
+            options.log_severity_level = 3
+            session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            return lambda images: session.run([OUTPUT], {INPUT: images})[0]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a file's answers are from the checkpoint's, over all images."""
+
+    logits: float = 0.0
+    """The largest one of a logit; NaN where one is not a number."""
+    same_top1: int = 0
+    """Images whose first class is the same."""
+    count: int = 0
+
+    def with_batch(self, logits: np.ndarray, expected: np.ndarray) -> "Difference":
+        same = (logits.argmax(1) == expected.argmax(1)).sum()
+        largest = np.maximum(self.logits, np.abs(logits - expected).max(initial=0.0))  # keeps NaN
+        return Difference(float(largest), self.same_top1 + int(same), self.count + len(logits))
+
+    def metrics(self) -> dict[str, float]:
+        return {"max_diff": self.logits, "same_top1_pct": 100.0 * self.same_top1 / self.count}
+
+
+def _compare(session: Session, step: EvaluateStep, models: dict[ExportFormat, Model]) -> dict[ExportFormat, Difference]:
+    """Each model against the network, on the validation images."""
+    source = session.val_source
+    batches = session.loader.evaluate(
+        source,
+        np.arange(len(source.labels)),
+        batch_size=session.run.config.eval_batch_size,
+        num_batches=session.run.plan.eval_steps,
+    )
+    step.set_train(False)
+    differences: dict[ExportFormat, Difference] = {form: Difference() for form in models}
+    for batch in batches:
+        _, logits, _ = step(ms.Tensor(batch.images), ms.Tensor(batch.labels), ms.Tensor(batch.mask))
+        real = batch.mask > 0
+        expected = logits.asnumpy()[real]
+        for form, model in models.items():
+            differences[form] = differences[form].with_batch(model(batch.images)[real], expected)
+        session.heartbeat.mark()
+    return differences
+
+
+def _about(run: Run, config: ExportRun, weights: checkpoint.Weights) -> Exported:
+    data = config.data
+    return Exported(
+        model=config.model.name,
+        input=ImageInput(
+            name=INPUT,
+            dtype="uint8",
+            layout="NHWC",
+            batch_size=config.task.fixed_batch_size,
+            size=data.image_size,
+            resize_short_side=short_side(data),
+            interpolation=data.interpolation,
+            antialias=data.antialias,
+        ),
+        output=OUTPUT,
+        class_names=run.plan.dataset.class_names,
+        source=str(weights.source),
+        sha256={form: file_digest(run.folder.exported / FILES[form]) for form in config.task.formats},
+    )
+
+
+def short_side(data: ImagesConfig) -> int:
+    """To which an image is resized in evaluation, as `transforms.center` does."""
+    return math.floor(data.image_size / data.eval_crop_fraction + 1e-6)

@@ -1,0 +1,89 @@
+"""Image files that a person names."""
+
+import io
+import sys
+
+import pytest
+
+from mvit.config import FilesData
+from mvit.data.unlabelled import Unlabelled
+from mvit.errors import DatasetError
+from tests.conftest import open_data, raw_config
+
+
+def data_of(*images, class_names=("cat", "dog")) -> FilesData:
+    raw = raw_config("task=predict", "task.checkpoint=x", "data.images=x")["data"]
+    return FilesData(**{**raw, "images": images, "class_names": class_names})
+
+
+def names_of(data: FilesData, room) -> list[str]:
+    survey = Unlabelled(data).survey()
+    return [f"/{path}".removeprefix(f"{room}/") for path in survey.listing.val.paths]
+
+
+@pytest.fixture
+def room(tmp_path, monkeypatch):
+    for name in (
+        "b/2.PNG",
+        "b/1.jpg",
+        "b/deep/0.bmp",
+        "b/.hidden/9.jpg",
+        "b/.9.jpg",
+        "b/notes.txt",
+        "a.jpg",
+        "odd[1].jpg",
+    ):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"no image")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_gives_its_images_sorted_without_hidden_ones(room):
+    assert names_of(data_of("b"), room) == ["b/1.jpg", "b/2.PNG", "b/deep/0.bmp"]
+
+
+def test_files_patterns_and_folders_keep_their_order_and_each_file_counts_once(room):
+    assert names_of(data_of("a.jpg", "b/*", f"{room}/a.jpg", "b"), room) == [
+        "a.jpg",
+        "b/1.jpg",
+        "b/2.PNG",
+        "b/deep/0.bmp",
+    ]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_itself(room):
+    assert names_of(data_of("odd[1].jpg"), room) == ["odd[1].jpg"]
+
+
+def test_a_file_that_is_named_may_have_any_ending(room):
+    assert names_of(data_of("b/notes.txt"), room) == ["b/notes.txt"]
+
+
+def test_standard_input_gives_a_path_a_line_and_may_name_what_is_missing(room, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a.jpg\n\nmissing file.jpg\n"))
+    assert names_of(data_of("-"), room) == ["a.jpg", "missing file.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("nowhere.jpg", "data.images: 'nowhere.jpg' does not exist; name a file, a folder or a pattern"),
+        ("b/.hidden/*.gif", "data.images: 'b/.hidden/*.gif' holds no image: files end in"),
+    ],
+)
+def test_a_name_without_images_is_refused(room, name, problem):
+    with pytest.raises(DatasetError) as error:
+        Unlabelled(data_of(name)).survey()
+    assert str(error.value.problem).startswith(problem)
+
+
+def test_a_worker_opens_the_files_that_were_surveyed(room):
+    train, val = open_data(data_of("b", class_names=("cat", "dog", "fish")))
+    assert len(train.labels) == 0
+    assert [val.sample(index).name for index in range(len(val.labels))] == [
+        f"{room}/b/1.jpg",
+        f"{room}/b/2.PNG",
+        f"{room}/b/deep/0.bmp",
+    ]

@@ -1,0 +1,130 @@
+"""The everyday jobs on one training: evaluate, predict, export, and the exported network without mvit."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mvit.config import DigitsData
+from mvit.rundir.answers import read_answers
+from mvit.rundir.exported import read_about
+from mvit.rundir.paths import RunDir
+from mvit.rundir.predictions import read_predictions
+from tests.conftest import CHECKOUT, TINY, open_data, raw_config
+
+pytestmark = pytest.mark.mindspore
+
+BROKEN = {"empty.png": b"", "text.jpg": b"no image", "zeros.png": bytes(100), "page.webp": b"<html>"}
+
+
+@pytest.fixture(scope="module")
+def launched(request):
+    """A function that launches without MLflow, and the run that the others start from."""
+    from tests.conftest import launcher
+
+    start = launcher(request.getfixturevalue("tmp_path_factory"))
+    trained = start(*TINY, "train.epochs=2", "tracking=none")
+    assert trained.code == 0, trained.err + trained.out
+    return start, trained
+
+
+@pytest.fixture(scope="module")
+def digits(request, launched) -> Path:
+    """The 360 digits of the validation set as files, in order."""
+    folder = request.getfixturevalue("tmp_path_factory").mktemp("digits")
+    _, source = open_data(DigitsData(**raw_config()["data"]))
+    for index in range(len(source.labels)):
+        source.sample(index).open().save(folder / f"{index:03d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(launched):
+    start, trained = launched
+    done = start("task=export", f"task.checkpoint={trained.folder}", "tracking=none")
+    assert done.code == 0, done.err + done.out
+    return done
+
+
+def test_an_evaluation_equals_the_last_one_of_the_training(launched):
+    start, trained = launched
+    done = start("task=evaluate", f"task.checkpoint={trained.folder}", "tracking=none")
+    assert done.code == 0, done.err + done.out
+    best = read_predictions(trained.folder / "predictions.npz")
+    assert np.array_equal(read_predictions(done.folder / "predictions.npz").logits, best.logits)
+    assert done.result()["metrics"]["val/acc1"] == trained.result()["metrics"]["best/val_acc1"]
+
+
+def test_a_prediction_is_that_of_the_evaluation_and_broken_files_are_reported(launched, digits, tmp_path):
+    start, trained = launched
+    for name, content in BROKEN.items():
+        (tmp_path / name).write_bytes(content)
+    torn = (digits / "000.png").read_bytes()
+    (tmp_path / "torn.png").write_bytes(torn[: len(torn) // 2])
+    output = tmp_path / "answers.csv"
+    images = f"data.images=[{digits}/*.png,{tmp_path}]"
+    done = start("task=predict", f"task.checkpoint={trained.folder}", images, f"task.output={output}", "tracking=none")
+    assert done.code == 0, done.err + done.out
+    assert f"mvit: 360 images predicted, 5 unreadable: {output}" in done.out
+    assert {Path(line.split(": ")[1]).name for line in done.err.splitlines()} == {*BROKEN, "torn.png"}
+
+    answers = list(read_answers(RunDir(done.folder)))
+    logits = read_predictions(trained.folder / "predictions.npz").logits.astype(np.float64)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert [Path(answer.image) for answer in answers[:360]] == sorted(digits.iterdir())
+    for answer, row in zip(answers, probabilities, strict=False):
+        assert [guess.index for guess in answer.classes] == np.argsort(-row, kind="stable")[:5].tolist()
+        assert answer.classes[0].probability == pytest.approx(row.max(), rel=1e-4)
+    with output.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class_1"] for row in rows[:360]] == [answer.classes[0].name for answer in answers[:360]]
+    assert [bool(row["error"]) for row in rows] == [False] * 360 + [True] * 5
+
+
+def test_a_strict_prediction_answers_all_and_fails_for_paths_of_standard_input_too(launched, digits, tmp_path):
+    _, trained = launched
+    command = [sys.executable, str(CHECKOUT / "launch.py"), f"runs_dir={tmp_path}/runs", "tracking=none"]
+    command += ["task=predict", f"task.checkpoint={trained.folder}", "data.images=-", "task.strict=true", "task.top=1"]
+    paths = f"{digits}/000.png\n{digits}/001.png\n{tmp_path}/missing.png\n"
+    done = subprocess.run(command, input=paths, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1, done.stderr + done.stdout
+    assert "1 of 3 images cannot be read (task.strict=true)" in done.stderr
+    (file,) = tmp_path.glob("runs/*/*/answers.jsonl")
+    answers = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [len(answer.get("classes", ())) for answer in answers] == [1, 1, 0]
+    assert "No such file" in answers[2]["error"]
+
+
+def test_exported_networks_compute_what_the_checkpoint_does(exported):
+    metrics = exported.result()["metrics"]
+    assert exported.result()["count"] == 360
+    for form in ("mindir", "onnx"):
+        assert metrics[f"export/{form}_max_diff"] <= 1e-4
+        assert metrics[f"export/{form}_same_top1_pct"] == 100.0
+
+
+def test_the_consumer_of_the_manual_needs_neither_mvit_nor_mindspore(exported, launched, digits):
+    page = (CHECKOUT / "docs" / "guides" / "export.md").read_text()
+    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    lines = [line for line in source.splitlines() if line and " import " not in f" {line}"]
+    assert len(lines) <= 10
+    folder = exported.folder / "exported"
+    command = [sys.executable, "-c", source, str(digits / "007.png")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert done.returncode == 0, done.stderr
+    logits = read_predictions(launched[1].folder / "predictions.npz").logits[7]
+    assert done.stdout.split()[0] == read_about(folder).class_names[int(logits.argmax())]
+    assert float(done.stdout.split()[1]) == pytest.approx(np.exp(logits).max() / np.exp(logits).sum(), abs=1e-4)
+
+
+def test_an_export_that_is_too_far_from_its_checkpoint_fails(launched):
+    start, trained = launched
+    overrides = ("task.formats=[onnx]", "task.fixed_batch_size=90", "task.tolerance=1e-12", "tracking=none")
+    done = start("task=export", f"task.checkpoint={trained.folder}", *overrides)
+    assert done.code == 1
+    assert "the logits of model.onnx differ by " in done.err

@@ -633,6 +633,9 @@ class CommonConfig(Frozen):
     freeze: bool = Field(
         description="Create the run folder, print its path and exit; `python -m mvit run` executes it."
     )
+    verbose: bool = Field(
+        description="Print also the command and the environment of each attempt, and what its processes write to logs/."
+    )
     model: ModelConfig
     precision: Precision
     topology: Topology

@@ -13,7 +13,15 @@ from rich.console import Console
 
 
 class _Console(Console):
-    """Falls silent when its reader is gone (`| head`), where rich would exit in the middle of a run."""
+    """Falls silent when its reader is gone (`| head`), where rich would exit in the middle of a run.
+
+    Rich sees to NO_COLOR, and to terminals that know no colours.
+    """
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether lines can be drawn anew. FORCE_COLOR, which rich takes for a terminal, puts no bar into a log."""
+        return not self.file.closed and self.file.isatty()
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -32,6 +40,12 @@ def say(line: str) -> None:
         console.print(line, markup=False)
 
 
+def hint(line: str) -> None:
+    """Tell a person at a terminal what to do next; what is piped or saved holds no such line."""
+    if console.is_terminal:
+        say(f"mvit: {line}")
+
+
 def complain(lines: Iterable[str]) -> None:
     """Print problems to standard error, one line each: `path: value rule; remedy`."""
     for line in lines:
@@ -42,7 +56,12 @@ def complain(lines: Iterable[str]) -> None:
 def pairs(rows: Iterable[tuple[str, str]]) -> None:
     """Print labels and values in two columns."""
     for what, value in rows:
-        say(f"  {what:<13} {value}")
+        say(pair(what, value))
+
+
+def pair(what: str, value: str) -> str:
+    """A label and its value, as a line of `pairs`."""
+    return f"  {what:<13} {value}"
 
 
 def shown(path: Path) -> str:

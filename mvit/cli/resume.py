@@ -16,7 +16,7 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("run", metavar="RUN", help="its folder, short id or MLflow run id")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="limits.* and train.max_restarts; any key with --fork"
+        "overrides", nargs="*", metavar="key=value", help="limits.*, train.max_restarts, verbose; any key with --fork"
     )
     parser.add_argument("--fork", action="store_true", help="start a new run from the newest checkpoint instead")
     parser.add_argument(

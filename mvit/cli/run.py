@@ -12,7 +12,7 @@ def add_to(commands: Commands) -> None:
     about = "execute a frozen run (launch.py ... freeze=true)"
     parser = commands.add_parser("run", help=about, description=f"{about.capitalize()}.")
     parser.add_argument("run", metavar="RUN", help="its folder, short id or MLflow run id")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="limits.* and train.max_restarts")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="limits.*, train.max_restarts, verbose")
     parser.add_argument("--slot", metavar="SLOT", help="what it may use: cores=0-3, cards=0,1, port=21000; joined by :")
     parser.add_argument(
         "--node-rank", type=int, metavar="K", help="of a run on several machines: take part as this one"

@@ -26,7 +26,7 @@ NOT_IN_A_WORKER = ("cli", "parent")
 
 NOT_IN_A_GRAPH = frozenset(
     {
-        "name", "runs_dir", "dry_run", "freeze", "tracking", "limits", "topology.compile_cache",
+        "name", "runs_dir", "dry_run", "freeze", "verbose", "tracking", "limits", "topology.compile_cache",
         # The host's: the order of images, weights as they are loaded, and the mixing of a batch, an input.
         "seed", "init", "task.checkpoint", "task.weights", "task.batch_size",
         "augment.crop", "augment.horizontal_flip", "augment.color_jitter", "augment.policy", "augment.erasing",

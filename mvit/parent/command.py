@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,12 @@ class Command:
     """Where msrun's scheduler listens; None without msrun."""
     slot: Slot = field(default_factory=Slot)
     nodes: int = 1
+
+    def shown(self) -> Iterator[tuple[str, str]]:
+        """The command and what it adds to the environment, as labels and values, to be pasted."""
+        yield "command", shlex.join(self.argv)
+        for index, (name, value) in enumerate(self.env.items()):
+            yield "" if index else "environment", f"{name}={shlex.quote(value)}"
 
     @property
     def log(self) -> Path:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from mvit.console import pair
 from mvit.parent import supervise
 from mvit.parent.command import make_command
 from mvit.parent.graphs import store_of
@@ -150,6 +151,9 @@ def _attempts(
                 return Outcome(stop.reason.status, stop.reason.exit_code)
             leader.prepare(attempt=attempt, port=port)
         command = make_command(run, host=host, slot=slot, port=port, attempt=attempt, kernels=kernels, graphs=graphs)
+        if run.config.verbose:
+            for what, value in command.shown():
+                observer.say(pair(what, value))
         outcome = supervise.run(
             command,
             folder,

@@ -35,6 +35,11 @@ MASTER = "MASTER_ADDR"
 """Stands for the address of node 0 where this machine has none that others reach."""
 
 
+def tell_nothing_started(override: str) -> None:
+    """Tell how a preview becomes a launch."""
+    console.say(f"mvit: nothing was started; leave out {override} to start it")
+
+
 def launch(raw: Mapping[str, Any], *, argv: Sequence[str]) -> int:
     """One run from its composed configuration; returns the exit code, raises `ConfigError` for a wrong request."""
     host, slot = this_host(), slot_from_environment()
@@ -43,6 +48,7 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str]) -> int:
     if planned.config.dry_run:
         show_plan(planned, host=host, slot=slot)
         show_job(planned, host=host)
+        tell_nothing_started("dry_run=true")
         return 0
     orphans.close(CHECKOUT / planned.config.runs_dir)
     made_of = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint="")
@@ -83,12 +89,10 @@ def show_plan(planned: Planned, *, host: Host, slot: Slot) -> None:
         here = replace(slot, node_rank=rank, master_addr=master)
         return make_command(run, host=host, slot=here, port=port, attempt=1)
 
-    command = command_of(LEADER)
-    console.pairs([("command", shlex.join(command.argv))])
+    command, *environment = command_of(LEADER).shown()
+    console.pairs([command])
     console.pairs((f"on node {rank}", shlex.join(command_of(rank).argv)) for rank in range(1, plan.nodes))
-    console.pairs(
-        ("" if index else "environment", f"{k}={shlex.quote(v)}") for index, (k, v) in enumerate(command.env.items())
-    )
+    console.pairs(environment)
 
 
 def show_job(planned: Planned, *, host: Host) -> None:

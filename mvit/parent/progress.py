@@ -16,6 +16,7 @@ from mvit.console import PLAIN_EVERY_S, complain, console, say, shown
 from mvit.parent.report.estimate import PastRuns
 from mvit.parent.report.numbers import duration
 from mvit.parent.verdict import disk_trouble
+from mvit.parent.worker_logs import WorkerLogs
 from mvit.rundir.frozen import Run
 from mvit.rundir.journal import JournalReader
 from mvit.rundir.status import Stage, read_workers
@@ -39,6 +40,7 @@ class ProgressView:
         self.total, self.counted = _steps(run)
         self.compile_s = past.compile_all_s(graph.name for graph in run.plan.graphs) if past else None
         self.reader = JournalReader(folder.journal)
+        self.logs = WorkerLogs(folder) if run.config.verbose else None
         self.latest: dict[str, float] = {}
         for entry in self.reader.entries():  # of a resumed run: they were shown before
             self.latest.update(entry.get("metrics", {}))
@@ -76,6 +78,8 @@ class ProgressView:
         if trouble and not self.trouble:
             complain([f"cannot write to {shown(folder.path)}: {trouble}; the run continues"])
         self.trouble = trouble
+        for process, line in self.logs.news() if self.logs else ():
+            say(f"  {process} | {line}")
         for entry in self.reader.entries():
             self._take(entry)
         workers = read_workers(folder)

@@ -18,7 +18,7 @@ from mvit.rundir.ownership import must_be_over
 from mvit.rundir.paths import RunDir
 from mvit.rundir.state import run_status
 
-MAY_CHANGE = ("limits.", "train.max_restarts", "topology.hosts")
+MAY_CHANGE = ("limits.", "train.max_restarts", "topology.hosts", "verbose")
 """What only the launcher reads: another value gives the same run."""
 
 

@@ -12,7 +12,9 @@ from mvit.plan import LaunchPlan
 from mvit.rundir.paths import RunDir
 
 SCHEMA = 8
-NOT_THE_RUN = frozenset(("name", "runs_dir", "dry_run", "freeze", "tracking", "limits", "launch"))
+OF_THE_LAUNCHER = frozenset(("dry_run", "freeze", "verbose"))
+"""What only the launcher that freezes or executes the run reads."""
+NOT_THE_RUN = OF_THE_LAUNCHER | {"name", "runs_dir", "tracking", "limits", "launch"}
 """Sections of the configuration that say where a run is and how it is called, not what it is."""
 
 

@@ -141,7 +141,21 @@ def _job(subject: Subject) -> object:
 
 def _attempts(subject: Subject) -> int:
     """How often a run is started that fails each time for a reason that may not come back."""
+    return len(_failing(subject)[0])
+
+
+def _printed(subject: Subject) -> list[str]:
+    """What a person is told of such a run."""
+    return _failing(subject)[1]
+
+
+def _failing(subject: Subject) -> tuple[list[Failure], list[str]]:
     failures: list[Failure] = []
+    told: list[str] = []
+
+    class Listener(execute.Silent):
+        def say(self, line: str) -> None:
+            told.append(line)
 
     def fail(*_: object, **__: object) -> Outcome:
         failures.append(Failure("killed", 0, "step", "killed"))
@@ -151,8 +165,8 @@ def _attempts(subject: Subject) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(execute.supervise, "run", fail)
         patch.setattr(execute, "tracker_of", lambda _: None)
-        execute.execute(subject.run, slot=Slot(), stop=StopRequest(), observer=execute.Silent())
-    return len(failures)
+        execute.execute(subject.run, slot=Slot(), stop=StopRequest(), observer=Listener())
+    return failures, told
 
 
 def _verdicts(subject: Subject) -> object:
@@ -278,6 +292,7 @@ PROBES = (
     _probe("remote shells", _remote_shells, "topology"),
     _probe("job", _job, "launch"),
     _probe("launch", _launch, "name", "runs_dir", "dry_run", "freeze"),
+    _probe("what is printed", _printed, "verbose"),
     _probe("watchdog", _verdicts, "limits"),
     _probe("tracker", _tracker, "tracking"),
     _probe("attempts", _attempts, "train"),

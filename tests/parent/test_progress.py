@@ -208,3 +208,20 @@ def test_events_and_evaluations_are_lines_of_their_own(monkeypatch, run, journal
     ]
     expected = "mvit: the checkpoint of step 41 was not written: No space left on device\n"
     assert capsys.readouterr().err == expected
+
+
+def test_verbose_shows_what_the_processes_write_from_now_on_line_by_line(run, monkeypatch):
+    verbose = Run(run.folder, run.config.model_copy(update={"verbose": True}), run.plan)
+    logs = [run.folder.attempt_logs(attempt) / "worker_0.log" for attempt in (1, 2)]
+    for log in logs:
+        log.parent.mkdir(parents=True)
+    logs[0].write_text("of an earlier attempt\n")
+    screen = Screen(monkeypatch, is_terminal=False)
+    quiet, view = ProgressView(run, past=None), ProgressView(verbose, past=None)
+    logs[1].write_bytes(b"first\nsecond, \xff")
+    view.look()
+    with logs[1].open("a") as file:
+        file.write(" and whole\n")
+    view.look()
+    quiet.look()
+    assert screen.out.getvalue().splitlines() == ["  worker_0 | first", "  worker_0 | second, \ufffd and whole"]

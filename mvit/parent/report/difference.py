@@ -11,6 +11,7 @@ from mvit.files import file_digest, read_mapping
 from mvit.parent.report.grid import Grid
 from mvit.parent.report.record import Record, Value, flat
 from mvit.rundir.checkpoints import tagged
+from mvit.rundir.frozen import OF_THE_LAUNCHER
 from mvit.rundir.journal import JournalReader, series_of
 from mvit.rundir.paths import RunDir
 
@@ -91,7 +92,7 @@ def _configuration(record: Record) -> Mapping[str, Value]:
     """But for where the run is kept and followed."""
     if record.run is None:
         return {}
-    return flat(record.run.config.model_dump(mode="json", exclude={"runs_dir", "tracking", "dry_run", "freeze"}))
+    return flat(record.run.config.model_dump(mode="json", exclude={"runs_dir", "tracking", *OF_THE_LAUNCHER}))
 
 
 def _made_of(record: Record) -> Mapping[str, Value]:

@@ -37,6 +37,8 @@ def act(arguments: argparse.Namespace) -> int:
             print(f"{stored.key[:12]}  {used}  {_mib(entry.bytes):>9}  {entry.title}  {seconds}")
         total = _mib(sum(stored.entry.bytes for stored in entries))
         console.say(f"mvit: {len(entries)} kept in {store.root}, {total} of at most {_mib(LIMIT_BYTES)}")
+    if stores:
+        console.hint(f"remove them with: {console.mvit_command('cache', 'clear')}")
     return 0
 
 

@@ -43,6 +43,8 @@ def act(arguments: argparse.Namespace) -> int:
             console.say(f"{name}: {_summary(broken)}")
             for line in lines(found):
                 console.say(line)
+        if not any(finding.reason for _, found in checked for finding in found):
+            console.hint(f"publish with: {console.mvit_command('publish', *arguments.runs)}")
         return int(any(finding.reason for _, found in checked for finding in found))
 
     return reported(show)

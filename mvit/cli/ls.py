@@ -71,15 +71,27 @@ def selected(arguments: argparse.Namespace) -> Generator[list[Record]]:
         )
 
 
+def none_of(what: str, arguments: argparse.Namespace) -> str:
+    """What is said where there is nothing to show; where nothing was selected, also how to start one."""
+    if arguments.runs or arguments.where or arguments.store is not None:
+        return what
+    from mvit import console
+
+    return f"{what}; start one with: {console.launch_command()}"
+
+
 def act(arguments: argparse.Namespace) -> int:
+    from mvit import console
     from mvit.cli.reported import reported
     from mvit.parent.report import output
-    from mvit.parent.report.listing import listing
+    from mvit.parent.report.listing import listing, next_step
 
     def show() -> int:
         with selected(arguments) as records:
             grid = listing(records, with_trials=arguments.trials or bool(arguments.where))
-            output.show(grid, arguments.format, title="Runs", none="no runs")
+            output.show(grid, arguments.format, title="Runs", none=none_of("no runs", arguments))
+            if arguments.format == "terminal" and arguments.store is None and (hint := next_step(records)):
+                console.hint(hint)
         return 0
 
     return reported(show)

@@ -49,6 +49,8 @@ def act(arguments: argparse.Namespace) -> int:
                 changed = publish(jobs, name=name)
         for path in changed:
             console.say(f"mvit: {console.shown(path)} written")
+        if changed:
+            console.hint("see what changed with: git diff")
         return 0
 
     return reported(write)

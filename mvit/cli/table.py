@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mvit.cli.arguments import Commands
-from mvit.cli.ls import add_selection, selected
+from mvit.cli.ls import add_selection, none_of, selected
 
 
 def add_to(commands: Commands) -> None:
@@ -25,6 +25,7 @@ def add_to(commands: Commands) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
+    from mvit import console
     from mvit.cli.reported import reported
     from mvit.parent.report import output
     from mvit.parent.report.comparison import compared
@@ -35,7 +36,11 @@ def act(arguments: argparse.Namespace) -> int:
             jobs = jobs_of(records)
             grid = compared(jobs) if arguments.published else results(jobs)
             pictures = ((f"{job.names}: confusion matrix", job.run.folder.confusion_picture) for job in jobs)
-            output.show(grid, arguments.format, title="Results", none="no run with a result", pictures=pictures)
+            none = none_of("no run with a result", arguments)
+            output.show(grid, arguments.format, title="Results", none=none, pictures=pictures)
+            if jobs and arguments.format == "terminal" and arguments.store is None:
+                command = console.mvit_command("check", *arguments.runs or [jobs[0].records[0].id])
+                console.hint(f"see whether they may be believed with: {command}")
         return 0
 
     return reported(show)

@@ -20,7 +20,7 @@ from mvit.parent.report.exported import exported_lines
 from mvit.parent.report.row import result_row
 from mvit.parent.report.table import result_lines
 from mvit.parent.slot import Slot
-from mvit.parent.tracking.content import location
+from mvit.parent.tracking.content import seen_with
 from mvit.parent.tracking.names import name_of_run
 from mvit.rundir import checkpoints
 from mvit.rundir.ending import RETRYABLE, Outcome
@@ -39,7 +39,7 @@ def follow(run: Run, *, slot: Slot, mirrored: bool = True, until_epoch: int | No
         if stop.reason and (stop.reason.kind == "signal" or outcome.status in ("KILLED", "PAUSED")):
             # Whatever became of this run, nothing is to come after it; but what ended by itself is not to go on.
             outcome = replace(outcome, exit_code=stop.reason.exit_code)
-        _report(run, outcome, reason=stop.reason, seconds=time.monotonic() - began)
+        _report(run, outcome, reason=stop.reason, seconds=time.monotonic() - began, mirrored=mirrored)
     return outcome
 
 
@@ -53,7 +53,7 @@ def accompany(run: Run, *, slot: Slot) -> Outcome:
     return outcome
 
 
-def _report(run: Run, outcome: Outcome, *, reason: StopReason | None, seconds: float) -> None:
+def _report(run: Run, outcome: Outcome, *, reason: StopReason | None, seconds: float, mirrored: bool) -> None:
     folder = run.folder
     if outcome.status == "FINISHED" and (result := read_result(folder)):
         match result:
@@ -79,7 +79,10 @@ def _report(run: Run, outcome: Outcome, *, reason: StopReason | None, seconds: f
             console.complain([f"{newest}; continue with: {resume}"])
             if step is not None and (fewer := command_on_fewer(run)):
                 console.complain([f"with fewer machines, and the same losses: {fewer}"])
+        else:
+            console.complain([f"once the cause is fixed, continue with: {resume}"])
     console.say(f"mvit: {outcome.status} in {seconds:.0f} s, {shown(folder.path)}")
-    if where := location(folder, name=name_of_run(run)):
-        served = where.startswith("http")  # a server shows itself, a database needs one
-        console.say(f"mvit: MLflow: {where}{'' if served else '; see it with: python -m mvit ui'}")
+    if where := seen_with(folder, name=name_of_run(run)):
+        console.say(f"mvit: {where}")
+    elif outcome.status == "FINISHED" and mirrored:  # else its sweep says what to do next
+        console.say(f"mvit: compare it with other runs: {mvit_command('table')}")

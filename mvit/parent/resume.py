@@ -14,7 +14,7 @@ from mvit.parent.announce import announce
 from mvit.parent.foreground import accompany, follow
 from mvit.parent.freeze import freeze, plan_launch
 from mvit.parent.host import CHECKOUT, this_host
-from mvit.parent.launch import send, show_job, show_plan
+from mvit.parent.launch import send, show_job, show_plan, tell_nothing_started
 from mvit.parent.reopen import changed, reopen
 from mvit.parent.request.compose import override
 from mvit.parent.slot import Slot, must_fit
@@ -103,6 +103,7 @@ def fork(path: Path, overrides: Sequence[str], *, slot: Slot, argv: Sequence[str
     if config.dry_run:
         show_plan(planned, host=this_host(), slot=slot)
         show_job(planned, host=this_host())
+        tell_nothing_started("dry_run=true")
         return 0
     content, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint="")
     content["forked_from"] = {"folder": str(path), "step": newest.step, "run_sha256": run_digest(origin.folder)}

@@ -1,4 +1,4 @@
-"""The exit code of a run that someone asked to stop."""
+"""The end of a run: the exit code where someone asked to stop it, and what a person may do next."""
 
 import pytest
 
@@ -32,3 +32,23 @@ def test_what_ended_by_itself_is_not_to_go_on(tmp_path, monkeypatch, request_sto
 
     monkeypatch.setattr(foreground, "execute", execute)
     assert follow(run, slot=Slot()).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("outcome", "last"),
+    [
+        (Outcome("FAILED", 1, NAN), "mvit: once the cause is fixed, continue with: python -m mvit resume {}"),
+        (
+            Outcome("FAILED", 1, Failure("hang", 0, "step", "stands still")),
+            "mvit: there is no checkpoint; continue with: python -m mvit resume {}",
+        ),
+        (Outcome("FINISHED", 0), "mvit: compare it with other runs: python -m mvit table"),
+    ],
+)
+def test_the_end_names_the_next_command(tmp_path, monkeypatch, capsys, outcome, last):
+    run = freeze(plan_launch(compose([]), host=this_host()), tmp_path / "x/20261129-100000-abcd", made_of=({}, ""))
+    monkeypatch.setattr(foreground, "execute", lambda *_, **__: outcome)
+    follow(run, slot=Slot())
+    said = capsys.readouterr()
+    lines = said.err if outcome.failure else said.out
+    assert lines.splitlines()[-1] == last.format(run.folder.path)

@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from mvit.console import mvit_command
 from mvit.parent.report.grid import Grid
 from mvit.parent.report.record import Record, SweepRecord
 
@@ -24,6 +25,20 @@ def listing(records: Sequence[Record], *, with_trials: bool) -> Grid:
         if not sweep or with_trials:
             rows += map(_run_row, of_group)
     return Grid(HEADINGS, rows, NUMBERS, MAY_GO).without_empty_columns()
+
+
+def next_step(records: Sequence[Record]) -> str | None:
+    """The command that a person may want after the list, for the newest run that it applies to."""
+    steps = (
+        (("KILLED", "PAUSED"), "continue what was stopped with", "resume"),
+        (("FROZEN",), "execute what is frozen with", "run"),
+        (("FAILED",), "once the cause is fixed, continue with", "resume"),
+    )
+    single = [record for record in records if not record.sweep and not record.problem]
+    for statuses, what, command in steps:
+        if record := next((one for one in reversed(single) if one.status in statuses), None):
+            return f"{what}: {mvit_command(command, record.id)}"
+    return f"show the results with: {mvit_command('table')}" if records else None
 
 
 def _run_row(record: Record) -> dict[str, str]:

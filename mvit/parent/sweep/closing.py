@@ -19,8 +19,10 @@ from mvit.parent.sweep.mirror import SweepMirror
 from mvit.parent.sweep.outcome import SweepOutcome
 from mvit.parent.sweep.pictures import draw_all
 from mvit.parent.sweep.trials import Trial
+from mvit.parent.tracking.content import seen_with
+from mvit.parent.tracking.names import name_of_sweep
 from mvit.rundir.ending import EndStatus, record_end
-from mvit.rundir.ledger import Ledger, TrialPruned
+from mvit.rundir.ledger import Ledger, TrialPruned, recorded_request
 from mvit.rundir.paths import RunDir
 from mvit.rundir.result import read_result
 from mvit.rundir.state import sweep_status
@@ -46,8 +48,13 @@ def close(folder: Path, *, mirror: SweepMirror, pruned: Collection[Trial]) -> No
     mirror.close(end, outcome.summary(pictures=_pictures(outcome)))
     counts = ", ".join(f"{count} {word}" for word, count in outcome.counts.items())
     console.say(f"mvit: sweep {end}, {shown(folder)}: {counts}")
+    where = seen_with(RunDir(folder), name=name_of_sweep(folder, recorded_request(folder)))
+    if where:
+        console.say(f"mvit: {where}")
     if end != "FINISHED":
         console.say(f"mvit: continue with: {mvit_command('resume', folder)}")
+    elif not where:
+        console.say(f"mvit: show its results again with: {mvit_command('table', folder)}")
 
 
 def _pictures(outcome: SweepOutcome) -> list[Path]:

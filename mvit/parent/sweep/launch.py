@@ -13,7 +13,7 @@ from mvit.errors import ConfigError, Problem
 from mvit.parent import orphans
 from mvit.parent.freeze import Planned, Surveys, plan_again, runs_of
 from mvit.parent.host import CHECKOUT, this_host
-from mvit.parent.launch import show_plan, show_script
+from mvit.parent.launch import show_plan, show_script, tell_nothing_started
 from mvit.parent.report.estimate import past_runs
 from mvit.parent.report.numbers import duration
 from mvit.parent.report.table import labels_of
@@ -112,6 +112,7 @@ def launch_sweep(overrides: Sequence[str], *, composer: Composer, argv: Sequence
         _array_script(prepared)  # which refuses trials of several sizes
     if config.dry_run or request.sweep.preview:
         _show(prepared, is_brief=request.sweep.preview)
+        tell_nothing_started("dry_run=true" if config.dry_run else "sweep.preview=true")
         return 0
     orphans.close(CHECKOUT / config.runs_dir)
     requested = SweepRequest(

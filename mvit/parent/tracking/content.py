@@ -144,6 +144,14 @@ def location(folder: RunDir, *, name: str) -> str | None:
     return f"{database.name if database else store}, experiment {record.experiment}, run {name} ({run_id[:8]})"
 
 
+def seen_with(folder: RunDir, *, name: str) -> str | None:
+    """The location, and how to see it: a server shows itself, a database needs one."""
+    where = location(folder, name=name)
+    if where is None or where.startswith("http"):
+        return where and f"MLflow: {where}"
+    return f"MLflow: {where}; see it with: {mvit_command('ui')}"
+
+
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     """`{"a": {"b": 1}}` as `{"a.b": "1"}`."""
     if not isinstance(value, dict):

@@ -91,6 +91,8 @@ def sync(path: Path, *, uri: str | None, experiment: str | None) -> int:
             sent += _Store(store).play(of_store, path.resolve())
         except Exception as error:  # noqa: BLE001  a client raises many kinds
             code = _complain(f"{reason(error, store)}; nothing is lost: run it again later")
+    if sent and any(not store.startswith(("http://", "https://")) for store in stores):
+        console.hint(f"see them with: {console.mvit_command('ui')}")
     if not sent and not code:
         where = f": {len(runs)} in {', '.join(map(redacted, stores))}" if runs else f", no run to send in {path}"
         print(f"mvit: nothing to do{where}")

@@ -10,7 +10,7 @@ import pytest
 from mvit.cli.main import main
 from mvit.errors import ConfigError
 from mvit.parent.report.grid import Grid
-from mvit.parent.report.listing import listing
+from mvit.parent.report.listing import listing, next_step
 from mvit.parent.report.record import flat, read_records
 from mvit.parent.report.results import Job, jobs_of, results
 from mvit.parent.report.where import parse_where
@@ -32,6 +32,16 @@ def test_every_state_is_listed_the_newest_last(every):
     assert lines[4].endswith("run.json is damaged")
     assert lines[5].endswith("made by another version of mvit")
     assert lines[6].endswith("99.50         2 trials: 2 FINISHED")
+
+
+def test_the_list_leads_to_what_the_newest_run_needs(every):
+    records = list(read_records([every]))
+    assert next_step(records) == "execute what is frozen with: python -m mvit run cccc"
+    stopped = [dataclasses.replace(one, status="KILLED") if one.id == "aaaa" else one for one in records]
+    assert next_step(stopped) == "continue what was stopped with: python -m mvit resume aaaa"
+    assert next_step(records[:2]) == "once the cause is fixed, continue with: python -m mvit resume bbbb"
+    assert next_step(records[:1]) == "show the results with: python -m mvit table"
+    assert next_step([]) is None
 
 
 def test_the_trials_of_a_sweep_are_listed_below_it(every):

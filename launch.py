@@ -13,6 +13,12 @@ if not (3, 10) <= sys.version_info[:2] <= (3, 12) or find_spec("hydra") is None:
     sys.stderr.write(f"mvit: {TROUBLE}; run: make env, then .venv/bin/python launch.py ...\n")
     sys.exit(2)
 
+from mvit.cli import overview
+
+if __name__ == "__main__" and overview.is_asked(sys.argv[1:]):  # before what takes a second to load
+    sys.stdout.write(overview.overview())
+    sys.exit(0)
+
 import os
 import traceback
 from collections.abc import Callable, Generator, Iterator
@@ -81,7 +87,7 @@ def _hydra(argv: list[str], line: CommandLine, task: Callable[[DictConfig], None
     sys.argv = [argv[0], *folders, *line.flags, *as_hydra_takes_it(line)]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
-    except SystemExit as end:  # of --help
+    except SystemExit as end:  # of --hydra-help
         if end.code:
             raise
     finally:

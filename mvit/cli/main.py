@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
 
 from mvit.cli import (
     cache,
     check,
+    completion,
     diff,
     docs,
     doctor,
@@ -25,48 +27,27 @@ from mvit.cli import (
     ui,
     weights,
 )
+from mvit.cli.arguments import Commands
 
-COMMANDS = (
-    run,
-    resume,
-    stop,
-    ls,
-    table,
-    diff,
-    check,
-    reproduce,
-    publish,
-    register,
-    sync,
-    ui,
-    doctor,
-    cache,
-    weights,
-    pack,
-    synthetic,
-    docs,
-)
+GROUPS = {
+    "results": (ls, table, diff, check),
+    "runs": (run, resume, stop, reproduce),
+    "MLflow": (ui, sync, register),
+    "images and weights": (synthetic, pack, weights),
+    "this machine": (doctor, cache, completion),
+    "this repository": (publish, docs),
+}
+COMMANDS = tuple(command for group in GROUPS.values() for command in group)
 EPILOG = """\
-To start: `python launch.py` trains on handwritten digits in half a minute,
-`python -m mvit ui` shows the runs. `python launch.py --help` lists what a run
-can be, `python -m mvit COMMAND --help` the options of a command.
-
-RUN is the folder of a run or of a sweep, its short id, such as b280, or its
-MLflow run id.
+`python launch.py` starts a run, `python launch.py --help` says what it can be.
+`python -m mvit COMMAND --help` lists the options of a command. RUN is a run's
+folder, its short id such as b280, or its MLflow run id; likewise a sweep's.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit codes as launch.py: 0 done, 1 failed, 2 the request was wrong, 130 and 143 stopped by a signal."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mvit",
-        description="Work with runs, and with what they need: stores, weights, images.",
-        epilog=EPILOG,
-        formatter_class=_Formatter,
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for command in COMMANDS:
-        command.add_to(commands)
+    parser, _ = parsers()
     parsed, rest = parser.parse_known_args(arguments)
     if "overrides" in parsed and not any(argument.startswith("-") for argument in rest):
         parsed.overrides += rest  # argparse loses the overrides that follow an option
@@ -75,9 +56,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return parsed.act(parsed)
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Sets the help of every command beside its name: argparse forgets that it indents the names."""
+def parsers() -> tuple[argparse.ArgumentParser, Commands]:
+    """The parser of the command line, and those of the commands."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mvit",
+        usage="python -m mvit [-h] COMMAND ...",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", prog="python -m mvit", help=argparse.SUPPRESS)
+    for command in COMMANDS:
+        command.add_to(commands)
+    parser.description = "\n".join(_described(about_commands(commands)))
+    return parser, commands
 
-    def add_argument(self, action: argparse.Action) -> None:
-        super().add_argument(action)
-        self._action_max_length += 2
+
+def about_commands(commands: Commands) -> dict[str, str]:
+    """What each command does, in a line."""
+    # argparse would list them below one heading alone, and has no public name for what it lists.
+    listed = commands._choices_actions  # pyright: ignore[reportPrivateUsage]
+    return {one.dest: one.help or "" for one in listed}
+
+
+def _described(about: Mapping[str, str]) -> Iterator[str]:
+    """Every command with what it does, by group."""
+    yield "Work with runs, and with what they need: stores, weights, images."
+    for heading, group in GROUPS.items():
+        yield f"\n{heading}:"
+        for name in map(name_of, group):
+            yield f"  {name:<12}{about[name]}"
+
+
+def name_of(command: ModuleType) -> str:
+    return command.__name__.rpartition(".")[2]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from mvit.console import shown
 from mvit.errors import RunDirError
 from mvit.parent.host import CHECKOUT
+from mvit.rundir.names import all_folders, names_of
 from mvit.rundir.paths import RunDir
 from mvit.rundir.sweep import is_sweep
 from mvit.rundir.tracking import read_record
@@ -40,9 +41,9 @@ def locate(name: str, *, runs: Path) -> Path:
         for path in paths:
             if _is_ours(path):
                 return path.resolve()
-    folders = list(_folders(runs))
+    folders = list(all_folders(runs))
     name = name.partition(" ")[0]  # as it is called in MLflow
-    matches = [folder for folder in folders if name in _names_of(folder, runs)]
+    matches = [folder for folder in folders if name in names_of(folder, runs)]
     if not matches and _MLFLOW_ID.fullmatch(name):
         matches = [folder for folder in folders if _mlflow_id(folder).startswith(name)]
     if len(matches) == 1:
@@ -55,7 +56,7 @@ def locate(name: str, *, runs: Path) -> Path:
                 return path.resolve()
     if "/" in name:
         raise UnknownRun(f"{name} is not a run folder: it does not exist")
-    close = [folder for folder in folders if name and any(name in candidate for candidate in _names_of(folder, runs))]
+    close = [folder for folder in folders if name and any(name in candidate for candidate in names_of(folder, runs))]
     remedy = "give its folder, its short id such as b280, or its MLflow run id"
     if close:
         remedy = f"did you mean {_listed(close)}?"
@@ -67,19 +68,6 @@ def locate(name: str, *, runs: Path) -> Path:
 
 def _is_ours(path: Path) -> bool:
     return RunDir(path).run.is_file() or is_sweep(path)
-
-
-def _folders(runs: Path) -> Iterator[Path]:
-    """Every run, sweep and trial below `runs`, found by the places of their files alone."""
-    for pattern in ("*/*/run.json", "*/*/ledger.jsonl", "*/*/*/run.json"):
-        for file in sorted(runs.glob(pattern)):
-            yield file.parent
-
-
-def _names_of(folder: Path, runs: Path) -> tuple[str, ...]:
-    """The folder's name, its short id, for a trial also with its number, and the folder's with that above it."""
-    name, parts = folder.name, folder.name.split("-")
-    return name, parts[-1], f"{parts[0]}-{parts[-1]}", f"{folder.relative_to(runs).parts[0]}-{name}"
 
 
 def _mlflow_id(folder: Path) -> str:

@@ -1,11 +1,12 @@
 """python -m mvit and its help: readable, narrow, and without a heavy import."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
-from mvit.cli import main
+from mvit.cli import main, overview
 from tests.conftest import CHECKOUT
 
 NAMES = [command.__name__.rpartition(".")[2] for command in main.COMMANDS]
@@ -23,20 +24,45 @@ def help_of(capsys, monkeypatch, *words):
 def test_help_fits_80_columns(capsys, monkeypatch, words):
     text = help_of(capsys, monkeypatch, *words)
     assert max(map(len, text.splitlines())) <= 80
+    assert len(text.splitlines()) <= 45
     assert text.startswith(f"usage: {' '.join(['python -m mvit', *words])} [-h]")
 
 
-def test_help_lists_each_command_on_one_line_and_names_the_first_two(capsys, monkeypatch):
+def test_help_lists_each_command_on_one_line_in_groups(capsys, monkeypatch):
     text = help_of(capsys, monkeypatch)
-    listed = [line.split()[0] for line in text.splitlines() if line.startswith("    ")]
-    assert listed == NAMES
+    listed = [line.split()[0] for line in text.splitlines() if line.startswith("  ")]
+    assert [name for name in listed if name != "-h,"] == NAMES
+    assert [line[:-1] for line in text.splitlines() if line.endswith(":")] == [*main.GROUPS, "options"]
     assert "`python launch.py`" in text
-    assert "`python -m mvit ui`" in text
+
+
+def test_the_help_of_the_launcher_fits_a_screen_and_lists_what_can_be_chosen():
+    text = overview.overview()
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(text.splitlines()) <= 45
+    groups = {group for group in overview.groups() if len(overview.options_of(group)) > 1}
+    listed = {
+        line.split()[0]
+        for line in text.partition("groups:\n")[2].partition("\n\n")[0].splitlines()
+        if re.match(r"  \w", line)
+    }
+    assert groups == listed
+    assert groups > {"model", "optimizer", "topology", "experiment", "sweep/pruner"}
+    assert "python launch.py --cfg job" in text
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--hel"])
+def test_the_launcher_helps_at_once_whatever_else_is_typed(flag):
+    command = [sys.executable, "-X", "importtime", str(CHECKOUT / "launch.py"), "model=huge", flag]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, overview.overview())
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert loaded & {"hydra", "pydantic", "rich", "yaml"} == set()
 
 
 def test_every_file_is_a_command_or_serves_them():
     files = {path.stem for path in (CHECKOUT / "mvit/cli").glob("*.py")}
-    assert files == {*NAMES, "__init__", "main", "arguments", "reported"}
+    assert files == {*NAMES, "__init__", "main", "arguments", "reported", "overview"}
 
 
 def test_the_command_line_is_read_without_a_heavy_import():

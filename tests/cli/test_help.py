@@ -62,7 +62,7 @@ def test_the_launcher_helps_at_once_whatever_else_is_typed(flag):
 
 def test_every_file_is_a_command_or_serves_them():
     files = {path.stem for path in (CHECKOUT / "mvit/cli").glob("*.py")}
-    assert files == {*NAMES, "__init__", "main", "arguments", "reported", "overview"}
+    assert files == {*NAMES, "__init__", "main", "arguments", "reported", "overview", "hydra_entry"}
 
 
 def test_the_command_line_is_read_without_a_heavy_import():

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-import launch as launch_script
 from mvit import console
+from mvit.cli import hydra_entry
 from mvit.cli.main import main
 from mvit.config import TrainRun
 from mvit.files import lock
@@ -145,7 +145,7 @@ def test_editing_every_yaml_while_a_sweep_runs_changes_nothing_in_it(launch, sta
     conf = shutil.copytree(CHECKOUT / "conf", tmp_path / "conf")
     adamw = conf / "optimizer" / "adamw.yaml"
     adamw.write_text(adamw.read_text().replace("weight_decay:", "weight_decay: 0.125 #"))
-    for module in (launch_script, compose, keys):
+    for module in (hydra_entry, compose, keys):
         monkeypatch.setattr(module, "CONF", conf)
     executed = []
 
@@ -435,7 +435,7 @@ def test_a_base_that_has_changed_is_refused_with_what_differs(launch, stand_ins,
     conf = shutil.copytree(CHECKOUT / "conf", tmp_path / "conf")
     adamw = conf / "optimizer" / "adamw.yaml"
     adamw.write_text(adamw.read_text().replace("weight_decay:", "weight_decay: 0.125 #"))
-    for module in (launch_script, compose, keys):
+    for module in (hydra_entry, compose, keys):
         monkeypatch.setattr(module, "CONF", conf)
     assert main(["resume", str(the_sweep(done)), "seed=3,4"]) == 2
     err = capfd.readouterr().err

@@ -1,1 +1,3 @@
 """Declarative experiments for MobileViT on MindSpore."""
+
+__version__ = "0.1.0"

@@ -522,7 +522,7 @@ class MlflowTracking(Frozen):
 
     kind: Literal["mlflow"]
     uri: str | None = Field(
-        description="Tracking store; null uses MLFLOW_TRACKING_URI, else mlflow.db in the checkout. No passwords."
+        description="Tracking store; null uses MLFLOW_TRACKING_URI, else mlflow.db in the project folder. No passwords."
     )
     experiment: str = Field(min_length=1, description="MLflow experiment.")
 
@@ -628,7 +628,7 @@ class CommonConfig(Frozen):
     """What every task uses."""
 
     name: Name = Field(description="Name of the run; its folder is runs_dir/name/time-id.")
-    runs_dir: str = Field(min_length=1, description="Where run folders are created; relative to the checkout.")
+    runs_dir: str = Field(min_length=1, description="Where run folders are created; relative to the project folder.")
     dry_run: bool = Field(description="Print the plan and exit.")
     freeze: bool = Field(
         description="Create the run folder, print its path and exit; `python -m mvit run` executes it."

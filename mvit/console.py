@@ -11,6 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mvit.places import CHECKOUT
+from mvit.program import IS_COMMAND, LAUNCH, MVIT
+
 
 class _Console(Console):
     """Falls silent when its reader is gone (`| head`), where rich would exit in the middle of a run.
@@ -29,7 +32,6 @@ class _Console(Console):
 
 
 console = _Console(highlight=False, soft_wrap=True)
-LAUNCHER = Path(__file__).resolve().parents[1] / "launch.py"
 PLAIN_EVERY_S = 10.0
 """Seconds between progress lines where there is no terminal for a bar."""
 
@@ -71,10 +73,11 @@ def shown(path: Path) -> str:
 
 
 def mvit_command(*words: str | Path) -> str:
-    """A `python -m mvit` command that can be pasted in the current directory."""
-    return shlex.join(["python", "-m", "mvit", *(shown(word) if isinstance(word, Path) else word for word in words)])
+    """A command of the program that can be pasted in the current directory."""
+    return f"{MVIT} {shlex.join(shown(word) if isinstance(word, Path) else word for word in words)}"
 
 
 def launch_command(*overrides: str) -> str:
-    """A `launch.py` command that can be pasted in the current directory."""
-    return shlex.join(["python", shown(LAUNCHER), *overrides])
+    """A launch that can be pasted in the current directory."""
+    launch = shlex.join(["python", shown(CHECKOUT / "launch.py")]) if CHECKOUT and not IS_COMMAND else LAUNCH
+    return " ".join([launch, *map(shlex.quote, overrides)])

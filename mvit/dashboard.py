@@ -9,8 +9,9 @@ import yaml
 from pydantic import Field, TypeAdapter
 
 from mvit.config import Frozen, Strings
+from mvit.places import CONF
 
-FOLDER = Path(__file__).resolve().parents[1] / "conf/dashboard"
+FOLDER = CONF / "dashboard"
 
 
 class Line(Frozen):

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
 
 from mvit.config import TASKS, CommonConfig, Frozen, kind_of, variants
+from mvit.places import CONF
 from mvit.sweep_config import SweepRequest
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def configuration() -> str:

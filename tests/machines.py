@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mvit.files import read_json
-from mvit.parent.host import CHECKOUT
+from mvit.places import PROJECT
 from mvit.process import process_start
 from mvit.rundir.journal import JournalReader
 from mvit.rundir.paths import RunDir
@@ -31,7 +31,7 @@ class Machine:
         self.name, self.init, self._device = name, init, device
         self.programs: list[Program] = []
 
-    def start(self, *command: str, cwd: Path = CHECKOUT, log: Path, env: Mapping[str, str] | None = None) -> "Program":
+    def start(self, *command: str, cwd: Path = PROJECT, log: Path, env: Mapping[str, str] | None = None) -> "Program":
         """A program in this machine, whose output goes to the log."""
         enter = ("nsenter", "--target", str(self.init), "--net", "--uts", "--pid", "--mount", "--")
         enter = (*enter, "env", "-C", str(cwd))
@@ -145,7 +145,7 @@ class TwoNodes:
         """The journal of a run on this machine alone that goes on from here."""
         words = (sys.executable, "-m", "mvit", "resume", str(self.folder.path), "--fork", *overrides)
         before = set(self.runs.glob("*/*/run.json"))
-        subprocess.run(words, cwd=CHECKOUT, env={**os.environ, **self.environment}, check=True)
+        subprocess.run(words, cwd=PROJECT, env={**os.environ, **self.environment}, check=True)
         (made,) = set(self.runs.glob("*/*/run.json")) - before
         return list(JournalReader(RunDir(made.parent).journal).entries())
 
@@ -154,7 +154,7 @@ class TwoNodes:
         log = self.path / f"node-0-{len(list(self.path.glob('node-0-*')))}.log"
         self.nodes = [self.machines[0].start(sys.executable, *words, log=log, env=self.environment)]
 
-    def join(self, cwd: Path = CHECKOUT) -> None:
+    def join(self, cwd: Path = PROJECT) -> None:
         """Node 1, from a checkout."""
         log = self.path / f"node-1-{len(list(self.path.glob('node-1-*')))}.log"
         words = ("-m", "mvit", "run", str(self.folder.path), "--node-rank", "1")

@@ -7,7 +7,7 @@ import time
 import urllib.request
 from contextlib import suppress
 
-from mvit.parent.host import CHECKOUT
+from mvit.places import PROJECT
 
 SERVE = "import sys; from mvit.parent.tracking.server import serve; sys.exit(serve(sys.argv[1], port=int(sys.argv[2])))"
 
@@ -24,7 +24,7 @@ class Served:
 
     def up(self) -> None:
         self.process = subprocess.Popen(
-            self.command, cwd=CHECKOUT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            self.command, cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         deadline = time.monotonic() + 90
         while not self._answers():

@@ -24,13 +24,16 @@ from mvit.parent.request.compose import override
 from mvit.parent.sweep.launch import parse_request
 from tests.conftest import CHECKOUT, COMPOSER, raw_config
 
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/performance.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+PAGES += ["docs/architecture.md", "docs/performance.md", "docs/guides/package.md"]
 HEADERS = sorted(str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "experiments").rglob("*.yaml"))
 EVERYTHING = [*PAGES, "docs/configuration.md", "experiments/README.md", *HEADERS]
 NOT_HERE = {"data.root", "data.images", "task.checkpoint", "init.checkpoint"}
 """Keys whose value is a path that a reader has and this checkout has not."""
 MADE_BY_A_DIFF = {"optimizer=rmsprop", "data=gradients", "model=xxx_small", "task=read"}
 """tests/test_contributing.py runs these."""
+ELSEWHERE = {"--config-dir"}
+"""tests/test_package.py runs these."""
 
 
 def text_of(page: str) -> str:
@@ -44,7 +47,7 @@ def text_of(page: str) -> str:
 def commands(program: str) -> Iterator[tuple[str, str]]:
     """The page and the arguments of each mention of a command, up to the end of its line, code span or comment."""
     for page in EVERYTHING:
-        for found in re.findall(rf"python {re.escape(program)}(?![\w.])([^`\n]*)", text_of(page)):
+        for found in re.findall(rf"{program}(?![\w.])([^`\n]*)", text_of(page), re.MULTILINE):
             arguments = re.split(r"\s{2,}|\)? +#|[,.;:)]? *$", found.strip(), maxsplit=1)[0]
             if "[" not in arguments or "=[" in arguments:
                 yield page, arguments
@@ -53,8 +56,14 @@ def commands(program: str) -> Iterator[tuple[str, str]]:
                 yield page, re.sub(r"[][]", "", arguments)
 
 
-LAUNCHES = [pair for pair in commands("launch.py") if not MADE_BY_A_DIFF & set(pair[1].split())]
-COMMANDS = list(commands("-m mvit"))
+INSTALLED = r"(?:`|^ {4,})mvit"
+LAUNCHES = [
+    (page, arguments)
+    for program in (r"python launch\.py", f"(?:python -m mvit|{INSTALLED}) launch")
+    for page, arguments in commands(program)
+    if not (MADE_BY_A_DIFF | ELSEWHERE) & set(arguments.split())
+]
+COMMANDS = [*commands("python -m mvit(?! launch)"), *commands(f"{INSTALLED}(?= [a-z-])(?! launch)")]
 
 
 def typed(arguments: str) -> list[str]:
@@ -120,7 +129,7 @@ def test_a_command_that_a_page_shows_exists(arguments, monkeypatch, capsys):
 
 def test_the_pages_show_launches_and_every_command():
     shown = {typed(arguments)[0] for _, arguments in COMMANDS if typed(arguments)}
-    assert {module.__name__.rpartition(".")[2] for module in cli.COMMANDS} - {"docs"} <= shown
+    assert {module.__name__.rpartition(".")[2] for module in cli.COMMANDS} - {"docs", "launch"} <= shown
     assert len([page for page, _ in LAUNCHES if page == "README.md"]) > 15
     assert {page for page, _ in LAUNCHES} >= {path for path in HEADERS if path.count("/") == 1}
 

@@ -23,6 +23,14 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def messages(path: Path) -> set[str]:
+    """The texts of a module, but for docstrings and comments."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    constants = [node for node in nodes if isinstance(node, ast.Constant) and id(node) not in docstrings]
+    return {node.value for node in constants if isinstance(node.value, str)}
+
+
 def users(*packages: str) -> set[str]:
     return {
         str(path.relative_to(CHECKOUT))
@@ -55,6 +63,18 @@ def test_hydra_is_imported_where_requests_are_composed_alone():
 
 def test_mlflow_is_imported_by_what_writes_to_a_store_or_reads_it_alone():
     assert users("mlflow") == {f"mvit/parent/tracking/{name}.py" for name in ("store", "mirror", "model", "fetch")}
+
+
+def test_what_a_person_may_type_next_is_worded_in_one_file():
+    """An installed mvit is called otherwise than launch.py is; what config.py says is documentation."""
+    words = ("python -m mvit", "python launch.py")
+    found = {
+        str(path.relative_to(CHECKOUT))
+        for path in MODULES
+        for text in messages(path)
+        if any(word in text for word in words)
+    }
+    assert found == {"launch.py", "mvit/program.py", "mvit/config.py"}
 
 
 @pytest.mark.parametrize(

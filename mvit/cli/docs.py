@@ -11,7 +11,7 @@ def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "docs",
         help="print the reference of the configuration",
-        description="Print docs/configuration.md, which is generated from the fields of the configuration.",
+        description="Print the meaning of every key of the configuration, as docs/configuration.md has it.",
     )
     parser.set_defaults(act=act)
 

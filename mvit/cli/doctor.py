@@ -24,6 +24,8 @@ def act(_: argparse.Namespace) -> int:
     from mvit.parent.locate import RUNS
     from mvit.parent.report import output
     from mvit.parent.report.grid import Grid
+    from mvit.places import CHECKOUT
+    from mvit.program import LAUNCH
 
     findings = examine(this_host(), runs=RUNS)
     rows = [{"is": one.verdict, "what": one.what, "found": one.found, "remedy": one.remedy} for one in findings]
@@ -32,5 +34,5 @@ def act(_: argparse.Namespace) -> int:
     if missing:
         console.complain([f"the default job cannot run here: see {', '.join(missing)}"])
         return 1
-    console.say("mvit: the default job can run here: make train")
+    console.say(f"mvit: the default job can run here: {'make train' if CHECKOUT else LAUNCH}")
     return 0

@@ -21,12 +21,13 @@ from mvit.parent.launch import launch
 from mvit.parent.request import command_line
 from mvit.parent.request.command_line import CommandLine
 from mvit.parent.request.compose import Composer, as_hydra_takes_it, problem_of_hydra
-from mvit.parent.request.keys import CONF
 from mvit.parent.sweep.launch import launch_sweep
+from mvit.places import CONF
+from mvit.program import LAUNCH, REFERENCE
 
 
 def start(words: Sequence[str]) -> int:
-    """Launch what was typed after `launch.py`.
+    """Launch what was typed after `launch.py` or `mvit launch`.
 
     Exit codes: 0 finished, 1 a run failed, 2 the request was wrong, 75 paused, 130 and 143 stopped by a signal.
     """
@@ -71,7 +72,8 @@ def _hydra(argv: list[str], line: CommandLine, task: Callable[[DictConfig], None
     """Let Hydra show what it was asked for, or call `task` for each trial."""
     # It takes flags before or after all overrides, not between them.
     folders = [f"--config-dir={folder}" for folder in line.config_dirs]
-    sys.argv = [argv[0], *folders, *line.flags, *as_hydra_takes_it(line)]
+    help_words = (f"hydra.help.app_name='{LAUNCH}'", f"hydra.help.footer='{REFERENCE}'")
+    sys.argv = [argv[0], *folders, *line.flags, *as_hydra_takes_it(line), *help_words]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except SystemExit as end:  # of --hydra-help
@@ -101,4 +103,4 @@ def _hydra_errors() -> Generator[None]:
     except ValueError as error:  # of its flags, as --resolve without --cfg
         if "hydra" not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts:
             raise
-        raise ConfigError(Problem("launch.py", None, first_line(error), "see python launch.py --hydra-help")) from error
+        raise ConfigError(Problem("launch", None, first_line(error), f"see {LAUNCH} --hydra-help")) from error

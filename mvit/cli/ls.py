@@ -56,15 +56,15 @@ def selected(arguments: argparse.Namespace) -> Generator[list[Record]]:
     from tempfile import TemporaryDirectory
 
     from mvit.config import MlflowTracking
-    from mvit.parent.host import CHECKOUT
     from mvit.parent.report.select import select, select_stored
     from mvit.parent.tracking.store import store_uri
+    from mvit.places import PROJECT
 
     if arguments.store is None:
         yield select(arguments.runs, where=arguments.where)
         return
     tracking = MlflowTracking(kind="mlflow", uri=arguments.store or None, experiment=arguments.experiment)
-    uri = store_uri(tracking, Path.cwd() if arguments.store else CHECKOUT)
+    uri = store_uri(tracking, Path.cwd() if arguments.store else PROJECT)
     with TemporaryDirectory(prefix="mvit-", ignore_cleanup_errors=True) as room:
         yield select_stored(
             arguments.runs, where=arguments.where, uri=uri, experiment=arguments.experiment, room=Path(room)

@@ -1,11 +1,13 @@
-"""python -m mvit: what works on existing runs, stores, weights and images."""
+"""python -m mvit: launches, and what works on existing runs, stores, weights and images."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 
+from mvit import __version__
 from mvit.cli import (
     cache,
     check,
@@ -13,6 +15,7 @@ from mvit.cli import (
     diff,
     docs,
     doctor,
+    launch,
     ls,
     pack,
     publish,
@@ -28,27 +31,31 @@ from mvit.cli import (
     weights,
 )
 from mvit.cli.arguments import Commands
+from mvit.program import LAUNCH, MVIT
 
 GROUPS = {
     "results": (ls, table, diff, check),
-    "runs": (run, resume, stop, reproduce),
+    "runs": (launch, run, resume, stop, reproduce),
     "MLflow": (ui, sync, register),
     "images and weights": (synthetic, pack, weights),
     "this machine": (doctor, cache, completion),
     "this repository": (publish, docs),
 }
 COMMANDS = tuple(command for group in GROUPS.values() for command in group)
-EPILOG = """\
-`python launch.py` starts a run, `python launch.py --help` says what it can be.
-`python -m mvit COMMAND --help` lists the options of a command. RUN is a run's
+EPILOG = f"""\
+`{LAUNCH}` starts a run, `{LAUNCH} --help` says what it can be.
+`{MVIT} COMMAND --help` lists the options of a command. RUN is a run's
 folder, its short id such as b280, or its MLflow run id; likewise a sweep's.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit codes as launch.py: 0 done, 1 failed, 2 the request was wrong, 130 and 143 stopped by a signal."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] == launch.NAME:
+        return launch.act(words[1:])
     parser, _ = parsers()
-    parsed, rest = parser.parse_known_args(arguments)
+    parsed, rest = parser.parse_known_args(words)
     if "overrides" in parsed and not any(argument.startswith("-") for argument in rest):
         parsed.overrides += rest  # argparse loses the overrides that follow an option
     elif rest:
@@ -59,12 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parsers() -> tuple[argparse.ArgumentParser, Commands]:
     """The parser of the command line, and those of the commands."""
     parser = argparse.ArgumentParser(
-        prog="python -m mvit",
-        usage="python -m mvit [-h] COMMAND ...",
+        prog=MVIT,
+        usage=f"{MVIT} [-h] [--version] COMMAND ...",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", prog="python -m mvit", help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"mvit {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", prog=MVIT, help=argparse.SUPPRESS)
     for command in COMMANDS:
         command.add_to(commands)
     parser.description = "\n".join(_described(about_commands(commands)))

@@ -7,35 +7,31 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from mvit.places import CONF
+from mvit.program import LAUNCH, MVIT, REFERENCE
+
 NOT_OF_A_RUN = frozenset(("dashboard",))
 """Groups of conf/ that no run chooses."""
 WIDTH = 80
-HEAD = """\
-Train MobileViT on MindSpore, as one run or as many, from configuration.
-
-usage: python launch.py [group=option ...] [key=value ...]
-
-  python launch.py                              train on handwritten digits
-  python launch.py model=x_small seed=2         another model, another seed
-  python launch.py topology=cpu_2 dry_run=true  print the plan and stop
-  python launch.py -m optimizer.lr=1e-3,2e-3    a sweep: a run for each value
-  python launch.py experiment=seeds             one that experiments/ describes
-  python launch.py task=evaluate task.checkpoint=RUN
-  python -m mvit ls                             list the runs, each with its id
-  python -m mvit resume RUN                     continue what was stopped
-  python -m mvit table                          compare the results
-  python -m mvit ui                             show the runs in MLflow
-
-groups:
-"""
-FOOT = """
-more:
-  python launch.py --cfg job [...]     print every key with its value;
-                                       docs/configuration.md explains them
-  python -m mvit --help                every command for runs
-  python -m mvit completion --install  complete all of this with Tab
-"""
+EXAMPLES = (
+    (LAUNCH, "train on handwritten digits"),
+    (f"{LAUNCH} model=x_small seed=2", "another model, another seed"),
+    (f"{LAUNCH} topology=cpu_2 dry_run=true", "print the plan and stop"),
+    (f"{LAUNCH} -m optimizer.lr=1e-3,2e-3", "a sweep: a run for each value"),
+    (f"{LAUNCH} experiment=seeds", "one that experiments/ describes"),
+    (f"{LAUNCH} task=evaluate task.checkpoint=RUN", ""),
+    (f"{MVIT} ls", "list the runs, each with its id"),
+    (f"{MVIT} resume RUN", "continue what was stopped"),
+    (f"{MVIT} table", "compare the results"),
+    (f"{MVIT} ui", "show the runs in MLflow"),
+)
+"""What people need, and what it is for."""
+MORE = (
+    (f"{LAUNCH} --cfg job [...]", "print every key with its value;"),
+    ("", f"{REFERENCE} explains them"),
+    (f"{MVIT} --help", "every command for runs"),
+    (f"{MVIT} completion --install", "complete all of this with Tab"),
+)
 
 
 def is_asked(words: Sequence[str]) -> bool:
@@ -45,7 +41,24 @@ def is_asked(words: Sequence[str]) -> bool:
 
 def overview() -> str:
     """All of it, in `WIDTH` columns; loads nothing of the configuration."""
-    return HEAD + "\n".join(_groups()) + "\n" + FOOT
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield "Train MobileViT on MindSpore, as one run or as many, from configuration."
+    yield f"\nusage: {LAUNCH} [group=option ...] [key=value ...]\n"
+    yield from _columns(EXAMPLES)
+    yield "\ngroups:"
+    yield from _groups()
+    yield "\nmore:"
+    yield from _columns(MORE)
+
+
+def _columns(rows: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Commands, and what each does beside it; a command alone may be longer."""
+    width = max(len(command) for command, meaning in rows if meaning)
+    for command, meaning in rows:
+        yield f"  {command:<{width}}  {meaning}".rstrip()
 
 
 def _groups() -> Iterator[str]:

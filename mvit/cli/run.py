@@ -9,7 +9,7 @@ from mvit.cli.arguments import Commands
 
 
 def add_to(commands: Commands) -> None:
-    about = "execute a frozen run (launch.py ... freeze=true)"
+    about = "execute a frozen run (one of a launch with freeze=true)"
     parser = commands.add_parser("run", help=about, description=f"{about.capitalize()}.")
     parser.add_argument("run", metavar="RUN", help="its folder, short id or MLflow run id")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="limits.*, train.max_restarts, verbose")

@@ -24,10 +24,10 @@ def add_to(commands: Commands) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     from mvit.config import MlflowTracking
-    from mvit.parent.host import CHECKOUT
     from mvit.parent.tracking.server import serve
     from mvit.parent.tracking.store import store_uri
+    from mvit.places import PROJECT
 
     tracking = MlflowTracking(kind="mlflow", uri=None, experiment=arguments.experiment)
-    uri = store_uri(tracking, CHECKOUT)
+    uri = store_uri(tracking, PROJECT)
     return serve(uri, host=arguments.host, port=arguments.port, experiment=arguments.experiment)

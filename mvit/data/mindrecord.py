@@ -23,6 +23,7 @@ from mvit.data.sample import Blob
 from mvit.data.survey import Survey, check_directory, check_same, make_facts
 from mvit.errors import DatasetError, Problem
 from mvit.plan import DatasetFacts
+from mvit.program import MVIT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,15 +132,15 @@ def read_manifest(folder: Path) -> Manifest | None:
 def open_manifest(root: str) -> Manifest:
     """The manifest of a directory whose files all have their packed sizes; raises `DatasetError`."""
     folder = Path(root)
-    check_directory(folder, key="data.root", value=root, remedy="pack it with: python -m mvit pack SRC OUT")
+    check_directory(folder, key="data.root", value=root, remedy=f"pack it with: {MVIT} pack SRC OUT")
     try:
         manifest = read_manifest(folder)
     except ManifestError as error:
-        rule, remedy = str(error), "pack it again with: python -m mvit pack SRC OUT --overwrite"
+        rule, remedy = str(error), f"pack it again with: {MVIT} pack SRC OUT --overwrite"
         raise DatasetError(Problem("data.root", str(folder / MANIFEST), rule, remedy)) from error
     if manifest is None:
         rule = f"has no {MANIFEST}"
-        raise DatasetError(Problem("data.root", root, rule, "pack it with: python -m mvit pack SRC OUT"))
+        raise DatasetError(Problem("data.root", root, rule, f"pack it with: {MVIT} pack SRC OUT"))
     again = f"{manifest.command} {shlex.quote(root)}"
     if not manifest.complete:
         raise DatasetError(

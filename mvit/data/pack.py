@@ -38,6 +38,7 @@ from mvit.data.mindrecord import (
 from mvit.data.shard_writer import PART, PackError, ShardPlan, Unreadable, write
 from mvit.errors import DatasetError, Problem
 from mvit.files import write_json
+from mvit.program import MVIT
 
 SHARD_BYTES = 1 << 30
 """The approximate size of a shard without --shards."""
@@ -159,7 +160,7 @@ def _command(source: Origin, *, shards: int, on_unreadable: str) -> str:
     options += ["--train-folder", source.train_folder, "--val-folder", source.val_folder]
     if source.class_names:
         options += ["--class-names", str(Path(source.class_names).resolve())]
-    return shlex.join(["python", "-m", "mvit", "pack", *options, str(Path(source.root).resolve())])
+    return f"{MVIT} {shlex.join(['pack', *options, str(Path(source.root).resolve())])}"
 
 
 def _parts(name: str, split: Split, shards: int) -> list[ShardPlan]:

@@ -8,8 +8,9 @@ from mvit.errors import RunDirError
 from mvit.files import read_mapping
 from mvit.parent import provenance
 from mvit.parent.describe import describe
-from mvit.parent.host import CHECKOUT
+from mvit.parent.provenance import code_of
 from mvit.parent.report.estimate import past_runs
+from mvit.places import CHECKOUT, PROJECT
 from mvit.rundir.checkpoints import newest_first, newest_step
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
@@ -22,7 +23,7 @@ def announce(run: Run) -> None:
     if run_status(run.folder) == "FROZEN":
         console.say(f"mvit: {run.config.name} in {place}")
         console.pairs(
-            describe(run.config, run.plan, past=past_runs(run.config, run.plan, CHECKOUT / run.config.runs_dir))
+            describe(run.config, run.plan, past=past_runs(run.config, run.plan, PROJECT / run.config.runs_dir))
         )
         return
     console.say(f"mvit: {run.config.name} in {place}, resumed {resumes_at(run.folder)}")
@@ -44,6 +45,6 @@ def _code_has_changed(folder: RunDir) -> str | None:
     made_of = read_mapping(folder.provenance) or {}
     now, patch = provenance.collect(CHECKOUT, argv=[], dataset_fingerprint="")
     before = folder.patch.read_bytes().decode("utf-8", "surrogateescape") if folder.patch.is_file() else ""
-    if (made_of.get("commit"), before) == (now.get("commit"), patch):
+    if (code_of(made_of), before) == (code_of(now), patch):
         return None
-    return f"mvit: the code has changed since the run was made, at {str(made_of.get('commit') or 'no commit')[:10]}"
+    return f"mvit: the code has changed since the run was made, at {code_of(made_of)}"

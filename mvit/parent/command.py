@@ -17,8 +17,9 @@ from mvit.config import (
     world_size,
 )
 from mvit.models.kernels.build import KERNELS_VARIABLE
-from mvit.parent.host import CHECKOUT, Host
+from mvit.parent.host import Host
 from mvit.parent.slot import Slot
+from mvit.places import CHECKOUT
 from mvit.rundir.frozen import Run
 
 WORKER = "mvit.worker.main"
@@ -135,9 +136,10 @@ def _bindings(topology: AscendTopology, slot: Slot) -> Iterator[str]:
 
 def worker_environment(topology: CpuTopology | AscendTopology, *, host: Host, logs: Path) -> dict[str, str]:
     """What every worker of the topology gets on this host."""
+    checkout = str(CHECKOUT or "")  # an installed package is found without
     environment = {
         "PATH": os.pathsep.join((str(Path(host.python).parent), host.path)),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(CHECKOUT), host.pythonpath))),  # holds CANN's own
+        "PYTHONPATH": os.pathsep.join(filter(None, (checkout, host.pythonpath))),  # holds CANN's own
         "PYTHONUNBUFFERED": "1",
         "GLOG_v": "3",  # MindSpore's errors without its warnings
         "MS_EXCEPTION_DISPLAY_LEVEL": "1",

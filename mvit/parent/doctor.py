@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,9 +23,11 @@ from mvit.config import MlflowTracking
 from mvit.credentials import redacted
 from mvit.errors import ConfigError
 from mvit.models.kernels.build import INSTALL
-from mvit.parent.host import CHECKOUT, Host, ascend_devices, free_port
+from mvit.parent.host import Host, ascend_devices, free_port
 from mvit.parent.nodes.address import master_address
 from mvit.parent.tracking.store import database_of, store_uri
+from mvit.places import CHECKOUT, CONSTRAINTS, PROJECT
+from mvit.program import MVIT
 
 PYTHONS = ((3, 10), (3, 12))
 """The oldest and the newest Python that mvit supports."""
@@ -75,22 +78,28 @@ def examine(host: Host, *, runs: Path) -> list[Finding]:
 
 def _python() -> Iterator[Finding]:
     (oldest, newest), version = PYTHONS, sys.version_info[:2]
-    remedy = "" if oldest <= version <= newest else "use Python 3.10, 3.11 or 3.12: make env PYTHON=python3.11"
+    how = ": make env PYTHON=python3.11" if CHECKOUT else ""
+    remedy = "" if oldest <= version <= newest else f"use Python 3.10, 3.11 or 3.12{how}"
     yield Finding("Python", f"{platform.python_version()}, {sys.executable}", remedy, is_fatal=True)
 
 
 def _packages() -> Iterator[Finding]:
-    pins = list(_pins(CHECKOUT / "constraints.txt"))
+    pins = list(_pins(CONSTRAINTS))
     for package in ASKED:
         try:
             version = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(package, "is not installed", "run: make env", is_fatal=True)
+            yield Finding(package, "is not installed", _install(package), is_fatal=True)
             continue
         tested = [pinned for name, pinned in pins if name == package]  # several, where an older Python needs another
         is_other = tested and version not in tested
-        remedy = f"mvit is tested with {' and '.join(tested)}; run: make env" if is_other else ""
-        yield Finding(package, version, remedy)
+        how = _install(f"{package}=={tested[-1]}") if is_other else ""
+        yield Finding(package, version, f"mvit is tested with {' and '.join(tested)}; {how}" if is_other else "")
+
+
+def _install(requirement: str) -> str:
+    """What to do about a package."""
+    return "run: make env" if CHECKOUT else f"run: {shlex.join((sys.executable, '-m', 'pip', 'install', requirement))}"
 
 
 def _pins(file: Path) -> Iterator[tuple[str, str]]:
@@ -167,7 +176,7 @@ def _kernels(host: Host) -> Iterator[Finding]:
 def _msrun() -> Iterator[Finding]:
     beside = Path(sys.executable).with_name("msrun")
     found = str(beside) if beside.exists() else shutil.which("msrun")
-    yield Finding("msrun", found or "not found", "" if found else "several workers need it; run: make env")
+    yield Finding("msrun", found or "not found", "" if found else f"several workers need it; {_install('mindspore')}")
 
 
 def _ports() -> Iterator[Finding]:
@@ -182,7 +191,7 @@ def _ports() -> Iterator[Finding]:
 
 
 def _store() -> Iterator[Finding]:
-    uri = store_uri(MlflowTracking(kind="mlflow", uri=None, experiment="mvit"), CHECKOUT)
+    uri = store_uri(MlflowTracking(kind="mlflow", uri=None, experiment="mvit"), PROJECT)
     shown = redacted(uri)
     database = database_of(uri)
     if database is not None:
@@ -197,7 +206,7 @@ def _store() -> Iterator[Finding]:
 
 def _answer_of(uri: str) -> tuple[str, str]:
     """What a tracking server answers, and what to do about it."""
-    shown, remedy = redacted(uri), "runs keep what they would send; send it later with: python -m mvit sync"
+    shown, remedy = redacted(uri), f"runs keep what they would send; send it later with: {MVIT} sync"
     try:
         with urllib.request.urlopen(f"{redacted(uri).rstrip('/')}/health", timeout=ANSWER_S):
             return shown, ""

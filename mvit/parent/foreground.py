@@ -10,7 +10,6 @@ from mvit.config import PredictRun
 from mvit.console import mvit_command, shown
 from mvit.parent import signals
 from mvit.parent.execute import execute
-from mvit.parent.host import CHECKOUT
 from mvit.parent.nodes.fewer import command_on_fewer
 from mvit.parent.nodes.follower import follow_leader
 from mvit.parent.progress import ProgressView
@@ -22,6 +21,8 @@ from mvit.parent.report.table import result_lines
 from mvit.parent.slot import Slot
 from mvit.parent.tracking.content import seen_with
 from mvit.parent.tracking.names import name_of_run
+from mvit.places import PROJECT
+from mvit.program import MVIT
 from mvit.rundir import checkpoints
 from mvit.rundir.ending import RETRYABLE, Outcome
 from mvit.rundir.frozen import Run
@@ -32,7 +33,7 @@ from mvit.rundir.stop import StopReason
 def follow(run: Run, *, slot: Slot, mirrored: bool = True, until_epoch: int | None = None) -> Outcome:
     """Execute the run, show how it goes, report its end. Ctrl-C, SIGTERM and SIGHUP stop it. Main thread only."""
     began = time.monotonic()
-    past = past_runs(run.config, run.plan, CHECKOUT / run.config.runs_dir) if console.console.is_terminal else None
+    past = past_runs(run.config, run.plan, PROJECT / run.config.runs_dir) if console.console.is_terminal else None
     with signals.stopping() as stop:
         with ProgressView(run, past=past) as view:
             outcome = execute(run, slot=slot, stop=stop, observer=view, mirrored=mirrored, until_epoch=until_epoch)

@@ -15,7 +15,7 @@ from mvit.data.survey import Survey
 from mvit.errors import ConfigError, DatasetError
 from mvit.files import write_json
 from mvit.models.kernels.build import Activations, Isa, KernelsUnavailable
-from mvit.parent.host import CHECKOUT, Host
+from mvit.parent.host import Host
 from mvit.parent.kernels import library_for
 from mvit.parent.plan import make_plan, without_kernels
 from mvit.parent.request.check import check
@@ -27,6 +27,7 @@ from mvit.parent.request.launch_rules import (
     kernels_unavailable,
 )
 from mvit.parent.request.rules import judge
+from mvit.places import PROJECT
 from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.paths import RunDir, create_run_dir, writable
@@ -86,7 +87,7 @@ def plan_launch(raw: Mapping[str, Any], *, host: Host, surveys: Surveys | None =
     surveys = surveys or Surveys()
     config, survey = checked(raw, host, surveys)
     if not config.dry_run:
-        cache = CHECKOUT / config.runs_dir / ".readable"
+        cache = PROJECT / config.runs_dir / ".readable"
         survey = surveys.readable(config.data, training=config.task.kind == "train", cache=cache)
         if survey.facts.skipped and (problems := list(judge(data_rules(survey.facts), dict(config)))):
             raise ConfigError(*problems)
@@ -114,7 +115,7 @@ def _planned(config: RunConfig, survey: Survey, *, host: Host, surveys: Surveys)
 
 def runs_of(config: RunConfig) -> Path:
     """Where the run folders of the configuration's name are."""
-    return CHECKOUT / config.runs_dir / config.name
+    return PROJECT / config.runs_dir / config.name
 
 
 Provenance = tuple[dict[str, Any], str]

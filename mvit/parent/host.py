@@ -11,8 +11,6 @@ from pathlib import Path
 
 from mvit.models.kernels.build import Support, support
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-"""Where launch.py, conf/ and runs/ are."""
 LOOPBACK = "127.0.0.1"
 DEVICES = Path("/dev")
 

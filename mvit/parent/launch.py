@@ -18,13 +18,14 @@ from mvit.parent.command import Command, make_command
 from mvit.parent.describe import describe
 from mvit.parent.foreground import follow
 from mvit.parent.freeze import Planned, freeze, plan_launch, runs_of
-from mvit.parent.host import CHECKOUT, LOOPBACK, Host, free_port, this_host
+from mvit.parent.host import LOOPBACK, Host, free_port, this_host
 from mvit.parent.nodes.address import master_address
 from mvit.parent.report.estimate import past_runs
 from mvit.parent.slot import Slot, must_fit, slot_from_environment
 from mvit.parent.slurm.exclusion import excluded, tell_excluded
 from mvit.parent.slurm.queue import submit
 from mvit.parent.slurm.script import job_script
+from mvit.places import CHECKOUT, PROJECT
 from mvit.rundir.frozen import Run
 from mvit.rundir.nodes import LEADER
 from mvit.rundir.paths import RunDir, new_run_id
@@ -50,7 +51,7 @@ def launch(raw: Mapping[str, Any], *, argv: Sequence[str]) -> int:
         show_job(planned, host=host)
         tell_nothing_started("dry_run=true")
         return 0
-    orphans.close(CHECKOUT / planned.config.runs_dir)
+    orphans.close(PROJECT / planned.config.runs_dir)
     made_of = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint="")
     run = freeze(planned, runs_of(planned.config) / new_run_id(), made_of=made_of)
     announce(run)
@@ -76,7 +77,7 @@ def send(run: Run, launch: SlurmLaunch, *, overrides: Sequence[str] = ()) -> int
 def show_plan(planned: Planned, *, host: Host, slot: Slot) -> None:
     """The plan and the command, for `dry_run`."""
     config, plan = planned.config, planned.plan
-    console.pairs(describe(config, plan, past=past_runs(config, plan, CHECKOUT / config.runs_dir)))
+    console.pairs(describe(config, plan, past=past_runs(config, plan, PROJECT / config.runs_dir)))
     run = Run(RunDir(RUN_DIR), config, plan)
     port, master = slot.port or free_port(), LOOPBACK
     if plan.nodes > 1:

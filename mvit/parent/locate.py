@@ -9,13 +9,13 @@ from pathlib import Path
 
 from mvit.console import shown
 from mvit.errors import RunDirError
-from mvit.parent.host import CHECKOUT
+from mvit.places import PROJECT
 from mvit.rundir.names import all_folders, names_of
 from mvit.rundir.paths import RunDir
 from mvit.rundir.sweep import is_sweep
 from mvit.rundir.tracking import read_record
 
-RUNS = CHECKOUT / "runs"
+RUNS = PROJECT / "runs"
 """Where `conf/config.yaml` puts runs."""
 MAX_NAMED = 5
 """Candidates that a message names."""
@@ -30,14 +30,14 @@ class UnknownRun(RunDirError):
 def locate(name: str, *, runs: Path) -> Path:
     """The folder of the run or sweep that is called so; absolute.
 
-    A path, from the working directory or else from the checkout; the name of a folder below `runs`, or its short id;
+    A path, from the working directory or else from the project; the name of a folder below `runs`, or its short id;
     the name, which begins with its short id, or the id that the run has in MLflow. A path to a folder that holds no run
     is returned where no run has that name: the caller knows what it may be. Raises `UnknownRun` where nothing matches,
     and `RunDirError` where several do.
     """
     paths: list[Path] = []
     with suppress(OSError, RuntimeError):  # a name that is too long, a user or a working directory that is not there
-        paths = [base / Path(name).expanduser() for base in (Path.cwd(), CHECKOUT) if name]
+        paths = [base / Path(name).expanduser() for base in (Path.cwd(), PROJECT) if name]
         for path in paths:
             if _is_ours(path):
                 return path.resolve()

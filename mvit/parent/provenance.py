@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import importlib.metadata
+import json
 import os
 import platform
 import shlex
@@ -12,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mvit import __version__
 from mvit.credentials import hidden, without_environment
 from mvit.parent.host import ascend_devices
 
@@ -31,16 +33,23 @@ HOOK_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """What a repository without a commit is compared with."""
 
+NO_GIT: Mapping[str, Any] = dict.fromkeys(
+    ("commit", "branch", "dirty", "num_changed", "num_untracked", "untracked", "patch_cut", "git_problem")
+)
+"""The fields that git fills."""
 
-def collect(checkout: Path, *, argv: list[str], dataset_fingerprint: str) -> tuple[dict[str, Any], str]:
+
+def collect(checkout: Path | None, *, argv: list[str], dataset_fingerprint: str) -> tuple[dict[str, Any], str]:
     """Content of provenance.json, and the uncommitted changes as a patch, empty where there are none.
 
-    Without git or a repository the fields of git are null, and `git_problem` says why. The environment is never
-    written, and where its secrets stand in the command or the patch, *** stands for them.
+    Without git or a repository the fields of git are null, and `git_problem` says why. Without a checkout, the commit
+    is the one that pip installed, if it knows. The environment is never written, and where its secrets stand in the
+    command or the patch, *** stands for them.
     """
-    git, patch = _git(checkout)
+    git, patch = _git(checkout) if checkout else (_installed(), "")
     cards = ascend_devices()
     content = {
+        "mvit": __version__,
         **git,
         "python": platform.python_version(),
         "executable": sys.executable,
@@ -61,6 +70,13 @@ def collect(checkout: Path, *, argv: list[str], dataset_fingerprint: str) -> tup
     return content, without_environment(patch)
 
 
+def code_of(made_of: Mapping[str, Any]) -> str:
+    """The commit of what made a run, in ten digits, else the version of mvit."""
+    if commit := made_of.get("commit"):
+        return str(commit)[:10]
+    return f"mvit {made_of['mvit']}" if made_of.get("mvit") else "unknown"
+
+
 def _npu_smi() -> str | None:
     """Driver, firmware and state of the cards, as their own tool tells them; None where it does not."""
     with suppress(OSError, subprocess.SubprocessError):
@@ -79,17 +95,17 @@ def user() -> str:
         return str(os.getuid())
 
 
+def _installed() -> dict[str, Any]:
+    """The fields of git of an installed package: pip records the commit of `pip install git+https://...` (PEP 610)."""
+    with suppress(importlib.metadata.PackageNotFoundError, ValueError, KeyError, TypeError):
+        origin = json.loads(importlib.metadata.distribution("mvit").read_text("direct_url.json") or "{}")
+        commit = str(origin["vcs_info"]["commit_id"])
+        return {**NO_GIT, "commit": commit, "dirty": False, "num_changed": 0, "num_untracked": 0, "untracked": []}
+    return {**NO_GIT, "git_problem": f"mvit {__version__} was not installed from a repository"}
+
+
 def _git(checkout: Path) -> tuple[dict[str, Any], str]:
-    fields: dict[str, Any] = {
-        "commit": None,
-        "branch": None,
-        "dirty": None,
-        "num_changed": None,
-        "num_untracked": None,
-        "untracked": None,
-        "patch_cut": None,
-        "git_problem": None,
-    }
+    fields = dict(NO_GIT)
     try:
         status = _run_git(checkout, "status", "--porcelain=v2", "--branch", "-z").split("\0")
         heads = dict(line[2:].split(" ", 1) for line in status if line.startswith("# "))

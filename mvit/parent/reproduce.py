@@ -11,12 +11,13 @@ from mvit.errors import RunDirError
 from mvit.parent import provenance
 from mvit.parent.foreground import follow
 from mvit.parent.freeze import freeze, plan_launch, runs_of
-from mvit.parent.host import CHECKOUT, this_host
+from mvit.parent.host import this_host
 from mvit.parent.report import output
 from mvit.parent.report.difference import Fact, differences, grid_of
 from mvit.parent.report.record import run_of
 from mvit.parent.request.compose import override
 from mvit.parent.slot import Slot, must_fit
+from mvit.places import CHECKOUT
 from mvit.rundir.frozen import run_digest
 from mvit.rundir.paths import new_run_id
 

@@ -13,7 +13,7 @@ from mvit.parent import provenance
 from mvit.parent.announce import announce
 from mvit.parent.foreground import accompany, follow
 from mvit.parent.freeze import freeze, plan_launch
-from mvit.parent.host import CHECKOUT, this_host
+from mvit.parent.host import this_host
 from mvit.parent.launch import send, show_job, show_plan, tell_nothing_started
 from mvit.parent.reopen import changed, reopen
 from mvit.parent.request.compose import override
@@ -21,6 +21,7 @@ from mvit.parent.slot import Slot, must_fit
 from mvit.parent.slurm.lost import record_lost
 from mvit.parent.slurm.queue import keep_job, must_not_be_queued
 from mvit.parent.sweep.resume import resume_sweep
+from mvit.places import CHECKOUT
 from mvit.rundir import checkpoints
 from mvit.rundir.frozen import read_run, run_digest
 from mvit.rundir.ownership import must_be_over

@@ -67,5 +67,7 @@ def run_digest(folder: RunDir) -> str:
 
 
 def _other_version(folder: RunDir) -> str:
-    commit = (read_mapping(folder.provenance) or {}).get("commit")
-    return f"use the commit that made it: git checkout {commit[:10]}" if commit else "use the version that made it"
+    made_of = read_mapping(folder.provenance) or {}
+    if commit := made_of.get("commit"):
+        return f"use the commit that made it: git checkout {commit[:10]}"
+    return f"use the version that made it: {made_of['mvit']}" if made_of.get("mvit") else "use the version that made it"

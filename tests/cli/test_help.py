@@ -6,10 +6,12 @@ import sys
 
 import pytest
 
+from mvit import __version__
 from mvit.cli import main, overview
 from tests.conftest import CHECKOUT
 
 NAMES = [command.__name__.rpartition(".")[2] for command in main.COMMANDS]
+WORDS = [[], *([name] for name in NAMES if name != "launch")]  # whose help is Hydra's
 
 
 def help_of(capsys, monkeypatch, *words):
@@ -20,7 +22,7 @@ def help_of(capsys, monkeypatch, *words):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [[], *([name] for name in NAMES)], ids=lambda words: words[0] if words else "mvit")
+@pytest.mark.parametrize("words", WORDS, ids=lambda words: words[0] if words else "mvit")
 def test_help_fits_80_columns(capsys, monkeypatch, words):
     text = help_of(capsys, monkeypatch, *words)
     assert max(map(len, text.splitlines())) <= 80
@@ -58,6 +60,19 @@ def test_the_launcher_helps_at_once_whatever_else_is_typed(flag):
     assert (done.returncode, done.stdout) == (0, overview.overview())
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert loaded & {"hydra", "pydantic", "rich", "yaml"} == set()
+
+
+def test_the_words_of_a_launch_are_left_to_hydra(monkeypatch):
+    launched = []
+    monkeypatch.setattr(main.launch, "act", lambda words: launched.append(list(words)) or 0)
+    assert main.main(["launch", "-m", "seed=1,2", "--help"]) == 0
+    assert launched == [["-m", "seed=1,2", "--help"]]
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main.main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"mvit {__version__}\n")
 
 
 def test_every_file_is_a_command_or_serves_them():

@@ -11,7 +11,7 @@ import pytest
 from mvit.cli.main import main
 from mvit.files import read_json
 from mvit.parent import host
-from mvit.parent.host import CHECKOUT
+from mvit.places import PROJECT
 
 MSRUN = """\
 #!/bin/sh
@@ -61,7 +61,7 @@ def test_eight_cards_are_started_as_planned(launch_here, cards):
     environment = dict(line.partition("=")[::2] for line in (logs / "env").read_text().splitlines())
     assert environment["HCCL_CONNECT_TIMEOUT"] == "600"
     assert environment["MS_ENABLE_TFT"] == "{UCE:1}"
-    assert environment["PYTHONPATH"].split(":")[0] == str(CHECKOUT)
+    assert environment["PYTHONPATH"].split(":")[0] == str(PROJECT)
     assert "ONEDNN_MAX_CPU_ISA" not in environment
     made_of = read_json(run / "provenance.json")
     assert made_of["ascend_devices"] == [f"davinci{card}" for card in range(8)]

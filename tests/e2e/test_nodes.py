@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from mvit.files import file_digest, read_json
-from mvit.parent.host import CHECKOUT
+from mvit.places import PROJECT
 from mvit.rundir.ending import read_ending
 from tests.conftest import of_training
 from tests.machines import TwoNodes, needs_namespaces, two_machines
@@ -66,7 +66,7 @@ def test_a_node_that_does_not_come_is_named_with_the_command_that_starts_it(mach
 
 def test_a_node_of_another_commit_is_refused_on_both(machines, tmp_path):
     other = tmp_path / "checkout"
-    subprocess.run(["git", "clone", "-q", str(CHECKOUT), str(other)], check=True)
+    subprocess.run(["git", "clone", "-q", str(PROJECT), str(other)], check=True)
     author = ("-c", "user.name=a", "-c", "user.email=a@example.org")
     subprocess.run(["git", *author, "commit", "-q", "--allow-empty", "-m", "another"], cwd=other, check=True)
     two = TwoNodes(machines, tmp_path, SAME)

@@ -23,7 +23,7 @@ from mvit.parent import execute, launch
 from mvit.parent.command import make_command
 from mvit.parent.freeze import Surveys
 from mvit.parent.graphs import store_of
-from mvit.parent.host import CHECKOUT, Host
+from mvit.parent.host import Host
 from mvit.parent.nodes.remote_shell import ssh_command
 from mvit.parent.plan import make_plan
 from mvit.parent.report.row import result_row
@@ -35,6 +35,7 @@ from mvit.parent.slurm.script import job_script
 from mvit.parent.stop_request import StopRequest
 from mvit.parent.tracking.live import tracker_of
 from mvit.parent.watchdog import Watchdog
+from mvit.places import PROJECT
 from mvit.plan import LaunchPlan
 from mvit.rundir.ending import Failure, Outcome
 from mvit.rundir.faults import Fault, record_fault
@@ -249,7 +250,7 @@ def _unreadable(subject: Subject) -> object:
             .readable(
                 subject.config.data,
                 training=isinstance(subject.config, TrainRun),
-                cache=CHECKOUT / subject.config.runs_dir / ".readable",
+                cache=PROJECT / subject.config.runs_dir / ".readable",
             )
             .facts
         )

@@ -10,12 +10,13 @@ from mvit.config import MlflowTracking
 from mvit.data import dataset
 from mvit.files import write_json
 from mvit.parent import provenance
-from mvit.parent.host import CHECKOUT, this_host
+from mvit.parent.host import this_host
 from mvit.parent.plan import make_plan
 from mvit.parent.report.publication import BEGIN, END
 from mvit.parent.tracking import live
 from mvit.parent.tracking.content import dataset_of, parameters_of, tags_of
 from mvit.parent.tracking.live import Tracker
+from mvit.places import PROJECT
 from mvit.rundir import paths
 from mvit.rundir.frozen import Run, read_run, write_run
 from mvit.rundir.journal import Journal
@@ -76,7 +77,7 @@ def run_folder(configured, tmp_path) -> Callable[..., RunDir]:
         config = configured(*overrides)
         facts = dataset.survey(config.data).facts
         write_run(Run(made, config, make_plan(config, host=this_host(), facts=facts)))
-        made_of, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint=facts.fingerprint)
+        made_of, patch = provenance.collect(PROJECT, argv=list(argv), dataset_fingerprint=facts.fingerprint)
         write_json(made.provenance, made_of)
         if patch:
             made.patch.write_text(patch, encoding="utf-8", errors="surrogateescape")

@@ -64,7 +64,7 @@ def test_a_path_is_absolute_or_from_where_the_person_stands_or_from_the_checkout
     assert locate(str(run), runs=runs) == run
     monkeypatch.chdir(run)
     assert locate(".", runs=runs) == run
-    monkeypatch.setattr(located, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(located, "PROJECT", tmp_path)
     monkeypatch.chdir("/")
     assert locate("runs/digits/20260101-000000-b280", runs=runs) == run
 

@@ -10,12 +10,13 @@ from mvit.data import dataset
 from mvit.errors import ConfigError
 from mvit.models.kernels.build import Support
 from mvit.parent.command import make_command
-from mvit.parent.host import CHECKOUT, Host
+from mvit.parent.host import Host
 from mvit.parent.plan import make_plan
 from mvit.parent.request.launch_rules import data_rules, host_rules
 from mvit.parent.request.rules import judge
 from mvit.parent.slot import Slot, must_fit, parse_slot
 from mvit.parent.slurm.script import job_script
+from mvit.places import PROJECT
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 
@@ -153,13 +154,13 @@ def test_the_published_recipe_starts_what_was_reviewed(configured, name, overrid
     shown += [f"# global batch {bucket.global_batch_size} = {per_device}", "# job.sh"]
     assert isinstance(config.launch, SlurmLaunch)
     shown += [job_script(run, config.launch, host=host)]
-    assert "\n".join(shown).replace(str(CHECKOUT), "CHECKOUT") == (PLANS / f"{name}.txt").read_text()
+    assert "\n".join(shown).replace(str(PROJECT), "CHECKOUT") == (PLANS / f"{name}.txt").read_text()
 
 
 def test_the_environment_of_a_worker_is_exact(commanded):
     common = {
         "PATH": "/env/bin:/usr/bin",
-        "PYTHONPATH": f"{CHECKOUT}:/cann/python",
+        "PYTHONPATH": f"{PROJECT}:/cann/python",
         "PYTHONUNBUFFERED": "1",
         "GLOG_v": "3",
         "GLIBC_TUNABLES": "glibc.malloc.tcache_count=60000:glibc.malloc.arena_max=2",

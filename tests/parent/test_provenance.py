@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mvit import __version__
 from mvit.parent import provenance
-from mvit.parent.provenance import collect
+from mvit.parent.provenance import code_of, collect
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -106,6 +107,23 @@ def test_without_git_its_fields_are_null(monkeypatch, repository):
     assert content["git_problem"] == "git is not installed"
     assert content["commit"] is None
     assert patch == ""
+
+
+def test_an_installed_package_has_its_version_and_the_commit_that_pip_installed(monkeypatch, tmp_path):
+    """Found like any distribution, in a folder that Python imports from."""
+    info = tmp_path / f"mvit-{__version__}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Name: mvit\nVersion: {__version__}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    content, patch = collect(None, argv=["mvit", "launch"], dataset_fingerprint="f00")
+    assert (content["mvit"], content["commit"], patch) == (__version__, None, "")
+    assert content["git_problem"] == f"mvit {__version__} was not installed from a repository"
+    assert code_of(content) == f"mvit {__version__}"
+    (info / "direct_url.json").write_text('{"url": "https://host", "vcs_info": {"commit_id": "5eed5eed5eed"}}')
+    content, _ = collect(None, argv=["mvit", "launch"], dataset_fingerprint="f00")
+    assert (content["commit"], content["num_changed"], content["git_problem"]) == ("5eed5eed5eed", 0, None)
+    assert code_of(content) == "5eed5eed5e"
+    assert code_of({}) == "unknown"
 
 
 def test_neither_the_environment_nor_passwords_are_recorded(monkeypatch, repository):

@@ -15,13 +15,14 @@ from mvit.data import dataset
 from mvit.errors import ConfigError, Problem
 from mvit.files import read_json, write_json
 from mvit.parent import provenance
-from mvit.parent.host import CHECKOUT, this_host
+from mvit.parent.host import this_host
 from mvit.parent.plan import make_plan
 from mvit.parent.request.check import parse
 from mvit.parent.tracking.content import artifacts_of, location, parameters_of, tags_of
 from mvit.parent.tracking.dead import close_dead
 from mvit.parent.tracking.live import Tracker
 from mvit.parent.tracking.store import reason
+from mvit.places import PROJECT
 from mvit.rundir import paths
 from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.journal import Journal
@@ -176,7 +177,7 @@ def test_a_long_value_is_not_cut_within_its_password():
 def test_the_launcher_prints_no_credentials_of_a_command_line_that_it_refuses():
     for override in ("tracking=http://me:pa5sw0rd@h", "tracking.experiment=[http://me:pa5sw0rd@h"):
         command = [sys.executable, "launch.py", override, "dry_run=true"]
-        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert done.stderr.startswith("mvit: ")
         assert "pa5sw0rd" not in done.stdout + done.stderr

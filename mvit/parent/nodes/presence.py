@@ -11,7 +11,7 @@ from types import TracebackType
 
 from mvit.files import json_digest
 from mvit.parent import provenance
-from mvit.parent.host import CHECKOUT
+from mvit.places import CHECKOUT
 from mvit.rundir.job import machine_name
 from mvit.rundir.nodes import NodeStatus, NodeVerdict, write_node
 from mvit.rundir.paths import RunDir
@@ -95,9 +95,10 @@ class Seen:
 
 
 def code_of_this_node() -> dict[str, str | None]:
-    """What must be the same on all nodes: commit, uncommitted changes, Python, and what computes."""
+    """What must be the same on all nodes: version, commit, uncommitted changes, Python, and what computes."""
     content, patch = provenance.collect(CHECKOUT, argv=[], dataset_fingerprint="")
     versions = {package: content["versions"][package] for package in NODE_PACKAGES}
     python = ".".join(str(content["python"]).split(".")[:2])
     changes = json_digest(patch)[:10] if patch else "none"
-    return {"commit": content["commit"], "uncommitted changes": changes, "Python": python, **versions}
+    code = {"mvit": content["mvit"], "commit": content["commit"], "uncommitted changes": changes}
+    return {**code, "Python": python, **versions}

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from mvit.parent.host import CHECKOUT
+from mvit.places import PROJECT
 from mvit.process import stop_with_parent
 from mvit.rundir.paths import RunDir
 
@@ -22,9 +22,9 @@ LEAVE_S = 5.0
 
 
 def ssh_command(folder: RunDir, host: str, *, rank: int) -> tuple[str, ...]:
-    """What starts a node's parent on a host that has the checkout and the interpreter under the same paths."""
+    """What starts a node's parent on a host that has the project and the interpreter under the same paths."""
     command = shlex.join([sys.executable, "-m", "mvit", "run", str(folder.path), "--node-rank", str(rank)])
-    return ("ssh", *OPTIONS, host, f"cd {shlex.quote(str(CHECKOUT))} && exec {command}")
+    return ("ssh", *OPTIONS, host, f"cd {shlex.quote(str(PROJECT))} && exec {command}")
 
 
 class RemoteShells:

@@ -14,11 +14,11 @@ from typing import Any, Literal, cast
 from mvit.config import Frozen, RunConfig, TrainRun, WeightsInit
 from mvit.errors import ConfigError
 from mvit.files import file_digest, read_json, read_mapping
-from mvit.parent.host import CHECKOUT
 from mvit.parent.report.published import read_published
 from mvit.parent.report.record import Record, Value, flat
 from mvit.parent.request.check import parse
 from mvit.parent.request.compose import Composer
+from mvit.places import CONSTRAINTS, EXPERIMENTS
 from mvit.plan import WARM_STEPS
 from mvit.rundir.ending import read_ending
 from mvit.rundir.frozen import NOT_THE_RUN
@@ -26,8 +26,7 @@ from mvit.rundir.ledger import TrialPaused, read_events
 from mvit.rundir.result import EvaluateResult, TrainResult, read_result
 from mvit.rundir.sweep import is_sweep, read_trials
 
-FILE = CHECKOUT / "experiments/rules.json"
-CONSTRAINTS = CHECKOUT / "constraints.txt"
+FILE = EXPERIMENTS / "rules.json"
 CODE = (".py", ".yaml", ".cc", ".h")
 """What the names of files end with that a result may depend on."""
 MOST_NAMED = 3
@@ -200,7 +199,7 @@ def _places(config: RunConfig) -> tuple[str, ...]:
 @cache
 def _experiment(name: str, places: tuple[str, ...]) -> Mapping[str, Value] | None:
     """The configuration of an experiment as it is today; None where there is none of that name."""
-    if not (CHECKOUT / "experiments" / f"{name}.yaml").is_file():
+    if not (EXPERIMENTS / f"{name}.yaml").is_file():
         return None
     config = parse(Composer().compose([f"experiment={name}", *places]))
     return flat(config.model_dump(mode="json"))

@@ -15,7 +15,7 @@ from mvit.rundir.frozen import OF_THE_LAUNCHER
 from mvit.rundir.journal import JournalReader, series_of
 from mvit.rundir.paths import RunDir
 
-MADE_OF = ("commit", "num_changed", "num_untracked", "python", "platform", "host", "cpu", "processors_usable")
+MADE_OF = ("mvit", "commit", "num_changed", "num_untracked", "python", "platform", "host", "cpu", "processors_usable")
 """Facts of provenance.json that may explain a difference; versions of packages come after them."""
 CURVES = ("val/acc1", "val/ema_acc1", "train/loss")
 BLOCKS = "▁▂▃▄▅▆▇█"

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 
 from mvit.config import Frozen
-from mvit.parent.host import CHECKOUT
+from mvit.places import EXPERIMENTS
 
-FILE = CHECKOUT / "experiments/published.json"
+FILE = EXPERIMENTS / "published.json"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from mvit.config import (
 from mvit.errors import ConfigError, Problem
 from mvit.parent.request import keys
 from mvit.parent.request.rules import RULES, judge
+from mvit.program import REFERENCE
 from mvit.sweep_config import SweepConfig, SweepRequest
 
 
@@ -208,4 +209,4 @@ def _purpose(models: list[type[Frozen]], where: list[Any]) -> str:
         field = model.model_fields.get(names[-1]) if names else None
         if field and field.description:
             return field.description[:1].lower() + field.description[1:].rstrip(".")
-    return "see docs/configuration.md"
+    return f"see {REFERENCE}"

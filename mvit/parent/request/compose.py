@@ -34,6 +34,7 @@ from mvit.parent.request.command_line import CommandLine
 from mvit.parent.request.inherit import Explicit, inherited
 from mvit.parent.request.keys import CONF
 from mvit.parent.request.yaml_files import EXECUTES, must_be_sensible, swept
+from mvit.program import REFERENCE
 from mvit.sweep_config import SweepConfig
 
 ROOT = "config"
@@ -85,7 +86,7 @@ class Request:
                 OmegaConf.update(config, one.key_or_group, one.value(), merge=True, force_add=True)
             except OmegaConfBaseException as error:
                 rule = f"cannot be set: {hidden(first_line(error))}"
-                self.problems.append(Problem(one.key_or_group, one.value(), rule, "see docs/configuration.md"))
+                self.problems.append(Problem(one.key_or_group, one.value(), rule, f"see {REFERENCE}"))
 
     def hides(self, problem: Problem) -> bool:
         return bool(self.hidden & {"experiment", problem.path, problem.path.split(".")[0]})

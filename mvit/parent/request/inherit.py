@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from mvit.errors import RunDirError
-from mvit.parent.host import CHECKOUT
 from mvit.parent.locate import UnknownRun, locate
 from mvit.parent.request.weight_rules import OF_DATA, OF_DATA_TO_START, OF_MODEL, classes_of, conventions_of
+from mvit.places import PROJECT
 from mvit.rundir.checkpoints import TENSORS
 from mvit.rundir.frozen import read_run
 from mvit.rundir.paths import RunDir
@@ -70,7 +70,7 @@ def inherited(
     named = _text(raw, key, "checkpoint")
     if named in (None, "???"):
         return {}
-    path = located(named, runs=CHECKOUT / str(raw["runs_dir"]))
+    path = located(named, runs=PROJECT / str(raw["runs_dir"]))
     origin = _origin(path, option)
     chosen = explicit()
     sections = {key: {**raw[key], "checkpoint": str(path)}}

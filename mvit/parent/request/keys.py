@@ -10,9 +10,9 @@ from typing import Any, cast, get_origin
 
 from mvit.config import TASKS, Frozen, kind_of, variants
 from mvit.errors import Problem
-from mvit.parent.host import CHECKOUT
+from mvit.places import CONF
+from mvit.program import REFERENCE
 
-CONF = CHECKOUT / "conf"
 SYNONYMS = {
     "arch": "model",
     "bs": "train.global_batch_size",
@@ -102,7 +102,7 @@ def unknown(path: str, model: type[Frozen]) -> Problem:
         return Problem(path, None, "unknown key", f"did you mean {key}?")
     section = path.rpartition(".")[0]
     siblings = [key for key in keys if key.rpartition(".")[0] == section]
-    remedy = f"use one of: {', '.join(sorted(siblings))}" if siblings else "see docs/configuration.md"
+    remedy = f"use one of: {', '.join(sorted(siblings))}" if siblings else f"see {REFERENCE}"
     return Problem(path, None, "unknown key", remedy)
 
 

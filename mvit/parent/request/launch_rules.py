@@ -25,6 +25,7 @@ from mvit.parent.plan import bucket_plans
 from mvit.parent.request.rules import Rule, global_batches
 from mvit.parent.request.weight_rules import fits_network, same_classes
 from mvit.plan import DatasetFacts
+from mvit.program import MVIT
 
 
 def host_rules(host: Host) -> list[Rule]:
@@ -67,7 +68,7 @@ def _checkpoint(key: str, section: Task | Init) -> Iterator[Problem]:
         remedy = "name a .safetensors file or the folder of a finished run"
         yield Problem(where, section.checkpoint, "does not exist", remedy)
     elif path.is_file() and path.suffix != ".safetensors":
-        remedy = "import it with: python -m mvit weights SRC OUT"
+        remedy = f"import it with: {MVIT} weights SRC OUT"
         yield Problem(where, section.checkpoint, "is not a .safetensors file", remedy)
 
 

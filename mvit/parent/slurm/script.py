@@ -8,7 +8,9 @@ from pathlib import Path
 
 from mvit.config import SlurmLaunch
 from mvit.errors import ConfigError, Problem
-from mvit.parent.host import CHECKOUT, Host
+from mvit.parent.host import Host
+from mvit.places import PROJECT
+from mvit.program import MVIT
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 
@@ -19,10 +21,10 @@ BODY = """\
 again=
 tell() { woken=yes; kill -s "$1" "$child" 2> /dev/null; }
 trap 'again=yes; tell USR1' USR1   # the time limit is near, or others need the nodes
-trap 'again=; tell USR2' USR2      # python -m mvit stop
+trap 'again=; tell USR2' USR2      # {stop}
 trap 'tell TERM' TERM
 
-cd {checkout} || exit 1
+cd {project} || exit 1
 {command} &
 child=$!
 woken=yes
@@ -101,7 +103,7 @@ def _body(run: Run, *, host: Host, words: str, job: str) -> str:
         rank = ' --node-rank "$SLURM_NODEID"'
         # One launcher per node; if one of them fails, the others are to end by themselves, with a verdict.
         command = f"srun --kill-on-bad-exit=0 bash -c {shlex.quote(f'exec {command}{rank}')}"
-    body = BODY.replace("{checkout}", shlex.quote(str(CHECKOUT)))
+    body = BODY.replace("{project}", shlex.quote(str(PROJECT))).replace("{stop}", f"{MVIT} stop")
     return body.replace("{command}", command).replace("{job}", job)
 
 

@@ -14,10 +14,11 @@ from typing import BinaryIO, Protocol
 from mvit import console
 from mvit.config import SlurmLaunch
 from mvit.errors import RunDirError
-from mvit.parent.host import CHECKOUT, this_host
+from mvit.parent.host import this_host
 from mvit.parent.slurm.exclusion import excluded
 from mvit.parent.slurm.queue import State, ask_to_stop, states, submit
 from mvit.parent.slurm.script import job_script
+from mvit.places import PROJECT
 from mvit.process import is_stopped, stop_with_parent
 from mvit.rundir.frozen import Run
 from mvit.rundir.job import Job
@@ -57,7 +58,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                cwd=CHECKOUT,
+                cwd=PROJECT,
                 start_new_session=True,  # a Ctrl-C is for the sweep, which asks each of its trials to stop
                 preexec_fn=stop_with_parent,
             )

@@ -12,7 +12,7 @@ from mvit.console import mvit_command, shown
 from mvit.errors import ConfigError, Problem
 from mvit.parent import orphans
 from mvit.parent.freeze import Planned, Surveys, plan_again, runs_of
-from mvit.parent.host import CHECKOUT, this_host
+from mvit.parent.host import this_host
 from mvit.parent.launch import show_plan, show_script, tell_nothing_started
 from mvit.parent.report.estimate import past_runs
 from mvit.parent.report.numbers import duration
@@ -27,6 +27,7 @@ from mvit.parent.sweep.slots import slots_of
 from mvit.parent.sweep.source import Source, corners
 from mvit.parent.sweep.sweep import run_sweep
 from mvit.parent.sweep.trials import Freezer, plan_trials, report_repeats, without_repeats
+from mvit.places import PROJECT
 from mvit.rundir.frozen import Run
 from mvit.rundir.ledger import SweepRequest
 from mvit.rundir.paths import RunDir, new_run_id, writable
@@ -114,7 +115,7 @@ def launch_sweep(overrides: Sequence[str], *, composer: Composer, argv: Sequence
         _show(prepared, is_brief=request.sweep.preview)
         tell_nothing_started("dry_run=true" if config.dry_run else "sweep.preview=true")
         return 0
-    orphans.close(CHECKOUT / config.runs_dir)
+    orphans.close(PROJECT / config.runs_dir)
     requested = SweepRequest(
         argv=tuple(argv),
         overrides=request.overrides,
@@ -181,7 +182,7 @@ def _show(prepared: _Prepared, *, is_brief: bool) -> None:
         if not is_brief:
             console.say(f"mvit: trial {number} of {len(trials)}: {' '.join(overrides)}")
             show_plan(planned, host=prepared.freezer.host, slot=prepared.freezer.base)
-        known = past_runs(planned.config, planned.plan, CHECKOUT / planned.config.runs_dir).run_time_s()
+        known = past_runs(planned.config, planned.plan, PROJECT / planned.config.runs_dir).run_time_s()
         seconds += [] if known is None else [known]
         if is_brief:
             console.say(f"  {label}{'' if known is None else f', about {duration(known)}'}")
@@ -222,7 +223,7 @@ def _other_time(prepared: _Prepared, slots: int) -> float | None:
             return None
         share = replace(host, cpu_count=host.cpu_count // slots)
         plan = plan_again(planned, host=share, surveys=prepared.freezer.surveys).plan
-        found = past_runs(config, plan, CHECKOUT / config.runs_dir).run_time_s()
+        found = past_runs(config, plan, PROJECT / config.runs_dir).run_time_s()
         seconds += [] if found is None else [found]
     return sum(seconds) / len(seconds) * prepared.count / slots if seconds else None
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from mvit import console
 from mvit.config import MlflowTracking, Tracking
-from mvit.parent.host import CHECKOUT
 from mvit.parent.tracking.content import mlflow_status, tags_of_sweep
 from mvit.parent.tracking.dashboard import keep_dashboard
 from mvit.parent.tracking.experiment_note import keep_experiment_note
@@ -24,6 +23,7 @@ from mvit.parent.tracking.store import (
     within,
 )
 from mvit.parent.tracking.sweep_run import SweepSummary, close_sweep, open_sweep, params_of
+from mvit.places import PROJECT
 from mvit.rundir.ending import EndStatus, record_mirrored
 from mvit.rundir.ledger import SweepRequest
 from mvit.rundir.paths import RunDir
@@ -45,7 +45,7 @@ class SweepMirror:
             return
         name = name_of_sweep(self._folder, self._requested)
         tags = tags_of_sweep(self._folder)
-        uri = store_uri(tracking, CHECKOUT)
+        uri = store_uri(tracking, PROJECT)
         params = params_of(self._requested)
         problem = complaint_of(
             lambda: open_sweep(self._folder, tracking=tracking, uri=uri, name=name, tags=tags, params=params)
@@ -60,7 +60,7 @@ class SweepMirror:
         """Send its end."""
         if self._tracking is None:
             return
-        uri = store_uri(self._tracking, CHECKOUT)
+        uri = store_uri(self._tracking, PROJECT)
         status = mlflow_status(end)
         problem = complaint_of(lambda: close_sweep(self._folder, uri=uri, status=status, summary=summary))
         if problem:

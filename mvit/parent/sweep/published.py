@@ -11,6 +11,7 @@ from mvit.parent.report.admissible import verdict
 from mvit.parent.report.publication import PublishedSweep, PublishedTrial, commit_of, machine_of
 from mvit.parent.report.record import read_records
 from mvit.parent.sweep.outcome import SweepOutcome
+from mvit.program import MVIT
 from mvit.rundir.sweep import short_id
 
 PICTURES = ("pareto_front", "parallel_coordinates", "history")
@@ -31,7 +32,7 @@ def published_sweep(folder: Path) -> tuple[PublishedSweep, Path | None]:
         for record in read_records([one.folder.path for one in outcome.finished.values()])
     }
     if refused := [path for path, found in verdicts.items() if found == "no"]:
-        raise RunDirError(f"{short_id(refused[0])} may not be believed; python -m mvit check says why")
+        raise RunDirError(f"{short_id(refused[0])} may not be believed; {MVIT} check says why")
     picture = next((path for name in PICTURES if (path := folder / f"{name}.png").exists()), None)
     if "not the speed" in verdicts.values() and any(one in SPEEDS for one in outcome.objectives):
         outcome.objectives = tuple(one for one in outcome.objectives if one not in SPEEDS)

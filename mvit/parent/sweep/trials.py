@@ -14,11 +14,12 @@ from mvit.errors import ConfigError, Problem
 from mvit.files import json_digest
 from mvit.parent import provenance
 from mvit.parent.freeze import Planned, Surveys, freeze, plan_again, plan_launch
-from mvit.parent.host import CHECKOUT, Host
+from mvit.parent.host import Host
 from mvit.parent.report.table import Label
 from mvit.parent.request.compose import Composer
 from mvit.parent.slot import Slot, must_fit
 from mvit.parent.sweep.slots import Slots, workers_here
+from mvit.places import CHECKOUT
 from mvit.rundir.frozen import NOT_THE_RUN, Run
 from mvit.rundir.ledger import Event, Ledger, TrialFrozen
 from mvit.rundir.paths import new_run_id, writable

@@ -9,13 +9,14 @@ from mvit.parent.report.record import read_records
 from mvit.parent.report.results import jobs_of, results
 from mvit.parent.tracking.note import tags_of_note
 from mvit.parent.tracking.store import reason
+from mvit.program import MVIT
 
 if TYPE_CHECKING:
     from mvit.parent.tracking.store import MlflowClient
 
 MOST_JOBS = 20
 """Rows of the table."""
-COMMAND = "python -m mvit table --format markdown"
+COMMAND = f"{MVIT} table --format markdown"
 
 
 def keep_experiment_note(client: MlflowClient, experiment_id: str, *, uri: str, runs: Path) -> str | None:
@@ -33,7 +34,7 @@ def keep_experiment_note(client: MlflowClient, experiment_id: str, *, uri: str, 
 def _experiment_note(runs: Path) -> str:
     jobs = jobs_of(list(read_records([runs])))
     if not jobs:
-        return "No results yet. `python -m mvit table` shows them."
+        return f"No results yet. `{MVIT} table` shows them."
     more = f"\n\n... and {len(jobs) - MOST_JOBS} more." if len(jobs) > MOST_JOBS else ""
     table = results(jobs[:MOST_JOBS]).without_empty_columns().markdown()
     # MLflow shows the first line alone, until someone opens the note.

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from mvit.config import MlflowTracking
 from mvit.credentials import redacted
-from mvit.parent.host import CHECKOUT
 from mvit.parent.tracking.content import dataset_of, location, mlflow_status, parameters_of, sync_command, tags_of
 from mvit.parent.tracking.dashboard import keep_dashboard
 from mvit.parent.tracking.mirror import (
@@ -35,6 +34,7 @@ from mvit.parent.tracking.store import (
     reason,
     store_uri,
 )
+from mvit.places import PROJECT
 from mvit.rundir.ending import EndStatus
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
@@ -66,7 +66,7 @@ def tracker_of(run: Run) -> Tracker | None:
     return Tracker(
         run.folder,
         tracking=tracking,
-        uri=store_uri(tracking, CHECKOUT),
+        uri=store_uri(tracking, PROJECT),
         params=parameters_of(run),
         tags=tags_of(run),
         parent_run_id=record.run_id if record else None,

@@ -10,6 +10,7 @@ from mvit.files import json_digest, read_mapping
 from mvit.parent.report.row import result_row
 from mvit.parent.report.table import result_lines
 from mvit.parent.tracking.store import MlflowStatus
+from mvit.program import MVIT
 from mvit.rundir.ending import read_failure
 from mvit.rundir.frozen import Run
 from mvit.rundir.result import read_result
@@ -51,6 +52,8 @@ def _lines(run: Run, status: MlflowStatus) -> Iterator[str]:
     if commit := made_of.get("commit"):
         changes = ", with the changes in `code.patch`" if folder.patch.exists() else ""
         yield f"- code: commit `{str(commit)[:12]}`{changes}"
+    elif version := made_of.get("mvit"):
+        yield f"- code: mvit {version}"
     if command := made_of.get("command"):
         yield f"- made by: `{command}`"
     if status == "FINISHED":
@@ -60,5 +63,5 @@ def _lines(run: Run, status: MlflowStatus) -> Iterator[str]:
 
 
 def _absolute(word: str, path: Path) -> str:
-    """A command that works in the checkout, wherever this process is."""
-    return shlex.join(["python", "-m", "mvit", word, str(path.absolute())])
+    """A command that works in any directory where mvit does."""
+    return f"{MVIT} {word} {shlex.quote(str(path.absolute()))}"

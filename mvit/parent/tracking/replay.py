@@ -13,7 +13,6 @@ from mvit import console
 from mvit.config import MlflowTracking
 from mvit.credentials import redacted
 from mvit.errors import RunDirError, first_line
-from mvit.parent.host import CHECKOUT
 from mvit.parent.sweep.outcome import SweepOutcome
 from mvit.parent.tracking.content import (
     artifacts_of,
@@ -37,6 +36,7 @@ from mvit.parent.tracking.mirror import (
 from mvit.parent.tracking.names import name_of_sweep
 from mvit.parent.tracking.store import connect, ensure_experiment, reason, store_uri, uri_of
 from mvit.parent.tracking.sweep_run import close_sweep, open_sweep, params_of
+from mvit.places import PROJECT
 from mvit.rundir.ending import EndStatus, record_mirrored
 from mvit.rundir.frozen import Run, read_run
 from mvit.rundir.ledger import recorded_request
@@ -190,7 +190,7 @@ def _read(folder: RunDir, *, uri: str | None, experiment: str | None) -> _Run | 
     if uri is not None:
         where = store_uri(MlflowTracking(kind="mlflow", uri=uri, experiment=own), Path.cwd())
     elif isinstance(tracking, MlflowTracking):
-        where = uri_of(record.store) if record else store_uri(tracking, CHECKOUT)
+        where = uri_of(record.store) if record else store_uri(tracking, PROJECT)
     else:
         print(f"{console.shown(folder.path)}: skipped: tracking=none; pass --uri to send it")
         return None

@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from mvit.credentials import redacted
-from mvit.parent.host import CHECKOUT
 from mvit.parent.tracking.dashboard import keep_dashboard, path_of
 from mvit.parent.tracking.store import (
     ANSWER_TIMEOUT_S,
@@ -26,6 +25,7 @@ from mvit.parent.tracking.store import (
     prepare,
     within,
 )
+from mvit.places import PROJECT
 from mvit.process import die_with_parent
 
 FIRST_PORT = 5000
@@ -112,7 +112,7 @@ def _command(host: str, port: int) -> list[str]:
 
 
 def _environment(uri: str, database: Path | None) -> dict[str, str]:
-    root = database.parent if database else CHECKOUT
+    root = database.parent if database else PROJECT
     defaults = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for a feature that mvit does not use

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from mvit.config import MlflowTracking
 from mvit.credentials import hidden, redacted
 from mvit.errors import first_line
-from mvit.parent.host import CHECKOUT
+from mvit.places import PROJECT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,10 +49,10 @@ class TrackingError(Exception):
     """One line."""
 
 
-def store_uri(tracking: MlflowTracking, checkout: Path) -> str:
-    """The configured store, else MLFLOW_TRACKING_URI, else mlflow.db in the checkout. May hold a password."""
-    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{checkout}/mlflow.db"
-    base = checkout if tracking.uri else Path.cwd()  # for MLflow, the variable is relative to the working directory
+def store_uri(tracking: MlflowTracking, project: Path) -> str:
+    """The configured store, else MLFLOW_TRACKING_URI, else mlflow.db in the project. May hold a password."""
+    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project}/mlflow.db"
+    base = project if tracking.uri else Path.cwd()  # for MLflow, the variable is relative to the working directory
     file = _after("sqlite:///", uri)
     return f"sqlite:///{base / file}" if file and not file.startswith(":") else uri
 
@@ -113,14 +113,14 @@ def ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
 
 
 def artifact_root(uri: str, experiment: str) -> str | None:
-    """Where an experiment's artifacts go: beside a SQLite file, else into the checkout; a server decides itself.
+    """Where an experiment's artifacts go: beside a SQLite file, else into the project; a server decides itself.
 
     Absolute, since MLflow would take a relative one from the working directory of each reader anew.
     """
     if not re.match(r"(sqlite|postgresql|mysql|mssql)\b", uri):
         return None
     database = database_of(uri)
-    root = database.parent if database else CHECKOUT
+    root = database.parent if database else PROJECT
     return str(root / "mlartifacts" / (re.sub(r"[^\w.-]+", "_", experiment).strip(".") or "_"))
 
 

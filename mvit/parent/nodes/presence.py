@@ -100,5 +100,5 @@ def code_of_this_node() -> dict[str, str | None]:
     versions = {package: content["versions"][package] for package in NODE_PACKAGES}
     python = ".".join(str(content["python"]).split(".")[:2])
     changes = json_digest(patch)[:10] if patch else "none"
-    code = {"mvit": content["mvit"], "commit": content["commit"], "uncommitted changes": changes}
+    code = {"commit": content["commit"], "uncommitted changes": changes, "mvit": content["mvit"]}
     return {**code, "Python": python, **versions}

@@ -26,13 +26,14 @@ from safetensors.numpy import save as serialise
 from mvit.config import ModelConfig
 from mvit.console import mvit_command
 from mvit.models import spec
+from mvit.places import CONF
 
 Library = Literal["timm", "transformers", "mindcv"]
 Triple = tuple[float, float, float]
 
 SIZES = ("xx_small", "x_small", "small")
 PICKLES = {".pth", ".pt", ".bin", ".pkl", ".pickle"}
-MODELS = Path(__file__).resolve().parents[2] / "conf" / "model"
+MODELS = CONF / "model"
 
 
 class WeightsError(Exception):

@@ -22,7 +22,6 @@ from mvit.parent.slot import Slot
 from mvit.parent.tracking.content import seen_with
 from mvit.parent.tracking.names import name_of_run
 from mvit.places import PROJECT
-from mvit.program import MVIT
 from mvit.rundir import checkpoints
 from mvit.rundir.ending import RETRYABLE, Outcome
 from mvit.rundir.frozen import Run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mvit.cli.arguments import Commands
+from mvit.program import LAUNCH, MVIT
 
 CHOICES = ("bash", "zsh", "fish")
 
@@ -14,8 +15,8 @@ def add_to(commands: Commands) -> None:
         "completion",
         help="complete groups, options, keys and runs with Tab",
         description=(
-            "Print what makes a shell complete launch.py and python -m mvit with Tab, or install it. For one session: "
-            'eval "$(python -m mvit completion bash)".'
+            f"Print what makes a shell complete {LAUNCH} and {MVIT} with Tab, or install it. For one session: "
+            f'eval "$({MVIT} completion bash)".'
         ),
     )
     parser.add_argument("shell", nargs="?", choices=CHOICES, help="(default: your login shell)")
@@ -44,5 +45,5 @@ def act(arguments: argparse.Namespace) -> int:
     vocabulary("train")  # so that the first Tab need not wait for it
     for path in changed:
         console.say(f"mvit: {path} written")
-    console.say(f"mvit: {shell} completes python launch.py and python -m mvit from its next start on: exec {shell}")
+    console.say(f"mvit: {shell} completes {LAUNCH} and {MVIT} from its next start on: exec {shell}")
     return 0

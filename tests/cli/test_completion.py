@@ -56,7 +56,7 @@ def offered(*words):
         (["python", "-m", "http.server", "l"], []),
         (["ls", "l"], []),
         (["mvit", "launch", "model=s"], ["model=small"]),
-        (["mvit", "l"], ["ls"]),
+        (["mvit", "l"], ["ls", "launch"]),
         ([*MVIT, "re"], ["resume", "reproduce", "register"]),
         ([*MVIT, "ls", "--f"], ["--format"]),
         ([*MVIT, "ls", "--format", "h"], ["html"]),

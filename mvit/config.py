@@ -20,7 +20,8 @@ JobWord = Annotated[str, Field(pattern=r"^[\w.,:+-]+$")]
 Strings = Annotated[tuple[str, ...], Field(strict=False)]
 OneOrMore = Annotated[Strings, BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 """A list of texts, or one without the brackets."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 

@@ -30,6 +30,16 @@ def port(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be between 0 and 1, such as 0.2")
+    return value
+
+
 def image_size(text: str) -> tuple[int, int]:
     """`500x375` as (500, 375)."""
     width, _, height = text.partition("x")

@@ -15,6 +15,7 @@ from mvit.cli import (
     diff,
     docs,
     doctor,
+    init,
     launch,
     ls,
     pack,
@@ -37,7 +38,7 @@ GROUPS = {
     "results": (ls, table, diff, check),
     "runs": (launch, run, resume, stop, reproduce),
     "MLflow": (ui, sync, register),
-    "images and weights": (synthetic, pack, weights),
+    "images and weights": (init, synthetic, pack, weights),
     "this machine": (doctor, cache, completion),
     "this repository": (publish, docs),
 }

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -214,11 +214,14 @@ MINDCV = Naming(
 NAMINGS = (TIMM, TRANSFORMERS, MINDCV)
 
 
-def convert(source: Path) -> Imported:
-    """Read a checkpoint of timm, transformers or MindCV. Uses every tensor in it, and fills every one of ours."""
+def convert(source: Path, *, networks: Sequence[ModelConfig] = ()) -> Imported:
+    """Read a checkpoint of timm, transformers or MindCV. Uses every tensor in it, and fills every one of ours.
+
+    `networks` are those that it may be of, instead of the sizes in conf/model.
+    """
     tensors = {k: v for k, v in _read(source).items() if not k.endswith("num_batches_tracked")}
     naming = _naming(source, tensors)
-    config, num_classes, shapes = _recognise(source, naming, tensors)
+    config, num_classes, shapes = _recognise(source, naming, tensors, networks or _sizes())
 
     ours: dict[str, NDArray[np.float32]] = {}
     used: set[str] = set()
@@ -328,16 +331,17 @@ def _naming(source: Path, tensors: Mapping[str, NDArray[Any]]) -> Naming:
 
 
 def _recognise(
-    source: Path, naming: Naming, tensors: Mapping[str, NDArray[Any]]
+    source: Path, naming: Naming, tensors: Mapping[str, NDArray[Any]], networks: Sequence[ModelConfig]
 ) -> tuple[ModelConfig, int, dict[str, tuple[int, ...]]]:
-    """The size that most shapes agree with: its configuration, number of classes, and expected shapes."""
+    """The network that most shapes agree with: its configuration, number of classes, and expected shapes."""
     bias = f"{naming.cells['head']}.bias"
     if bias not in tensors or tensors[bias].ndim != 1:
         raise WeightsError(f"{source}: missing tensor {bias} of the classifier; use a checkpoint for classification")
     num_classes = len(tensors[bias])
     best = None
-    for size in SIZES:
-        config = _configuration(size, naming)
+    own = {key: naming.conventions[key] for key in ("layer_norm_eps", "token_projection")}
+    for network in networks:
+        config = network.model_copy(update=own)
         shapes = spec.parameter_shapes(config, num_classes=num_classes)
         places = {name: _place(naming, name, config)[0] for name in shapes}
         agree = sum(theirs in tensors and tensors[theirs].shape == shapes[name] for name, theirs in places.items())
@@ -346,17 +350,16 @@ def _recognise(
     assert best is not None
     agree, config, shapes = best
     if 2 * agree < len(shapes):
-        raise WeightsError(f"{source} is not a MobileViT of size {', '.join(SIZES)}; use one of these")
+        names = ", ".join(network.name for network in networks)
+        raise WeightsError(f"{source} is not a MobileViT of size {names}; use one of these")
     return config, num_classes, shapes
 
 
-def _configuration(size: str, naming: Naming) -> ModelConfig:
+def _sizes() -> list[ModelConfig]:
     from omegaconf import OmegaConf
 
-    raw = OmegaConf.to_container(OmegaConf.load(MODELS / f"{size}.yaml"))
-    assert isinstance(raw, dict)
-    own = {key: naming.conventions[key] for key in ("layer_norm_eps", "token_projection")}
-    return ModelConfig.model_validate({**raw, **own})
+    files = (OmegaConf.load(MODELS / f"{size}.yaml") for size in SIZES)
+    return [ModelConfig.model_validate(OmegaConf.to_container(file)) for file in files]
 
 
 _OURS = re.compile(

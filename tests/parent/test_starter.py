@@ -13,7 +13,7 @@ from mvit.parent.freeze import plan_launch
 from mvit.parent.host import this_host
 from mvit.parent.request.check import parse
 from mvit.parent.request.compose import Composer
-from tests.conftest import TINY
+from tests.conftest import TINY, launcher
 
 
 def draw(folder, count, *, size=(150, 110), grey=False):
@@ -177,9 +177,9 @@ def test_names_that_yaml_and_hydra_would_read_otherwise_are_kept(init, flowers):
 
 
 @pytest.mark.mindspore
-def test_the_experiment_trains(init, flowers, launch):
+def test_the_experiment_trains(init, flowers, tmp_path_factory):
     init(flowers())
-    done = launch(
+    done = launcher(tmp_path_factory)(
         "--config-dir", str(Path("mine").absolute()), "experiment=flowers", *TINY, "train.max_steps=2", "tracking=none"
     )
     assert done.code == 0, done.err

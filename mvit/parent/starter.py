@@ -19,7 +19,7 @@ from mvit.data.census import Census
 from mvit.data.layout import Layout
 from mvit.data.survey import Survey
 from mvit.errors import ConfigError, DatasetError, Problem
-from mvit.parent.host import CHECKOUT
+from mvit.places import PROJECT
 
 FEW, MANY = 10_000, 100_000
 """Training images up to which a set is small, and from which it is large."""
@@ -88,7 +88,7 @@ def _look_at(found: Layout, *, on_unreadable: Literal["refuse", "skip"]) -> Cens
     survey = Survey(imagefolder.facts_of(found, listing), listing, on_unreadable).readable(
         training=True,
         threads=THREADS,
-        cache=CHECKOUT / "runs" / ".readable",
+        cache=PROJECT / "runs" / ".readable",
         before=lambda count: console.say(f"mvit: decoding {count} images once, to find unreadable ones"),
     )
     assert survey.listing is not None

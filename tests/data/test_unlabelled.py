@@ -18,6 +18,7 @@ def data_of(*images, class_names=("cat", "dog")) -> FilesData:
 
 def names_of(data: FilesData, room) -> list[str]:
     survey = Unlabelled(data).survey()
+    assert survey.listing
     return [f"/{path}".removeprefix(f"{room}/") for path in survey.listing.val.paths]
 
 

@@ -254,6 +254,6 @@ def test_an_export_to_onnx_needs_onnxruntime(monkeypatch):
 
 
 def test_one_image_needs_no_brackets():
-    assert parse(raw_config(*PREDICT)).data.images == ("photos",)
+    assert parse(raw_config(*PREDICT)).model_dump()["data"]["images"] == ("photos",)
     (problem,) = problems(*PREDICT, "task.output=answers.txt")
     assert problem.startswith("task.output: ")

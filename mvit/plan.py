@@ -13,6 +13,10 @@ from mvit.config import Frozen, Strings
 
 WARM_STEPS = 3
 """First steps of each shape, which do not count towards the throughput."""
+BATCHES_AHEAD = 3
+"""Batches that are being prepared while one is computed."""
+MAX_LOGITS = 1 << 27
+"""Most logits of an evaluation that are kept, half a gigabyte of them: ImageNet has 5 * 10^7."""
 
 
 class DatasetFacts(Frozen):

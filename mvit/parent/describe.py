@@ -13,6 +13,8 @@ from mvit.config import (
     RunConfig,
     TrainRun,
 )
+from mvit.parent.free_memory import free_memory, gib
+from mvit.parent.memory import Memory, estimate_memory, too_much
 from mvit.parent.report.estimate import PastRuns
 from mvit.parent.request.weight_rules import differences, starts_from
 from mvit.plan import DatasetFacts, KernelsPlan, LaunchPlan
@@ -51,6 +53,10 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
     for graph in plan.graphs:
         shape = "x".join(map(str, graph.images)) + ", " if graph.images else ""
         yield "graph", f"{graph.name}: {shape}{verb} in {past.compile_time(graph.name)}"
+    memory = estimate_memory(config, plan)
+    yield "memory", _memory_line(memory, plan)
+    if excess := too_much(memory, plan, free=free_memory()):
+        yield "warning", excess
     yield "time", past.run_time()
 
 
@@ -67,6 +73,14 @@ def _jit_level(level: str | None) -> str:
     if level == "O2" and tuple(map(int, installed.split(".")[:2])) >= (2, 9):
         advice = f"; deprecated since MindSpore 2.9, and {installed} is installed: O1 takes its place"
     return f", jit level {level}: {meaning}{advice}"
+
+
+def _memory_line(memory: Memory, plan: LaunchPlan) -> str:
+    """What one process needs, by part; of a card, nobody has measured it."""
+    if plan.device == "Ascend":
+        return f"about {gib(memory.total)} on each card, by shapes alone, never measured: {memory.parts()}"
+    each = f" in each of {plan.world_size} processes" if plan.world_size > 1 else ""
+    return f"about {gib(memory.total)}{each}: {memory.parts()}"
 
 
 def _kernels_line(kernels: KernelsPlan) -> str:

@@ -23,6 +23,7 @@ from mvit.config import MlflowTracking
 from mvit.credentials import redacted
 from mvit.errors import ConfigError
 from mvit.models.kernels.build import INSTALL
+from mvit.parent.free_memory import free_memory, gib
 from mvit.parent.host import Host, ascend_devices, free_port
 from mvit.parent.nodes.address import master_address
 from mvit.parent.tracking.store import database_of, store_uri
@@ -129,23 +130,13 @@ def _quota() -> float | None:
 
 
 def _memory() -> Iterator[Finding]:
-    free = {
-        name: int(value.split()[0]) * 1024
-        for name, _, value in (line.partition(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        if value
-    }["MemAvailable"]
-    where = ""
-    with suppress(OSError, ValueError):
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        left = limit - int(Path("/sys/fs/cgroup/memory.current").read_text())
-        if left < free:
-            free, where = left, " in the control group"
-    remedy = "" if free >= MEMORY_BYTES else f"the default job takes {_gib(MEMORY_BYTES)}: end other programs"
-    yield Finding("memory", f"{_gib(free)} free{where}", remedy, is_fatal=True)
+    free = free_memory()
+    remedy = "" if free.bytes >= MEMORY_BYTES else f"the default job takes {gib(MEMORY_BYTES)}: end other programs"
+    yield Finding("memory", f"{gib(free.bytes)} free{free.where}", remedy, is_fatal=True)
     with suppress(OSError):
         shared = shutil.disk_usage("/dev/shm").free
         remedy = "" if shared >= SHARED_BYTES else "several workers need more: docker run --shm-size=1g"
-        yield Finding("shared memory", f"{_gib(shared)} free", remedy)
+        yield Finding("shared memory", f"{gib(shared)} free", remedy)
 
 
 def _disks(runs: Path) -> Iterator[Finding]:
@@ -161,7 +152,7 @@ def _disk(what: str, folder: Path, *, is_fatal: bool) -> Finding:
         remedy = "use runs_dir=..." if is_fatal else "set XDG_CACHE_HOME, or graphs and kernels are made each time"
         return Finding(what, f"{folder} cannot be written", remedy, is_fatal)
     free = shutil.disk_usage(there).free
-    return Finding(what, f"{_gib(free)} free in {folder}", "" if free >= DISK_BYTES else "make room", is_fatal)
+    return Finding(what, f"{gib(free)} free in {folder}", "" if free >= DISK_BYTES else "make room", is_fatal)
 
 
 def _kernels(host: Host) -> Iterator[Finding]:
@@ -254,7 +245,3 @@ def _first_line(*command: str, holding: str) -> str | None:
         )
         return next((line.strip(" |") for line in done.stdout.splitlines() if holding in line), None)
     return None
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"

@@ -225,4 +225,4 @@ def finish_tracking(
     )
     if problem:
         observer.complain(problem)
-    record_mirrored(folder, mirrored=problem is None)
+    record_mirrored(folder, mirrored=problem is None, left=time.time())

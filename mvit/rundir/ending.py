@@ -69,6 +69,8 @@ class Ending(Frozen):
     """Whether MLflow knows; None before it was told."""
     journal: str | None = None
     """The sha256 of the journal at that time."""
+    left: float | None = None
+    """When the launcher was done with the run, MLflow included; None where nobody was told of its end."""
 
 
 _FAILURE: TypeAdapter[Failure] = TypeAdapter(Failure)
@@ -107,11 +109,12 @@ def record_end(folder: RunDir, status: EndStatus, *, exit_code: int | None, fail
         _record_in_place(folder, ending)
 
 
-def record_mirrored(folder: RunDir, *, mirrored: bool) -> None:
-    """Note in end.json whether MLflow knows the end."""
+def record_mirrored(folder: RunDir, *, mirrored: bool, left: float | None = None) -> None:
+    """Note in end.json whether MLflow knows the end, and when the launcher of the run left it."""
     if ending := _read_end_file(folder):
+        news = {"mirrored": mirrored, **({} if left is None else {"left": left})}
         with suppress(OSError):
-            write_json(folder.end, ending.model_copy(update={"mirrored": mirrored}).model_dump(mode="json"))
+            write_json(folder.end, ending.model_copy(update=news).model_dump(mode="json"))
 
 
 def _read_end_file(folder: RunDir) -> Ending | None:

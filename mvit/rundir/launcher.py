@@ -12,7 +12,7 @@ from pydantic import ConfigDict
 
 from mvit.config import Frozen
 from mvit.files import read_json_bytes, write_json
-from mvit.process import process_start
+from mvit.process import process_start, since_1970
 from mvit.rundir.job import machine_name, this_job
 from mvit.rundir.paths import RunDir
 
@@ -28,6 +28,8 @@ class Launcher(Frozen):
     pid: int
     started: int | None
     """Start of the process, in clock ticks since boot."""
+    began: float | None = None
+    """The same in seconds since 1970."""
     host: str
     boot: str
     """The boot of the host: pids and start times begin anew with it."""
@@ -57,9 +59,11 @@ def read_launcher(folder: RunDir) -> Launcher | None:
 def write_launcher(folder: RunDir) -> None:
     """Name this process."""
     pid, host = os.getpid(), socket.gethostname()
+    started = process_start(pid)
     me = Launcher(
         pid=pid,
-        started=process_start(pid),
+        started=started,
+        began=None if started is None else since_1970(started),
         host=host,
         boot=boot(),
         job=this_job(),

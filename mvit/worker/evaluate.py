@@ -11,7 +11,7 @@ from mindspore import nn, ops
 
 from mvit.config import EvaluateTask
 from mvit.files import write_json
-from mvit.plan import GraphPlan
+from mvit.plan import MAX_LOGITS, GraphPlan
 from mvit.rundir.frozen import Run
 from mvit.rundir.predictions import BINS, Predictions, calibration_error, write_predictions
 from mvit.rundir.result import EvaluateResult, write_result
@@ -24,8 +24,6 @@ from mvit.worker.input.loader import Batch
 from mvit.worker.meters import must_be_finite
 from mvit.worker.session import Session, open_session
 
-MAX_LOGITS = 1 << 27
-"""Most logits that are kept, half a gigabyte of them: ImageNet has 5 * 10^7."""
 CHUNK = 2048
 """Images whose logits are added up over the workers at once."""
 

@@ -7,8 +7,13 @@ import pytest
 
 from mvit.models import spec
 from mvit.models.kernels.build import support
+from mvit.parent.memory import estimate_memory
 from mvit.parent.report.confusion import draw
+from mvit.parent.report.past_run import times_of
+from mvit.rundir.frozen import read_run
+from mvit.rundir.paths import RunDir
 from mvit.rundir.predictions import read_predictions
+from mvit.rundir.result import read_result
 from tests.conftest import TINY
 from tests.data.test_dataset import make_folder
 
@@ -53,6 +58,22 @@ def test_a_run_ends_finished_with_its_result_row(trained):
     assert "mvit: MLflow: mlflow.db, experiment mvit, run " in trained.out
     assert trained.err == ""
     assert trained.result()["steps"] == 40
+
+
+def test_the_memory_that_the_plan_says_is_that_which_the_run_takes(trained):
+    run = read_run(RunDir(trained.folder))
+    measured = trained.result()["metrics"]["perf/peak_rss_mb"]
+    assert estimate_memory(run.config, run.plan).total / 2**20 == pytest.approx(measured, rel=0.25)
+
+
+def test_the_second_run_can_tell_where_the_time_of_the_first_one_went(trained):
+    folder = RunDir(trained.folder)
+    result, run = read_result(folder), read_run(folder)
+    assert result
+    times = times_of(folder, result, eval_steps=2 * run.plan.eval_steps)
+    assert times
+    assert min(vars(times).values()) > 0
+    assert times.start < 60 > times.end
 
 
 def test_mlflow_holds_every_metric_of_the_design(trained):

@@ -13,7 +13,8 @@ from mvit.parent import progress
 from mvit.parent.host import this_host
 from mvit.parent.plan import make_plan
 from mvit.parent.progress import ProgressView
-from mvit.parent.report.estimate import PastRuns
+from mvit.parent.report.estimate import PastRuns, Work
+from mvit.parent.report.past_run import PastRun
 from mvit.rundir.frozen import Run
 from mvit.rundir.journal import Journal
 from mvit.rundir.paths import create_run_dir
@@ -42,7 +43,7 @@ def journal(run):
 
 def past(**graphs):
     result = TrainResult(task="train", steps=1, metrics={}, graphs=graphs, compiled=1)
-    return PastRuns(trains=True, steps=1, results=(result,) if graphs else ())
+    return PastRuns(Work(steps=1, eval_steps=1, graphs=("train",)), (PastRun(result),) if graphs else ())
 
 
 class Screen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mvit.config import RunConfig, TrainRun
@@ -13,44 +13,80 @@ from mvit.errors import RunDirError
 from mvit.parent.command import worker_environment
 from mvit.parent.graphs import are_stored
 from mvit.parent.host import this_host
+from mvit.parent.report.numbers import duration
+from mvit.parent.report.past_run import PastRun, num_evaluations, times_of
 from mvit.plan import LaunchPlan
 from mvit.rundir.frozen import read_run
 from mvit.rundir.paths import RunDir
-from mvit.rundir.result import Result, read_result
+from mvit.rundir.result import read_result
 
+LOADED_SHARE = 0.1
+"""Of the time in which graphs compile, that in which they load, until a run has loaded them: measured on 2 cores."""
 MOST_READ = 200
 """Results that are read for an estimate, the newest ones."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run does, as far as its time depends on it."""
+
+    steps: int
+    """Of training."""
+    eval_steps: int
+    """Of all evaluations."""
+    graphs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PastRuns:
     """What finished runs of the same model, shapes and topology took, for the plan of another."""
 
-    trains: bool
-    steps: int
-    results: tuple[Result, ...]
+    work: Work
+    runs: tuple[PastRun, ...]
     cached: bool = False
     """Whether the graphs of the plan are in the compile cache: they are then loaded, as in those runs that did."""
 
     def run_time(self) -> str:
         """Time of the whole run, in words."""
-        if not self.trains:
-            return "not estimated for this task"
-        if not (seconds := self._seconds()):
+        seconds = self._seconds()
+        if not seconds:
             return "unknown: no finished run of this model, shape and topology"
-        return f"about {statistics.median(seconds):.0f} s without evaluation ({_from(seconds)})"
+        about = f"{duration(statistics.median(seconds))} ({_from(seconds)})"
+        return f"about {about}" if self._whole() else f"at least {about}, beside start-up and evaluation"
 
     def run_time_s(self) -> float | None:
-        """Median seconds of the whole run without evaluation; None where no past run tells."""
-        seconds = self._seconds() if self.trains else []
+        """Median seconds of the whole run, from the command to its return, or of as much as past runs tell, if any."""
+        seconds = self._seconds()
         return statistics.median(seconds) if seconds else None
 
     def _seconds(self) -> list[float]:
+        return self._whole() or self._steps_alone()
+
+    def _whole(self) -> list[float]:
+        """What this run would take, had it the pace of each past one; for its graphs it is the same."""
+        graphs_s = self._graphs_s()
         return [
-            self.steps * past.metrics["perf/step_ms"] / 1e3 + (self.compile_all_s(past.graphs) or 0.0)
-            for past in self.results
-            if "perf/step_ms" in past.metrics
+            graphs_s
+            + times.start
+            + times.first_step
+            + max(0, self.work.steps - 1) * past.result.metrics.get("perf/step_ms", 0.0) / 1e3
+            + self.work.eval_steps * times.evaluation
+            + times.end
+            for past in self.runs
+            if graphs_s is not None and (times := past.times)
         ]
+
+    def _steps_alone(self) -> list[float]:
+        """The graphs and the steps: of runs that were resumed, the rest was not one run's."""
+        step_ms = [past.result.metrics["perf/step_ms"] for past in self.runs if "perf/step_ms" in past.result.metrics]
+        return [self.work.steps * ms / 1e3 + (self._graphs_s() or 0.0) for ms in step_ms]
+
+    def _graphs_s(self) -> float | None:
+        """Seconds that all graphs take; None where no past run tells."""
+        if (seconds := self.compile_all_s(self.work.graphs)) is not None or not self.cached:
+            return seconds
+        compiled = replace(self, cached=False).compile_all_s(self.work.graphs)
+        return None if compiled is None else compiled * LOADED_SHARE
 
     def compile_s(self, graph: str) -> float | None:
         """Median seconds that the graph took to compile; None if no past run compiled it."""
@@ -70,8 +106,8 @@ class PastRuns:
 
     def _compiled_in(self, graph: str) -> list[float]:
         """Seconds that the graph took in past runs which compiled it, or loaded it, as this one will."""
-        alike = [past for past in self.results if bool(past.metrics.get("perf/compile_cached")) == self.cached]
-        return [past.graphs[graph] for past in alike if graph in past.graphs]
+        alike = [past.result.graphs for past in self.runs if past.cached == self.cached]
+        return [graphs[graph] for graphs in alike if graph in graphs]
 
 
 def _rounded(seconds: float) -> str:
@@ -84,16 +120,26 @@ def _from(seconds: list[float]) -> str:
 
 def past_runs(config: RunConfig, plan: LaunchPlan, runs: Path) -> PastRuns:
     """The last finished runs below `runs` that compile the same graphs."""
-    results: list[Result] = []
+    found: list[PastRun] = []
     files = [*runs.glob("*/*/result.json"), *runs.glob("*/*/*/result.json")]
     for file in sorted(files, key=_modified)[-MOST_READ:]:
         with suppress(RunDirError):
             past = read_run(RunDir(file.parent))
             if _runs_alike(past.plan, plan) and _alike(past.config, config) and (r := read_result(past.folder)):
-                results.append(r)
+                times = times_of(past.folder, r, eval_steps=work_of(past.config, past.plan).eval_steps)
+                found.append(PastRun(r, times))
     environment = worker_environment(config.topology, host=this_host(), logs=runs)
     cached = are_stored(config, plan, environment=environment)
-    return PastRuns(trains=config.task.kind == "train", steps=plan.last_step, results=tuple(results), cached=cached)
+    return PastRuns(work_of(config, plan), tuple(found), cached=cached)
+
+
+def work_of(config: RunConfig, plan: LaunchPlan) -> Work:
+    """What a planned run does."""
+    evaluations = 1
+    if isinstance(config, TrainRun):
+        networks = 1 if config.train.ema_momentum is None else 2  # the average too
+        evaluations = networks * num_evaluations(plan, every_epochs=config.train.eval_every_epochs)
+    return Work(plan.last_step, evaluations * plan.eval_steps, tuple(graph.name for graph in plan.graphs))
 
 
 def _runs_alike(one: LaunchPlan, other: LaunchPlan) -> bool:

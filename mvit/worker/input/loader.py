@@ -14,11 +14,10 @@ import numpy as np
 
 from mvit.config import AugmentConfig, Data
 from mvit.data.source import Source
+from mvit.plan import BATCHES_AHEAD
 from mvit.worker.input import prepare
 from mvit.worker.input.prepare import Place, Recipe, View
 
-AHEAD = 3
-"""Batches that are being prepared while one is computed."""
 CHUNK = 16
 """Images of one task, at most: a task costs this process 0.2 ms; few enough to share out a batch."""
 Job = tuple[Recipe, Source, np.ndarray, np.ndarray, int]
@@ -75,7 +74,7 @@ class Loader:
         self.shared = not in_memory
         self.slot_bytes = 3 * largest
         self.descriptor = os.memfd_create("mvit-batches")
-        os.ftruncate(self.descriptor, (AHEAD + 1) * self.slot_bytes)
+        os.ftruncate(self.descriptor, (BATCHES_AHEAD + 1) * self.slot_bytes)
         self.memory = mmap.mmap(self.descriptor, 0)
         self.pool = self._processes() if self.shared else ThreadPoolExecutor(self.workers, thread_name_prefix="data")
         self.waited_s = 0.0
@@ -123,7 +122,7 @@ class Loader:
         queue: deque[tuple[list[Future], np.ndarray, np.ndarray]] = deque()
         try:
             for number, (recipe, source, indices, view_numbers, batch_size) in enumerate(jobs):
-                offset = number % (AHEAD + 1) * self.slot_bytes
+                offset = number % (BATCHES_AHEAD + 1) * self.slot_bytes
                 size = recipe.image_size
                 images = np.frombuffer(self.memory, np.uint8, batch_size * size * size * 3, offset)
                 images = images.reshape(batch_size, size, size, 3)
@@ -131,7 +130,7 @@ class Loader:
                     View(source.sample(int(i)), int(i), int(v)) for i, v in zip(indices, view_numbers, strict=True)
                 ]
                 queue.append((self._submit(recipe, views, images, offset), images, source.labels[indices]))
-                if len(queue) > AHEAD:
+                if len(queue) > BATCHES_AHEAD:
                     yield self._collect(*queue.popleft())
             while queue:
                 yield self._collect(*queue.popleft())

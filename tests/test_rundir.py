@@ -52,6 +52,12 @@ def test_a_torn_run_file_is_one_line(frozen, content):
         read_run(folder)
 
 
+def test_a_short_id_is_never_a_number_on_a_command_line(configured):
+    ids = {paths.new_run_id().rpartition("-")[2] for _ in range(200)}
+    assert all(len(one) == 4 and int(one, 16) and one[0].isalpha() for one in ids)
+    assert configured("init=weights", f"init.checkpoint={min(ids)}").init.checkpoint.endswith(min(ids))
+
+
 def test_a_folder_is_never_reused(tmp_path):
     paths.create_run_dir(tmp_path / "x")
     with pytest.raises(RunDirError, match="cannot create the run folder"):

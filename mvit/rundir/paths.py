@@ -156,8 +156,11 @@ class RunDir:
 
 
 def new_run_id() -> str:
-    """`<time>-<id>`: sorts by time; the random part keeps two runs of one second apart."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    """`<time>-<id>`: sorts by time; the random part keeps two runs of one second apart.
+
+    The id begins with a letter: on a command line, 6163 and 1e45 are numbers.
+    """
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.choice('abcdef')}{secrets.token_hex(2)[1:]}"
 
 
 def create_run_dir(path: Path) -> RunDir:

@@ -71,12 +71,14 @@ screenshots: env ## Draw docs/pictures/dashboard-*.png, of the runs in mlflow.db
 	@MVIT_SCREENSHOTS=docs/pictures MVIT_STORE=$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db} \
 		$(RUN) -m pytest -q tests/browser -k "sections and not efficiency" $(ARGS)
 
-docs: env ## Write docs/configuration.md from the typed configuration
-	@mkdir -p docs
+docs: env ## Write the generated pages of the manual, and build it in site/
+	@mkdir -p docs/reference
 	@$(RUN) -m mvit docs > docs/configuration.md.part && mv docs/configuration.md.part docs/configuration.md
+	@$(RUN) -m mvit docs commands > docs/commands.part && mv docs/commands.part docs/reference/commands.md
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
 
 clean: ## Remove .venv and caches; runs/ and mlflow.db stay
-	@rm -rf .venv .venv-canary build *.egg-info .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-canary site build *.egg-info .pytest_cache .ruff_cache
 	@find . -path ./runs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Prints "use 3.12 INTERPRETER", or else the one line to show. Interpreters are run, not looked up: a pyenv shim stands

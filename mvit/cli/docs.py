@@ -1,4 +1,4 @@
-"""python -m mvit docs: the reference of the configuration."""
+"""python -m mvit docs: the generated pages of the manual."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from mvit.cli.arguments import Commands
 def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "docs",
-        help="print the reference of the configuration",
-        description="Print the meaning of every key of the configuration, as docs/configuration.md has it.",
+        help="print a generated page of the manual",
+        description="Print docs/configuration.md or docs/reference/commands.md, which are generated from the code.",
+    )
+    parser.add_argument(
+        "page", nargs="?", choices=("configuration", "commands"), default="configuration", help="default: %(default)s"
     )
     parser.set_defaults(act=act)
 
 
-def act(_: argparse.Namespace) -> int:
-    from mvit.reference import configuration
+def act(arguments: argparse.Namespace) -> int:
+    from mvit.cli.main import parsers
+    from mvit.reference import commands, configuration
 
-    print(configuration(), end="")
+    print(commands(parsers()[1].choices) if arguments.page == "commands" else configuration(), end="")
     return 0

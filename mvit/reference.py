@@ -58,10 +58,15 @@ class _Arguments(argparse.HelpFormatter):
 
 
 def _arguments(parser: argparse.ArgumentParser) -> _Arguments:
-    collected = _Arguments(parser.prog)
-    parser.formatter_class = lambda **_: collected
+    made: list[_Arguments] = []
+
+    def formatter(prog: str) -> argparse.HelpFormatter:
+        made.append(_Arguments(prog))
+        return made[-1]
+
+    parser.formatter_class = formatter
     parser.format_help()
-    return collected
+    return made[-1]
 
 
 def _placed(action: argparse.Action) -> str:

@@ -1,8 +1,8 @@
 """The manual is executed: what its pages tell a reader to type is typed, and has to print what they show.
 
-Each page is read from its first command to its last in a checkout of its own, where two runs have finished before, as a
-reader of the quick start has them. Training is cut to a few steps of a shallow network. What a page shows has to be
-printed, line by line; `...` stands for what is left out, and every number for any other.
+Each page is read from its first command to its last in a checkout of its own; where it names runs, two have finished
+before, as a reader of the quick start has them. Training is cut to a few steps of a shallow network. What a page shows
+has to be printed, line by line; `...` stands for what is left out, and every number for any other.
 """
 
 import json
@@ -20,13 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import save_file
 
 from mvit.data.generated import write_image_folder
 from mvit.parent.request import command_line
+from mvit.parent.request.check import parse
 from mvit.process import die_with_parent
 from tests import manual
-from tests.conftest import CHECKOUT, COMPOSER
+from tests.conftest import CHECKOUT, COMPOSER, raw_config
 from tests.manual import Example
+from tests.models.test_weights import random_weights, timm
 
 pytestmark = [pytest.mark.mindspore, pytest.mark.mlflow, pytest.mark.timeout(900)]
 
@@ -79,7 +82,7 @@ class Reader:
     def as_typed(self, text: str) -> str:
         """A text of a page with the reader's own names in it."""
         runs, sweeps = self.runs(), self.sweeps()
-        names = {"OTHER": runs[0].name[-4:], "RUN": runs[-1].name[-4:]}
+        names = {"OTHER": runs[0].name[-4:], "RUN": runs[-1].name[-4:]} if runs else {}
         names |= {"SWEEP": sweeps[-1].name[-4:]} if sweeps else {}
         for name, value in {**names, **self.names}.items():
             text = re.sub(rf"(?<![\w/]){re.escape(name)}\b", value, text)
@@ -170,8 +173,8 @@ def difference(shown: tuple[str, ...], printed: list[str]) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory, empty_store) -> Path:
-    """A checkout with two finished runs, on which every page begins."""
+def untrained(tmp_path_factory, empty_store) -> Path:
+    """A folder with a checkout in it, and images."""
     home = tmp_path_factory.mktemp("manual")
     room = home / "mvit"
     room.mkdir()
@@ -186,10 +189,17 @@ def base(tmp_path_factory, empty_store) -> Path:
         subprocess.run([*git, *words], cwd=room, check=True)
     shutil.copy(empty_store, room / "mlflow.db")
     write_image_folder(home / "images", classes=4, train=1100, val=64, size=(80, 60))
-    reader = Reader(room, environment_of(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def trained(untrained) -> Path:
+    """The same, with two runs that have finished."""
+    home = untrained.with_name("trained")
+    shutil.copytree(untrained, home, symlinks=True)
     for seed in (1, 2):
         words = [sys.executable, "launch.py", f"seed={seed}", *SHALLOW, *FEW, *SMALL]
-        subprocess.run(words, cwd=room, env=reader.environment, check=True, capture_output=True)
+        subprocess.run(words, cwd=home / "mvit", env=environment_of(home), check=True, capture_output=True)
         time.sleep(1)  # folders are named by seconds, and the newest one is to be the second
     return home
 
@@ -208,7 +218,10 @@ def environment_of(home: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def reader(base, tmp_path) -> Reader:
+def reader(page, request, tmp_path) -> Reader:
+    """Of a page: one who has trained, where it names runs."""
+    names_runs = any(re.search(r"\b(RUN|OTHER)\b", one.command) for one in executed(page))
+    base: Path = request.getfixturevalue("trained" if names_runs else "untrained")
     room = tmp_path / "mvit"
     shutil.copytree(base / "mvit", room, symlinks=True)
     (room / ".venv").symlink_to(CHECKOUT / ".venv")
@@ -220,6 +233,9 @@ def reader(base, tmp_path) -> Reader:
         (commands / name).chmod(0o755)
     environment = environment_of(base)
     environment["PATH"] = f"{commands}:{environment['PATH']}"
+    config = parse(raw_config()).model
+    save_file(timm(random_weights(config), depths=config.depths), room / "timm_xx_small.safetensors")
+    (room / "trials.csv").write_text("optimizer.lr,seed\n1e-3,1\n2e-3,\n")
     names = {
         "/path/to/images": str(base / "images"),
         "/path/to/imagenet": str(base / "images"),
@@ -230,15 +246,17 @@ def reader(base, tmp_path) -> Reader:
     return Reader(room, environment, names)
 
 
-PAGES = [page for page in manual.PAGES if any(one.mark != "not executed" for one in manual.examples(page))]
+def executed(page: str) -> list[Example]:
+    return [example for example in manual.examples(page) if example.mark != "not executed"]
+
+
+PAGES = list(filter(executed, manual.PAGES))
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_print_what_it_shows(page, reader):
     wrong: list[str] = []
-    for example in manual.examples(page):
-        if example.mark == "not executed":
-            continue
+    for example in executed(page):
         began = time.monotonic()
         code, lines = reader.type(example)
         print(f"$ {example.command}\n  [{time.monotonic() - began:.1f} s, exit code {code}]")

@@ -50,7 +50,7 @@ NUMBERS = re.compile(r"[-+]?\d+(?:[.,:]\d+)*(?:e[-+]?\d+)?")
 def quick(arguments: list[str], *, is_stopped: bool) -> list[str]:
     """The overrides that make a launch short, where the page does not set these keys itself."""
     line = command_line.read(arguments)
-    if line.shows or "task=evaluate" in arguments:
+    if line.shows or {"task=evaluate", "freeze=true", "sweep.preview=true", "launch=slurm"} & set(arguments):
         return []
     many = line.many or COMPOSER.is_sweep(line.overrides)
     wanted = [*SHALLOW, *(() if is_stopped else FEW), *(() if any("buckets" in one for one in arguments) else SMALL)]

@@ -7,7 +7,7 @@ what types cannot express.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
@@ -218,6 +218,9 @@ class AugmentConfig(Frozen):
 
 
 class OptimizerConfig(Frozen):
+    moments: ClassVar[int] = 2
+    """Tensors that are kept for each trained parameter."""
+
     lr: float = Field(gt=0.0, description="Peak learning rate.")
     lr_batch_size: Annotated[int, Field(ge=1)] | None = Field(
         description="Global batch size that lr is stated for; lr is scaled to train.global_batch_size. null: unscaled."
@@ -247,6 +250,7 @@ class AdamWConfig(OptimizerConfig):
 class SgdConfig(OptimizerConfig):
     """SGD with momentum; weight decay is added to the gradient."""
 
+    moments: ClassVar[int] = 1
     kind: Literal["sgd"]
     momentum: Rate = Field(description="Share of the previous velocity that is kept.")
     nesterov: bool = Field(description="Use Nesterov momentum.")
@@ -255,6 +259,7 @@ class SgdConfig(OptimizerConfig):
 class LionConfig(OptimizerConfig):
     """Lion (arXiv 2302.06675): the sign of an interpolated momentum; needs a lower rate and more decay than AdamW."""
 
+    moments: ClassVar[int] = 1
     kind: Literal["lion"]
     beta1: Rate = Field(description="Share of the momentum in the update.")
     beta2: Rate = Field(description="Decay rate of the momentum.")
@@ -582,7 +587,7 @@ class PredictTask(CheckpointConfig):
     """Predict the classes of image files."""
 
     kind: Literal["predict"]
-    batch_size: int = Field(ge=1, description="Images per step.")
+    batch_size: int = Field(ge=1, description="Images per step, per device.")
     top: int = Field(ge=1, le=100, description="Classes per image, the most probable ones.")
     output: Annotated[str, Field(pattern=r"\.(jsonl|csv)$")] | None = Field(
         description="Also write the predictions to this file, as .jsonl or .csv; null writes the run folder alone."
@@ -603,7 +608,7 @@ class ExportTask(CheckpointConfig):
     fixed_batch_size: Annotated[int, Field(ge=1)] | None = Field(
         description="Images that the written network takes at once; null: any number."
     )
-    batch_size: int = Field(ge=1, description="Images per step of the check.")
+    batch_size: int = Field(ge=1, description="Images per step of the check, per device.")
     tolerance: float = Field(gt=0.0, description="Largest difference of a logit from the checkpoint's.")
 
 
@@ -611,7 +616,7 @@ LabelledData = Annotated[
     DigitsData | SyntheticData | ImageFolderData | MindRecordData | Cifar10Data | Cifar100Data,
     Field(discriminator="kind"),
 ]
-Data = DigitsData | SyntheticData | ImageFolderData | MindRecordData | Cifar10Data | Cifar100Data | FilesData
+Data = LabelledData | FilesData
 Optimizer = Annotated[AdamWConfig | SgdConfig | LionConfig | LambConfig, Field(discriminator="kind")]
 Schedule = Annotated[
     CosineSchedule | ConstantSchedule | StepSchedule | PolynomialSchedule | OneCycleSchedule,

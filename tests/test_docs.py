@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import io
 import re
 import shlex
 import signal
@@ -87,7 +88,8 @@ def typed(arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize("arguments", dict.fromkeys(arguments for _, arguments in LAUNCHES))
-def test_a_launch_that_a_page_shows_is_legal(arguments, tmp_path):
+def test_a_launch_that_a_page_shows_is_legal(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())  # what `data.images=-` reads
     words = typed(arguments)
     line = command_line.read(words)
     if line.shows or line.many or COMPOSER.is_sweep(line.overrides):

@@ -25,7 +25,7 @@ from mvit.places import PROJECT
 from mvit.rundir import checkpoints
 from mvit.rundir.ending import RETRYABLE, Outcome
 from mvit.rundir.frozen import Run
-from mvit.rundir.result import EvaluateResult, ExportResult, PredictResult, TrainResult, read_result
+from mvit.rundir.result import ExportResult, PredictResult, read_result
 from mvit.rundir.stop import StopReason
 
 
@@ -62,7 +62,7 @@ def _report(run: Run, outcome: Outcome, *, reason: StopReason | None, seconds: f
                 report_answers(folder, run.config.task)
             case ExportResult():
                 console.pairs(exported_lines(folder, result))
-            case TrainResult() | EvaluateResult():
+            case _:
                 console.pairs(result_lines(result_row(run, result)))
     resume = mvit_command("resume", folder.path)
     # Reads the checkpoint, which a finished run can do without.

@@ -16,8 +16,6 @@ from mvit.parent.free_memory import FreeMemory, gib
 from mvit.plan import BATCHES_AHEAD, MAX_LOGITS, LaunchPlan
 
 FLOAT = 4
-MOMENTS = {"adamw": 2, "lamb": 2, "sgd": 1, "lion": 1}
-"""Tensors that an optimizer keeps for each trained parameter."""
 COPIES_WRITTEN = 3
 """Of what a checkpoint holds while it is written: the snapshot, the bytes of its tensors, and the file's."""
 FUSED_PROCESS = 615 * 2**20
@@ -70,7 +68,7 @@ def estimate_memory(config: RunConfig, plan: LaunchPlan) -> Memory:
     weights = FLOAT * sum(map(math.prod, shapes.values()))
     training = config if isinstance(config, TrainRun) else None
     trained = FLOAT * plan.trained_parameters if training else 0
-    optimizer = trained * MOMENTS[training.optimizer.kind] if training else 0
+    optimizer = trained * training.optimizer.moments if training else 0
     average = weights if training and training.train.ema_momentum is not None else 0
     size = config.data.image_size
     graphs = [evaluation_bytes(config.model, image_size=size, form=form) * config.eval_batch_size]

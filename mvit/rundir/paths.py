@@ -95,6 +95,10 @@ class RunDir:
     def answers(self) -> Path:
         return self.path / "answers.jsonl"
 
+    def answers_of(self, rank: int) -> Path:
+        """A worker's share of them, until all are there."""
+        return self.path / f".answers-{rank}.jsonl"
+
     @property
     def exported(self) -> Path:
         return self.path / "exported"

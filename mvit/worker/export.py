@@ -24,6 +24,7 @@ from mvit.worker.compile import compile_graphs
 from mvit.worker.evaluate import EvaluateStep
 from mvit.worker.heartbeat import Heartbeat
 from mvit.worker.images import Normalise
+from mvit.worker.input import sampler
 from mvit.worker.session import Session, open_session
 
 INPUT, OUTPUT = "images", "logits"
@@ -35,32 +36,30 @@ class ExportMismatch(Exception):
     """A file that was written computes something else than its checkpoint."""
 
 
-def export(run: Run, config: ExportRun, *, heartbeat: Heartbeat) -> None:
-    """Write and check the formats that the task names. Writes result.json last; raises `ExportMismatch`."""
-    session = open_session(run, rank=0, heartbeat=heartbeat)
+def export(run: Run, config: ExportRun, *, rank: int, heartbeat: Heartbeat) -> None:
+    """Write the formats that the task names, and check them; raises `ExportMismatch`.
+
+    Rank 0 writes, and result.json last; each worker checks its share of the images.
+    """
+    session = open_session(run, rank=rank, heartbeat=heartbeat)
     weights = session.load(config.task)
     step = EvaluateStep(session.net, normalise=session.normalise, num_classes=run.plan.num_classes)
 
     heartbeat.stage(Stage.COMPILE)
     compiled = compile_graphs(session, evaluate=step)
-    exportable = Exportable(session, weights)
-    folder = run.folder.exported
-    folder.mkdir(exist_ok=True)
-    metrics: dict[str, float] = {}
-    for form in config.task.formats:
-        began = time.perf_counter()
-        exportable.write(folder / FILES[form], form, batch_size=config.task.fixed_batch_size)
-        metrics[f"export/{form}_s"] = time.perf_counter() - began
-        heartbeat.mark()
-    write_about(folder, _about(run, config, weights))
+    written = _write(session, config, weights) if rank == 0 else {}
+    session.workers.sum(np.zeros(1, np.float32))  # the others wait for the files
 
     heartbeat.stage(Stage.EVALUATE)
-    threads = run.plan.threads
     models: dict[ExportFormat, Model] = {
-        form: open_exported(folder / FILES[form], form, threads=threads) for form in config.task.formats
+        form: open_exported(run.folder.exported / FILES[form], form, threads=run.plan.threads)
+        for form in config.task.formats
     }
     differences = _compare(session, step, models)
     session.loader.close()
+    if rank > 0:
+        return
+    metrics = {f"export/{form}_s": seconds for form, seconds in written.items()}
     for form, difference in differences.items():
         metrics |= {f"export/{form}_{name}": value for name, value in difference.metrics().items()}
     metrics |= {**compiled.metrics(), "perf/peak_rss_mb": device.peak_rss_mb()}
@@ -77,6 +76,21 @@ def export(run: Run, config: ExportRun, *, heartbeat: Heartbeat) -> None:
     write_result(run.folder, result)
 
 
+def _write(session: Session, config: ExportRun, weights: checkpoint.Weights) -> dict[ExportFormat, float]:
+    """Write each format, and model.json; returns the seconds that each took."""
+    exportable = Exportable(session, weights)
+    folder = session.run.folder.exported
+    folder.mkdir(exist_ok=True)
+    seconds: dict[ExportFormat, float] = {}
+    for form in config.task.formats:
+        began = time.perf_counter()
+        exportable.write(folder / FILES[form], form, batch_size=config.task.fixed_batch_size)
+        seconds[form] = time.perf_counter() - began
+        session.heartbeat.mark()
+    write_about(folder, _about(session.run, config, weights))
+    return seconds
+
+
 class Exportable(nn.Cell):
     """The network in its plain form, which other programs can run: images (B, S, S, 3) uint8 -> logits."""
 
@@ -85,6 +99,7 @@ class Exportable(nn.Cell):
         config, plan = session.run.config, session.run.plan
         self.size = config.data.image_size
         self.net = mobilevit.MobileViT(config.model, num_classes=plan.num_classes)
+        device.cast_network(self.net, config.precision)
         checkpoint.load(self.net, weights.tensors, source=weights.source)
         self.normalise = Normalise(config.data)
         self.set_train(False)
@@ -143,24 +158,27 @@ class Difference:
 
 
 def _compare(session: Session, step: EvaluateStep, models: dict[ExportFormat, Model]) -> dict[ExportFormat, Difference]:
-    """Each model against the network, on the validation images."""
-    source = session.val_source
-    batches = session.loader.evaluate(
-        source,
-        np.arange(len(source.labels)),
-        batch_size=session.run.config.eval_batch_size,
-        num_batches=session.run.plan.eval_steps,
-    )
+    """Each model against the network, on the validation images; every worker must call this."""
+    plan, source = session.run.plan, session.val_source
+    shard = sampler.shard(len(source.labels), rank=session.rank, world_size=plan.world_size)
+    size = session.run.config.eval_batch_size
     step.set_train(False)
     differences: dict[ExportFormat, Difference] = {form: Difference() for form in models}
-    for batch in batches:
+    for batch in session.loader.evaluate(source, shard, batch_size=size, num_batches=plan.eval_steps):
         _, logits, _ = step(ms.Tensor(batch.images), ms.Tensor(batch.labels), ms.Tensor(batch.mask))
         real = batch.mask > 0
         expected = logits.asnumpy()[real]
         for form, model in models.items():
             differences[form] = differences[form].with_batch(model(batch.images)[real], expected)
         session.heartbeat.mark()
-    return differences
+    return {form: _of_all(session, difference) for form, difference in differences.items()}
+
+
+def _of_all(session: Session, difference: Difference) -> Difference:
+    """That of all workers, on rank 0."""
+    values = np.array([difference.logits, difference.same_top1, difference.count], np.float32)
+    logits, same_top1, count = np.stack([one[0] for one in session.workers.gather([values])]).T
+    return Difference(float(logits.max()), round(float(same_top1.sum())), round(float(count.sum())))
 
 
 def _about(run: Run, config: ExportRun, weights: checkpoint.Weights) -> Exported:

@@ -43,9 +43,9 @@ def main(folder: RunDir) -> None:
                 case EvaluateRun():
                     evaluate.evaluate(run, rank=rank, heartbeat=heartbeat)
                 case PredictRun():
-                    predict.predict(run, run.config, heartbeat=heartbeat)
+                    predict.predict(run, run.config, rank=rank, heartbeat=heartbeat)
                 case ExportRun():
-                    export.export(run, run.config, heartbeat=heartbeat)
+                    export.export(run, run.config, rank=rank, heartbeat=heartbeat)
     except Stopped:
         heartbeat.stage(Stage.STOPPED)
         return

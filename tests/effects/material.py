@@ -45,8 +45,8 @@ class Material:
     of_kind: dict[tuple[str, str], list[str]]
     of_path: dict[str, list[str]]
     values: dict[str, Any]
-    roots: dict[str, str]
-    """Another root by kind of data."""
+    of_data: dict[str, dict[str, Any]]
+    """Other values by kind of data."""
 
 
 def make_material(room: Path) -> Material:
@@ -99,7 +99,6 @@ def make_material(room: Path) -> Material:
         values={
             "data.train_folder": "train2",
             "data.val_folder": "val2",
-            "data.class_names": str(names),
             "data.images": [str(folders[1] / "val")],
             "task.checkpoint": str(weights[1]),
             "init.checkpoint": str(weights[1]),
@@ -120,7 +119,10 @@ def make_material(room: Path) -> Material:
             "tracking.uri": "sqlite:///elsewhere.db",
             "runs_dir": f"{room}/runs2",
         },
-        roots={kind: str(paths[1]) for kind, paths in roots.items()},
+        of_data={
+            kind: {"data.root": str(paths[1]), **({"data.class_names": str(names)} if kind == "imagefolder" else {})}
+            for kind, paths in roots.items()
+        },
     )
 
 

@@ -91,7 +91,7 @@ def _changed(option: Option, raw: dict[str, Any], material: Material) -> Iterato
             other = _raw(option, (*kept, (section, kind)), material)
             yield {**raw, option.section: other[option.section]}
         return
-    given = {**material.values, "data.root": material.roots.get(dict(option.kinds).get("data", ""))}.get(option.path)
+    given = {**material.values, **material.of_data.get(dict(option.kinds).get("data", ""), {})}.get(option.path)
     for value in [given] if given else _candidates(_value(raw, option.path), option.field.annotation):
         changed = deepcopy(raw)
         inner, _, last = option.path.rpartition(".")

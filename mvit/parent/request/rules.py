@@ -173,19 +173,8 @@ def _nodes(topology: Topology) -> Iterator[Problem]:
         yield Problem("topology.hosts", list(topology.hosts), rule, "change it, or topology.nodes")
 
 
-def _one_process(task: Task, topology: Topology) -> Iterator[Problem]:
-    if task.kind in ("predict", "export") and world_size(topology) > 1:
-        rule = f"has {world_size(topology)} processes, and task={task.kind} runs in one"
-        yield Problem("topology", None, rule, f"use topology={'cpu' if topology.kind == 'cpu' else 'ascend_1'}")
-
-
-def _exports(task: Task, precision: Precision) -> Iterator[Problem]:
-    if task.kind != "export":
-        return
-    if precision.kind != "fp32":
-        rule = f"is {precision.kind}, and task=export writes networks in float32"
-        yield Problem("precision", None, rule, "use precision=fp32")
-    if "onnx" in task.formats and find_spec("onnxruntime") is None:
+def _onnx(task: Task) -> Iterator[Problem]:
+    if task.kind == "export" and "onnx" in task.formats and find_spec("onnxruntime") is None:
         remedy = "pip install 'mvit[onnx]', or use task.formats=[mindir]"
         yield Problem("task.formats", "onnx", "is checked with onnxruntime, which is not installed", remedy)
 
@@ -290,8 +279,7 @@ RULES: list[Rule] = [
     (("precision", "topology"), _device_precision),
     (("topology",), _cards),
     (("topology",), _nodes),
-    (("task", "topology"), _one_process),
-    (("task", "precision"), _exports),
+    (("task",), _onnx),
     (("launch",), _job_options),
     (("model", "topology", "precision"), _kernels),
     (("train", "model", "topology", "precision"), _activations),

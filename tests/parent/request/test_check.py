@@ -233,19 +233,6 @@ PREDICT = ("task=predict", "task.checkpoint=x.safetensors", "data.images=photos"
 EXPORT = ("task=export", "task.checkpoint=x.safetensors")
 
 
-@pytest.mark.parametrize("task", [PREDICT, EXPORT])
-def test_a_prediction_and_an_export_run_in_one_process(task):
-    name = task[0].removeprefix("task=")
-    assert problems(*task, "topology=cpu_2") == [
-        f"topology: has 2 processes, and task={name} runs in one; use topology=cpu"
-    ]
-
-
-def test_a_network_is_exported_in_float32():
-    rule = "is fp16, and task=export writes networks in float32"
-    assert problems(*EXPORT, "precision=fp16") == [f"precision: {rule}; use precision=fp32"]
-
-
 def test_an_export_to_onnx_needs_onnxruntime(monkeypatch):
     monkeypatch.setattr(rules, "find_spec", lambda _: None)
     (problem,) = problems(*EXPORT)

@@ -11,7 +11,7 @@ from mvit.files import json_digest, read_json, read_mapping, write_json
 from mvit.plan import LaunchPlan
 from mvit.rundir.paths import RunDir
 
-SCHEMA = 8
+SCHEMA = 9
 OF_THE_LAUNCHER = frozenset(("dry_run", "freeze", "verbose"))
 """What only the launcher that freezes or executes the run reads."""
 NOT_THE_RUN = OF_THE_LAUNCHER | {"name", "runs_dir", "tracking", "limits", "launch"}

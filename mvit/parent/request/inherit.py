@@ -95,7 +95,10 @@ def _origin(path: Path, option: Callable[[str, str], Section | None]) -> Origin:
     folder = path if path.is_dir() else path.parent.parent
     try:
         run = read_run(RunDir(folder))
-    except RunDirError:  # weights without their run say themselves what they know
+    except RunDirError:
+        if RunDir(folder).run.is_file():
+            raise  # a network that is evaluated under other conventions computes plausible nonsense
+        # Weights without their run say themselves what they know.
         conventions = conventions_of(path)
         name = conventions.get("model")
         return Origin(model=option("model", name) if isinstance(name, str) else None, conventions=conventions)

@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from mvit.parent.request.compose import compose
+from mvit.rundir.frozen import OtherVersion, read_run
 from tests.conftest import raw_config
 
 ORIGIN = ("model=x_small", "model.num_classes=10", "data=synthetic", "data.image_size=96", "data.mean=[0.1,0.2,0.3]")
@@ -91,3 +92,18 @@ def test_paths_are_frozen_absolute_since_a_run_may_be_executed_from_elsewhere(tm
     raw = compose(["data=imagefolder", "data.root=pictures", "init=weights", "init.checkpoint=x.safetensors"])
     assert raw["data"]["root"] == str(tmp_path / "pictures")
     assert raw["init"]["checkpoint"] == str(tmp_path / "x.safetensors")
+
+
+def test_a_prediction_has_the_preprocessing_and_the_class_names_of_its_run(origin):
+    data = raw_config("task=predict", f"task.checkpoint={origin.path}", "data.images=photos", "data.workers=7")["data"]
+    seen = ("mean", "std", "channel_order", "eval_crop_fraction", "interpolation", "antialias", "image_size")
+    assert {key: data[key] for key in seen} == {key: MADE["data"][key] for key in seen}
+    names = list(read_run(origin).plan.dataset.class_names)
+    assert (data["kind"], data["class_names"], data["workers"]) == ("files", names, 7)
+
+
+def test_weights_of_a_run_that_cannot_be_read_are_not_used_with_other_conventions(origin):
+    content = json.loads(origin.run.read_text())
+    origin.run.write_text(json.dumps({**content, "schema": content["schema"] - 1}))
+    with pytest.raises(OtherVersion, match="use the .* that made it"):
+        evaluated(origin)

@@ -7,6 +7,7 @@ what types cannot express.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter
@@ -142,6 +143,13 @@ class FilesData(ImagesConfig):
         min_length=1, description="Files, folders and patterns such as photos/*.jpg; - reads paths from standard input."
     )
     class_names: Strings = Field(description="Names of the network's classes; [] takes them from its run, or numbers.")
+
+
+class NoiseData(ImagesConfig):
+    """Images of noise that a task makes in memory, to measure steps. No section: derived, see `StepsRun`."""
+
+    kind: Literal["noise"]
+    classes: int
 
 
 class CropConfig(Frozen):
@@ -612,11 +620,45 @@ class ExportTask(CheckpointConfig):
     tolerance: float = Field(gt=0.0, description="Largest difference of a logit from the checkpoint's.")
 
 
+Mode = Literal["train", "inference"]
+"""What a graph is for: a training step, or a forward pass in evaluation."""
+Modes = Annotated[tuple[Mode, ...], Field(strict=False)]
+MODES = "train: a whole training step, with the update; inference: the forward pass of an evaluation."
+BatchSize = Annotated[int, Field(ge=1)]
+ImageSize = Annotated[int, Field(ge=32, le=4096)]
+
+
+class BenchmarkTask(Frozen):
+    """Measure how long steps take, by batch size and resolution, on images in memory."""
+
+    kind: Literal["benchmark"]
+    modes: Modes = Field(description=MODES)
+    batch_sizes: Annotated[tuple[BatchSize, ...], Field(strict=False)] = Field(
+        description="Images per step, per device."
+    )
+    image_sizes: Annotated[tuple[ImageSize, ...], Field(strict=False)] = Field(
+        description="Side lengths of the images, in pixels; each with each batch size."
+    )
+    warmup_steps: int = Field(ge=1, description="First steps of each shape, which are not measured.")
+    repeats: int = Field(ge=3, description="Measured steps of each shape.")
+
+
+class ProfileTask(Frozen):
+    """Measure which operators the time of a step goes to, on images in memory."""
+
+    kind: Literal["profile"]
+    modes: Modes = Field(description=MODES)
+    batch_size: BatchSize = Field(description="Images per step.")
+    image_size: ImageSize = Field(description="Side length of the images, in pixels.")
+    warmup_steps: int = Field(ge=1, description="First steps, which are not measured.")
+    steps: int = Field(ge=1, le=100, description="Steps whose operators are recorded.")
+
+
 LabelledData = Annotated[
     DigitsData | SyntheticData | ImageFolderData | MindRecordData | Cifar10Data | Cifar100Data,
     Field(discriminator="kind"),
 ]
-Data = LabelledData | FilesData
+Data = LabelledData | FilesData | NoiseData
 Optimizer = Annotated[AdamWConfig | SgdConfig | LionConfig | LambConfig, Field(discriminator="kind")]
 Schedule = Annotated[
     CosineSchedule | ConstantSchedule | StepSchedule | PolynomialSchedule | OneCycleSchedule,
@@ -627,7 +669,7 @@ Precision = Annotated[Fp32Precision | Fp16Precision | Bf16Precision, Field(discr
 Topology = Annotated[CpuTopology | AscendTopology, Field(discriminator="kind")]
 LossScale = Annotated[AutoLossScale | FixedLossScale | DynamicLossScale, Field(discriminator="kind")]
 Tracking = Annotated[MlflowTracking | NoTracking, Field(discriminator="kind")]
-Task = TrainTask | EvaluateTask | PredictTask | ExportTask
+Task = TrainTask | EvaluateTask | PredictTask | ExportTask | BenchmarkTask | ProfileTask
 
 
 class CommonConfig(Frozen):
@@ -722,6 +764,71 @@ class ExportRun(_InferenceRun):
         return self.task.fixed_batch_size or self.task.batch_size
 
 
+IMAGENET_CLASSES = 1000
+
+
+class StepsRun(CommonConfig):
+    """A run that measures steps of a network with random weights, on images of noise that it makes in memory."""
+
+    limits: TrainLimitsConfig
+    optimizer: Optimizer
+
+    @property
+    def data(self) -> NoiseData:
+        """What stands for the data: its classes are the model's, by default those of ImageNet."""
+        return NoiseData(
+            kind="noise",
+            classes=self.model.num_classes or IMAGENET_CLASSES,
+            image_size=max(size for _, _, size in self.shapes),
+            mean=(0.5, 0.5, 0.5),
+            std=(0.25, 0.25, 0.25),
+            channel_order="rgb",
+            eval_crop_fraction=1.0,
+            interpolation="bilinear",
+            antialias=True,
+            workers=1,
+        )
+
+    @property
+    def shapes(self) -> tuple[tuple[Mode, int, int], ...]:
+        """Mode, images per device and side length of each step."""
+        raise NotImplementedError
+
+    @property
+    def scaling(self) -> DynamicLossScale | None:
+        """The factor on the loss, as training has it by default."""
+        return FP16_LOSS_SCALE if isinstance(self.precision, Fp16Precision) else None
+
+    @property
+    def eval_batch_size(self) -> int:
+        return max(batch for _, batch, _ in self.shapes)
+
+    @property
+    def max_restarts(self) -> int:
+        return 0
+
+
+class BenchmarkRun(StepsRun):
+    """A run of task=benchmark."""
+
+    task: BenchmarkTask
+
+    @property
+    def shapes(self) -> tuple[tuple[Mode, int, int], ...]:
+        task = self.task
+        return tuple(product(task.modes, task.batch_sizes, task.image_sizes))
+
+
+class ProfileRun(StepsRun):
+    """A run of task=profile."""
+
+    task: ProfileTask
+
+    @property
+    def shapes(self) -> tuple[tuple[Mode, int, int], ...]:
+        return tuple((mode, self.task.batch_size, self.task.image_size) for mode in self.task.modes)
+
+
 def _task_kind(run: Any) -> Any:
     """The value of task.kind in a model or in plain values."""
     if isinstance(run, CommonConfig):
@@ -734,7 +841,9 @@ RunConfig = Annotated[
     Annotated[TrainRun, Tag("train")]
     | Annotated[EvaluateRun, Tag("evaluate")]
     | Annotated[PredictRun, Tag("predict")]
-    | Annotated[ExportRun, Tag("export")],
+    | Annotated[ExportRun, Tag("export")]
+    | Annotated[BenchmarkRun, Tag("benchmark")]
+    | Annotated[ProfileRun, Tag("profile")],
     Discriminator(_task_kind),
 ]
 """One run: a task and the sections it uses."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mvit.config import Frozen, Strings
+from mvit.config import Frozen, Mode, Strings
 
 WARM_STEPS = 3
 """First steps of each shape, which do not count towards the throughput."""
@@ -45,6 +45,7 @@ class GraphPlan(Frozen):
     """One graph to compile, and the shape (B, S, S, 3) of its batch; None if it takes no images."""
 
     name: str
+    mode: Mode
     images: Annotated[tuple[int, int, int, int], Field(strict=False)] | None
 
 

@@ -61,8 +61,13 @@ def test_an_option_that_workers_do_not_read_changes_the_plan_the_command_or_the_
     assert [str(pair.option) for pair in left_to_workers if pair.option.section not in OF_WORKERS] == []
 
 
-def once_for_all_data(pairs: list[Pair]) -> list[Pair]:
-    """The options that all data share, once, for data without files: the same code prepares all images."""
+def once(pairs: list[Pair]) -> list[Pair]:
+    """The options that all data share, once, for data without files: the same code prepares all images.
+
+    And those of measured steps for a benchmark, since a profile takes the same ones.
+    """
+    options = [(pair, pair.option) for pair in pairs]
+    pairs = [pair for pair, option in options if option.task != "profile" or option.section == "task"]
     return [pair for pair in pairs if dict(pair.option.kinds).get("data", "synthetic") == "synthetic"]
 
 
@@ -93,12 +98,13 @@ def _observed(folder: RunDir) -> dict[str, Any]:
         (name, entry["step"], value)
         for entry in entries
         for name, value in entry.get("metrics", {}).items()
-        if not name.startswith(OF_THE_MACHINE)
+        if not name.startswith((*OF_THE_MACHINE, "benchmark/", "profile/"))
     ]
     checkpoints = sorted(folder.checkpoints.glob("step-*.safetensors"))
     return {
         "network": seen["network"],
         "processes or threads that prepare images": seen["pools"],
+        "weights after steps that were measured": seen["trained"],
         "journal": metrics,
         "answers": folder.answers.exists() and folder.answers.read_text(),
         "checkpoints that are kept": [path.name for path in checkpoints],
@@ -110,7 +116,7 @@ def _observed(folder: RunDir) -> dict[str, Any]:
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_every_other_option_changes_the_network_or_what_a_run_ends_with(left_to_workers, tmp_path):
-    pairs = once_for_all_data([pair for pair in left_to_workers if pair.option.section in OF_WORKERS])
+    pairs = once([pair for pair in left_to_workers if pair.option.section in OF_WORKERS])
     observed = observations([config for pair in pairs for config in pair.configs], tmp_path)
     without: list[str] = []
     proved: Counter[str] = Counter()

@@ -61,7 +61,7 @@ def prepare(run: Run, *, batch: int, counted: bool) -> tuple[dict[str, Any], dic
     import numpy as np
 
     from mvit.worker import device
-    from mvit.worker.cells import build_cells
+    from mvit.worker.cells import StepRecipe, build_cells
     from mvit.worker.compile import compile_graphs
     from mvit.worker.heartbeat import Heartbeat
     from mvit.worker.input.loader import Batch
@@ -74,7 +74,7 @@ def prepare(run: Run, *, batch: int, counted: bool) -> tuple[dict[str, Any], dic
     traffic = count_traffic() if counted else {}
     heartbeat = Heartbeat(run.folder.status / "0.json", rank=0)
     session = open_session(run, rank=0, heartbeat=heartbeat, augment=config.augment, seed=config.seed)
-    cells = build_cells(session, config)
+    cells = build_cells(session, StepRecipe.of_training(config))
     compiled = None if counted else compile_graphs(session, train=cells.step, evaluate=cells.evaluate_step)
     random, side = np.random.default_rng(0), config.data.image_size
     images = random.integers(0, 256, (batch, side, side, 3), np.uint8)

@@ -29,6 +29,7 @@ NOT_IN_A_GRAPH = frozenset(
         "name", "runs_dir", "dry_run", "freeze", "verbose", "tracking", "limits", "topology.compile_cache",
         # The host's: the order of images, weights as they are loaded, and the mixing of a batch, an input.
         "seed", "init", "task.checkpoint", "task.weights", "task.batch_size",
+        "task.warmup_steps", "task.repeats", "task.steps",
         "augment.crop", "augment.horizontal_flip", "augment.color_jitter", "augment.policy", "augment.erasing",
         "augment.repeats", "augment.mix.probability", "augment.mix.mixup_alpha", "augment.mix.cutmix_alpha",
         "augment.mix.cutmix_share",
@@ -58,9 +59,10 @@ OF_A_LAUNCH = frozenset(
     {
         "MS_ROLE", "MS_NODE_ID", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_WORKER_NUM", "MS_OM_PATH",
         "MS_COMPILER_CACHE_PATH", "MS_COMPILER_CACHE_ENABLE", "MS_TOPO_TIMEOUT", "MS_NODE_TIMEOUT",
+        "MS_DEV_SAVE_GRAPHS", "MS_DEV_SAVE_GRAPHS_PATH", "MS_DEV_DUMP_IR_PASSES",
     }
 )  # fmt: skip
-"""Variables that differ from launch to launch."""
+"""Variables that differ from launch to launch, or have graphs written down."""
 
 
 def graph_key(

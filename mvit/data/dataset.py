@@ -13,12 +13,14 @@ from mvit.config import (
     FilesData,
     ImageFolderData,
     MindRecordData,
+    NoiseData,
     SyntheticData,
 )
 from mvit.data.cifar import Cifar
 from mvit.data.digits import Digits
 from mvit.data.imagefolder import ImageFolder
 from mvit.data.mindrecord import MindRecord
+from mvit.data.noise import Noise
 from mvit.data.source import Source
 from mvit.data.survey import Survey
 from mvit.data.synthetic import Synthetic
@@ -55,6 +57,8 @@ def dataset_of(data: Data) -> Dataset:
             return Cifar(data)
         case FilesData():
             return Unlabelled(data)
+        case NoiseData():
+            return Noise(data)
 
 
 def survey(data: Data) -> Survey:

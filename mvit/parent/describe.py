@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 from mvit.config import (
+    BenchmarkTask,
     Data,
     DynamicLossScale,
     FixedLossScale,
     Fp32Precision,
+    ProfileTask,
     RunConfig,
+    StepsRun,
     TrainRun,
 )
 from mvit.parent.free_memory import free_memory, gib
@@ -29,7 +32,10 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
         yield "weights", starts_from(config.init, num_classes=plan.num_classes)
     for line in differences(config):
         yield "differs", line
-    yield "data", _data_line(config.data, plan.dataset)
+    if isinstance(config, StepsRun):
+        yield "data", f"images of noise in memory, {plan.num_classes} classes"
+    else:
+        yield "data", _data_line(config.data, plan.dataset)
     yield "devices", f"{plan.world_size} {plan.device}{f' on {plan.nodes} nodes' if plan.nodes > 1 else ''}"
     yield "precision", _precision_line(config) + _jit_level(plan.jit_level)
     yield "kernels", _kernels_line(plan.kernels)
@@ -45,10 +51,14 @@ def describe(config: RunConfig, plan: LaunchPlan, *, past: PastRuns) -> Iterator
             + (f", ends after {plan.last_step}" if plan.last_step < plan.total_steps else ""),
         )
         yield "peak rate", f"{plan.peak_lr:g}"
-    yield (
-        "prediction" if config.task.kind == "predict" else "evaluation",
-        f"{plan.eval_steps} steps x {config.eval_batch_size} per device",
-    )
+    match config.task:
+        case BenchmarkTask(warmup_steps=warmup, repeats=repeats):
+            yield "steps", f"{repeats} of each shape, after {_count(warmup, 'step')} of warm-up"
+        case ProfileTask(warmup_steps=warmup, steps=steps):
+            yield "steps", f"{steps} unrecorded and {steps} recorded, after {_count(warmup, 'step')} of warm-up"
+        case _:
+            what = "prediction" if config.task.kind == "predict" else "evaluation"
+            yield what, f"{plan.eval_steps} steps x {config.eval_batch_size} per device"
     verb = "is in the compile cache, loads" if past.cached else "compiles"
     for graph in plan.graphs:
         shape = "x".join(map(str, graph.images)) + ", " if graph.images else ""

@@ -16,7 +16,9 @@ from mvit.parent.progress import ProgressView
 from mvit.parent.report.answers import report_answers
 from mvit.parent.report.estimate import past_runs
 from mvit.parent.report.exported import exported_lines
+from mvit.parent.report.profiles import report_profiles
 from mvit.parent.report.row import result_row
+from mvit.parent.report.speeds import report_speeds
 from mvit.parent.report.table import result_lines
 from mvit.parent.slot import Slot
 from mvit.parent.tracking.content import seen_with
@@ -25,7 +27,7 @@ from mvit.places import PROJECT
 from mvit.rundir import checkpoints
 from mvit.rundir.ending import RETRYABLE, Outcome
 from mvit.rundir.frozen import Run
-from mvit.rundir.result import ExportResult, PredictResult, read_result
+from mvit.rundir.result import BenchmarkResult, ExportResult, PredictResult, ProfileResult, read_result
 from mvit.rundir.stop import StopReason
 
 
@@ -62,6 +64,10 @@ def _report(run: Run, outcome: Outcome, *, reason: StopReason | None, seconds: f
                 report_answers(folder, run.config.task)
             case ExportResult():
                 console.pairs(exported_lines(folder, result))
+            case BenchmarkResult():
+                report_speeds(run, result)
+            case ProfileResult():
+                report_profiles(folder, result)
             case _:
                 console.pairs(result_lines(result_row(run, result)))
     resume = mvit_command("resume", folder.path)

@@ -151,10 +151,12 @@ def checked(raw: Mapping[str, Any], host: Host, surveys: Surveys) -> tuple[RunCo
     problems += judge(WEIGHT_RULES, sections)
     if raw.get("dry_run") is not True:  # a plan can be made for cards that are elsewhere
         problems += judge(host_rules(host), sections)
-    survey = None
-    if "data" in sections:
+    data, survey = sections.get("data"), None
+    if data is None and not problems:  # a task that makes its images itself
+        data = validated(raw).data
+    if data is not None:
         try:
-            survey = surveys.of(sections["data"])
+            survey = surveys.of(data)
             problems += judge(data_rules(survey.facts), sections)
         except DatasetError as error:
             problems.append(error.problem)

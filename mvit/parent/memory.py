@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from mvit.config import Data, DigitsData, RunConfig, SyntheticData, TrainRun
+from mvit.config import Data, DigitsData, ModelConfig, RunConfig, StepsRun, SyntheticData, TrainRun
 from mvit.models.spec import parameter_shapes
 from mvit.parent.activations import Form, evaluation_bytes, training_bytes
 from mvit.parent.free_memory import FreeMemory, gib
-from mvit.plan import BATCHES_AHEAD, MAX_LOGITS, LaunchPlan
+from mvit.plan import BATCHES_AHEAD, MAX_LOGITS, GraphPlan, LaunchPlan
 
 FLOAT = 4
 COPIES_WRITTEN = 3
@@ -67,15 +67,11 @@ def estimate_memory(config: RunConfig, plan: LaunchPlan) -> Memory:
     shapes = parameter_shapes(config.model, num_classes=plan.num_classes)
     weights = FLOAT * sum(map(math.prod, shapes.values()))
     training = config if isinstance(config, TrainRun) else None
-    trained = FLOAT * plan.trained_parameters if training else 0
-    optimizer = trained * training.optimizer.moments if training else 0
+    stepping = config if isinstance(config, (TrainRun, StepsRun)) else None
+    trained = FLOAT * plan.trained_parameters if stepping else 0
+    optimizer = trained * stepping.optimizer.moments if stepping else 0
     average = weights if training and training.train.ema_momentum is not None else 0
-    size = config.data.image_size
-    graphs = [evaluation_bytes(config.model, image_size=size, form=form) * config.eval_batch_size]
-    for bucket in plan.buckets:
-        of_image = training_bytes(config.model, image_size=bucket.image_size, form=form)
-        held = 1.0 if form.is_fused or not is_cpu else PLAIN_HELD
-        graphs.append(int(held * of_image * bucket.per_device_batch_size))
+    graphs = [_graph_bytes(graph, config.model, form=form, is_cpu=is_cpu) for graph in plan.graphs]
     return Memory(
         process=(FUSED_PROCESS if form.is_fused else PLAIN_PROCESS) if is_cpu else 0,
         weights=weights,
@@ -88,6 +84,17 @@ def estimate_memory(config: RunConfig, plan: LaunchPlan) -> Memory:
         data=_data(config.data, plan) if is_cpu else 0,
         checkpoint=COPIES_WRITTEN * (weights + optimizer + average) if is_cpu and training else 0,
     )
+
+
+def _graph_bytes(graph: GraphPlan, model: ModelConfig, *, form: Form, is_cpu: bool) -> int:
+    """The activations of one graph."""
+    if graph.images is None:
+        return 0
+    batch_size, image_size, *_ = graph.images
+    if graph.mode == "inference":
+        return evaluation_bytes(model, image_size=image_size, form=form) * batch_size
+    held = 1.0 if form.is_fused or not is_cpu else PLAIN_HELD
+    return int(held * training_bytes(model, image_size=image_size, form=form) * batch_size)
 
 
 def _form(config: RunConfig, plan: LaunchPlan) -> Form:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from mvit.config import (
     RunConfig,
+    StepsRun,
     TrainConfig,
     TrainRun,
     world_size,
@@ -102,13 +103,19 @@ def plain_form(reason: str) -> KernelsPlan:
 
 def _graphs(config: RunConfig, buckets: Sequence[BucketPlan]) -> tuple[GraphPlan, ...]:
     size = config.data.image_size
-    evaluation = GraphPlan(name="evaluate", images=(config.eval_batch_size, size, size, 3))
+    if isinstance(config, StepsRun):
+        return tuple(
+            GraphPlan(name=f"{mode}_{batch}x{side}", mode=mode, images=(batch, side, side, 3))
+            for mode, batch, side in config.shapes
+        )
+    evaluation = GraphPlan(name="evaluate", mode="inference", images=(config.eval_batch_size, size, size, 3))
     if not isinstance(config, TrainRun):
         return (evaluation,)
     accumulates = config.train.accumulation > 1
     name = "accumulate" if accumulates else "train"
     shapes = [(bucket.per_device_batch_size, bucket.image_size, bucket.image_size, 3) for bucket in buckets]
-    graphs = [GraphPlan(name=f"{name}-{shape[1]}" if len(shapes) > 1 else name, images=shape) for shape in shapes]
+    names = [f"{name}-{shape[1]}" if len(shapes) > 1 else name for shape in shapes]
+    graphs = [GraphPlan(name=name, mode="train", images=shape) for name, shape in zip(names, shapes, strict=True)]
     if accumulates:
-        graphs.append(GraphPlan(name="update", images=None))
+        graphs.append(GraphPlan(name="update", mode="train", images=None))
     return (*graphs, evaluation)

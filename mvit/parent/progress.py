@@ -122,6 +122,8 @@ class ProgressView:
             case "compiled":
                 verb = "loaded" if entry["cached"] else "compiled"
                 say(f"  {verb} {entry['graph']} in {entry['seconds']:.1f} s")
+            case "measured":
+                say(f"  {entry['graph']}: {entry['step_ms']:.2f} ms/step, {entry['images_per_s']:.2f} img/s")
             case "resumed":
                 say(f"  resumed after step {entry['step']}")
                 for line in entry["damaged"]:

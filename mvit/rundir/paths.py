@@ -12,6 +12,7 @@ runs/<name>/<time>-<id>/
     predictions.npz     its logits (n, k) and labels (n,), in the order of the held-out set (predictions.py)
     answers.jsonl       of task=predict: the most probable classes of each image, written by rank 0 (answers.py)
     exported/           of task=export: the network in other formats, and what it takes (exported.py)
+    profile/            of task=profile: tables of operators, and traces, written by rank 0 (profile.py)
     result.json         final and best numbers, written last by rank 0 (result.py)
     tracking.json       where the run is mirrored, and how far; written by the parent (tracking.py)
     job.sh, job.json    of a run that was submitted: the script, and the scheduler's number for it (job.py)
@@ -102,6 +103,10 @@ class RunDir:
     @property
     def exported(self) -> Path:
         return self.path / "exported"
+
+    @property
+    def profile(self) -> Path:
+        return self.path / "profile"
 
     @property
     def confusion_picture(self) -> Path:

@@ -9,7 +9,9 @@ from pydantic import Field, TypeAdapter
 
 from mvit.config import Frozen
 from mvit.files import read_json_bytes, write_json
+from mvit.rundir.measured import Measured
 from mvit.rundir.paths import RunDir
+from mvit.rundir.profile import Profile
 
 
 class TrainResult(Frozen):
@@ -64,7 +66,28 @@ class ExportResult(Frozen):
     weights: Literal["raw", "ema"]
 
 
-Result = Annotated[TrainResult | EvaluateResult | PredictResult | ExportResult, Field(discriminator="task")]
+class BenchmarkResult(Frozen):
+    """What a benchmark ended with."""
+
+    task: Literal["benchmark"]
+    metrics: dict[str, float]
+    graphs: dict[str, float]
+    shapes: Annotated[tuple[Measured, ...], Field(strict=False)]
+
+
+class ProfileResult(Frozen):
+    """What a profile ended with."""
+
+    task: Literal["profile"]
+    metrics: dict[str, float]
+    graphs: dict[str, float]
+    profiles: Annotated[tuple[Profile, ...], Field(strict=False)]
+
+
+Result = Annotated[
+    TrainResult | EvaluateResult | PredictResult | ExportResult | BenchmarkResult | ProfileResult,
+    Field(discriminator="task"),
+]
 _ADAPTER: TypeAdapter[Result] = TypeAdapter(Result)
 
 

@@ -8,7 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from mvit.config import TrainRun
+from mvit.config import DynamicLossScale, FixedLossScale, Optimizer, TrainRun
 from mvit.models.kernels import operators
 from mvit.models.spec import groups
 from mvit.worker import checkpoint, collectives, device, group
@@ -20,6 +20,35 @@ from mvit.worker.optim import make_optimizer
 from mvit.worker.session import Session
 from mvit.worker.step import RunStep
 from mvit.worker.step_graphs import Ema, Gradients, Scale, Update
+
+
+@dataclass(frozen=True)
+class StepRecipe:
+    """What a training step computes."""
+
+    optimizer: Optimizer
+    scaling: FixedLossScale | DynamicLossScale | None
+    mixes: bool = False
+    """Whether images may be mixed."""
+    label_smoothing: float = 0.1
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    ema_momentum: float | None = None
+    freeze: tuple[str, ...] = ()
+
+    @classmethod
+    def of_training(cls, config: TrainRun) -> "StepRecipe":
+        recipe = config.train
+        return cls(
+            optimizer=config.optimizer,
+            scaling=config.scaling,
+            mixes=config.augment.mix is not None,
+            label_smoothing=recipe.label_smoothing,
+            clip_norm=recipe.clip_norm,
+            clip_value=recipe.clip_value,
+            ema_momentum=recipe.ema_momentum,
+            freeze=recipe.freeze,
+        )
 
 
 @dataclass(frozen=True)
@@ -54,24 +83,23 @@ class TrainCells:
         }
 
 
-def build_cells(session: Session, config: TrainRun) -> TrainCells:
+def build_cells(session: Session, recipe: StepRecipe) -> TrainCells:
     """Build what trains the session's network, with the parameters frozen that the recipe names."""
     plan, net = session.run.plan, session.net
-    recipe = config.train
     device.freeze(net, recipe.freeze)
-    scale = Scale(config.scaling) if config.scaling else None
-    constants = fused_constants(config.optimizer) if plan.kernels.isa else None
+    scale = Scale(recipe.scaling) if recipe.scaling else None
+    constants = fused_constants(recipe.optimizer) if plan.kernels.isa else None
     form_of_gradients = partial(FusedGradients, split=constants is None) if plan.kernels.isa else Gradients
     gradients = form_of_gradients(
         net,
         normalise=session.normalise,
         smoothing=recipe.label_smoothing,
-        mix=Mix(channels_last=net.channels_last) if config.augment.mix else None,
+        mix=Mix(channels_last=net.channels_last) if recipe.mixes else None,
         scale=scale,
     )
     trained = net.trainable_params()
-    rate_factors, decays = groups([p.name for p in trained], config.optimizer, model=config.model)
-    optimizer = make_optimizer(trained, config.optimizer, rate_factors=rate_factors, decays=decays)
+    rate_factors, decays = groups([p.name for p in trained], recipe.optimizer, model=session.run.config.model)
+    optimizer = make_optimizer(trained, recipe.optimizer, rate_factors=rate_factors, decays=decays)
     form = partial(Update, scale=scale)
     clocks: dict[str, Callable[[], float]] = {}
     if constants is not None:  # in fp32, which has no loss scale
@@ -79,7 +107,7 @@ def build_cells(session: Session, config: TrainRun) -> TrainCells:
         if shares_memory:
             clocks["all_reduce"] = operators.all_reduce_s
             group.join(session.workers, rank=session.rank, size=1 + sum(parameter.size for parameter in trained))
-        form = partial(FusedUpdate, kind=config.optimizer.kind, constants=constants, shares_memory=shares_memory)
+        form = partial(FusedUpdate, kind=recipe.optimizer.kind, constants=constants, shares_memory=shares_memory)
     update = form(
         optimizer,
         num_parts=plan.world_size * plan.accumulation,

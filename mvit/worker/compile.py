@@ -15,6 +15,7 @@ import numpy as np
 
 from mvit.compile_cache.key import STARTED_FROM, graph_key, sources_digest
 from mvit.compile_cache.store import STORE_VARIABLE, Entry, Store
+from mvit.config import Mode
 from mvit.files import lock
 from mvit.models.kernels.build import KERNELS_VARIABLE
 from mvit.plan import GraphPlan
@@ -44,6 +45,7 @@ PHASES = ("type_inference", "optimize", "task_emit")
 class Compilation:
     """How long one graph took."""
 
+    mode: Mode
     seconds: float
     phases: dict[str, float]
     """Seconds by MindSpore's names, as far as it told them."""
@@ -67,13 +69,15 @@ class Compiled:
 
         Phases are those of the training graphs, or of the evaluation's where nothing is trained.
         """
-        evaluate = self.graphs["evaluate"]
-        training = [graph for name, graph in self.graphs.items() if name != "evaluate"]
-        metrics = {"perf/compile_eval_s": evaluate.seconds, "perf/compile_cached": float(self.cached)}
+        training = [graph for graph in self.graphs.values() if graph.mode == "train"]
+        inference = [graph for graph in self.graphs.values() if graph.mode == "inference"]
+        metrics = {"perf/compile_cached": float(self.cached)}
+        if inference:
+            metrics["perf/compile_eval_s"] = sum(graph.seconds for graph in inference)
         if training:
             metrics["perf/compile_s"] = sum(graph.seconds for graph in training)
         for phase in PHASES:
-            seconds = [graph.phases[phase] for graph in training or [evaluate] if phase in graph.phases]
+            seconds = [graph.phases[phase] for graph in training or inference if phase in graph.phases]
             if seconds:
                 metrics[f"perf/compile_{phase}_s"] = sum(seconds)
         return metrics
@@ -88,7 +92,7 @@ class Graphs:
     train: Compilable | None = None
 
     def runnable(self, graph: GraphPlan) -> Runnable:
-        owner = self.evaluate if graph.name == "evaluate" else self.train
+        owner = self.evaluate if graph.mode == "inference" else self.train
         assert owner is not None, f"the plan has a graph that this task does not run: {graph.name}"
         return owner.planned(graph)
 
@@ -101,7 +105,7 @@ class Graphs:
             began = time.perf_counter()
             with recorded_phases() as phases:
                 cell.compile(*inputs)
-            compiled[graph.name] = Compilation(time.perf_counter() - began, phases)
+            compiled[graph.name] = Compilation(graph.mode, time.perf_counter() - began, phases)
             report(graph.name, compiled[graph.name])
         return compiled
 

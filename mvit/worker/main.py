@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import mvit.compile_cache.key  # noqa: F401  digests the sources now, before they are loaded
-from mvit.config import EvaluateRun, ExportRun, PredictRun, TrainRun
+from mvit.config import BenchmarkRun, EvaluateRun, ExportRun, PredictRun, ProfileRun, TrainRun
 from mvit.errors import RunDirError
 from mvit.process import die_with_parent, launcher_is_gone
 from mvit.rundir.frozen import read_run
@@ -30,7 +30,7 @@ def main(folder: RunDir) -> None:
         heartbeat = Heartbeat(folder.status / f"{rank}.json", rank=rank, fault=read_fault(os.environ, rank=rank))
     try:
         # MindSpore takes seconds to load: only now that this process can be seen, and ends with its parent.
-        from mvit.worker import collectives, device, evaluate, export, group, predict, train
+        from mvit.worker import benchmark, collectives, device, evaluate, export, group, predict, profile, train
 
         if not is_scheduler:
             device.open_device(run.plan.device, threads=run.plan.threads, jit_level=run.plan.jit_level)
@@ -46,6 +46,10 @@ def main(folder: RunDir) -> None:
                     predict.predict(run, run.config, rank=rank, heartbeat=heartbeat)
                 case ExportRun():
                     export.export(run, run.config, rank=rank, heartbeat=heartbeat)
+                case BenchmarkRun():
+                    benchmark.benchmark(run, run.config, rank=rank, heartbeat=heartbeat)
+                case ProfileRun():
+                    profile.profile(run, run.config, heartbeat=heartbeat)
     except Stopped:
         heartbeat.stage(Stage.STOPPED)
         return

@@ -15,7 +15,7 @@ from mvit.rundir.sidecar import Conventions, Position, Sidecar
 from mvit.rundir.status import Stage
 from mvit.schedule import learning_rate
 from mvit.worker import checkpoint, device
-from mvit.worker.cells import TrainCells, build_cells
+from mvit.worker.cells import StepRecipe, TrainCells, build_cells
 from mvit.worker.checkpoint_writer import Writer
 from mvit.worker.compile import compile_graphs
 from mvit.worker.evaluate import all_predictions, evaluate_network, write_held_out
@@ -43,7 +43,7 @@ def train(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     newest = checkpoint.load_newest(run.folder.checkpoints)
     if newest is None and isinstance(config.init, WeightsInit):
         _initialise(session, config.init)
-    cells = build_cells(session, config)
+    cells = build_cells(session, StepRecipe.of_training(config))
     at = Position() if newest is None else _restore(session, cells, newest)
 
     # --- compile

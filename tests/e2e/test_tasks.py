@@ -128,3 +128,50 @@ def test_an_export_that_is_too_far_from_its_checkpoint_fails(launched):
     done = start("task=export", f"task.checkpoint={trained.folder}", *overrides)
     assert done.code == 1
     assert "the logits of model.onnx differ by " in done.err
+
+
+SMALL = ("task.image_sizes=[32]", "task.batch_sizes=[2]", "task.warmup_steps=1", "task.repeats=4")
+
+
+def test_a_benchmark_measures_every_shape_on_all_workers(launched):
+    start, _ = launched
+    done = start("task=benchmark", *TINY, *SMALL, "model.num_classes=10", "topology=cpu_2", "tracking=none")
+    assert done.code == 0, done.err + done.out
+    shapes = {shape["graph"]: shape for shape in done.result()["shapes"]}
+    assert list(shapes) == ["train_2x32", "inference_2x32"]
+    metrics = done.result()["metrics"]
+    for name, shape in shapes.items():
+        assert len(shape["step_ms"]) == 4
+        median = np.median(shape["step_ms"])
+        assert shape["images"] == 4
+        assert metrics[f"benchmark/{name}/step_ms"] == pytest.approx(median)
+        assert metrics[f"benchmark/{name}/images_per_s"] == pytest.approx(4e3 / median)
+        assert metrics[f"benchmark/{name}/loss"] > 0.1
+        row = next(line for line in done.out.splitlines() if f"{median:.2f}" in line and "2 CPU" in line)
+        assert row.split()[0] == "tiny"
+    assert "no speed of tiny has been published" in done.out
+
+
+def test_a_profile_has_a_table_and_a_trace_of_each_mode(launched):
+    start, _ = launched
+    overrides = ("task.image_size=32", "task.batch_size=2", "task.warmup_steps=1", "task.steps=2", "tracking=none")
+    done = start("task=profile", *TINY, *overrides, "model.num_classes=10")
+    assert done.code == 0, done.err + done.out
+    assert "https://ui.perfetto.dev" in done.out
+    for profile in done.result()["profiles"]:
+        mode = profile["mode"]
+        with (done.folder / "profile" / f"{mode}-operators.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        operators = {row["operator"] for row in rows}
+        assert {"MatMul", "adamw", "conv_norm_grad"} <= operators if mode == "train" else "conv_norm_eval" in operators
+        assert "Custom" not in operators
+        in_operators = sum(float(row["ms per step"]) for row in rows)
+        assert 0 < in_operators < profile["step_ms"]
+        assert sum(one["ms"] for one in profile["operators"]) == pytest.approx(in_operators, rel=1e-2)
+        events = json.loads((done.folder / "profile" / f"{mode}-trace.json").read_text())
+        calls = [event for event in events if event["ph"] == "X" and event["name"] in operators]
+        assert len(calls) == round(2 * sum(float(row["calls per step"]) for row in rows))
+        assert all(event["ts"] >= 0 and event["dur"] >= 0 for event in calls)
+        assert f"/{done.folder.name}/profile/{mode}-trace.json" in done.out
+        first = profile["operators"][0]
+        assert done.result()["metrics"][f"profile/{mode}/{first['operator']}_pct"] == first["share_pct"]

@@ -58,7 +58,9 @@ def make_material(room: Path) -> Material:
     weights = [_weights(room / f"{name}.safetensors", seed=seed) for seed, name in enumerate("ab")]
     names = room / "names"
     names.write_text("cat Felis catus\ndog Canis familiaris\n")
-    common = ["name=probe", f"runs_dir={room}/runs", *TINY, "data.image_size=32", "data.eval_crop_fraction=0.875"]
+    bare = ["name=probe", f"runs_dir={room}/runs", *TINY]
+    common = [*bare, "data.image_size=32", "data.eval_crop_fraction=0.875"]
+    steps = [*bare, "task.modes=[train]", "task.warmup_steps=1"]
     roots = {"imagefolder": folders, "cifar10": tens, "cifar100": hundreds, "mindrecord": packs}
     return Material(
         of_task={
@@ -66,6 +68,8 @@ def make_material(room: Path) -> Material:
             "evaluate": [*common, f"task.checkpoint={weights[0]}", "task.batch_size=8"],
             "predict": [*common, f"task.checkpoint={weights[0]}", "task.batch_size=8"],
             "export": [*common, f"task.checkpoint={weights[0]}", "task.batch_size=8"],
+            "benchmark": [*steps, "task.batch_sizes=[4]", "task.image_sizes=[32]", "task.repeats=8"],
+            "profile": [*steps, "task.batch_size=4", "task.image_size=32", "task.steps=2"],
         },
         of_kind={
             ("data", "synthetic"): [f"data.classes={CLASSES}", "data.num_train=48", "data.num_val=16"],
@@ -92,6 +96,8 @@ def make_material(room: Path) -> Material:
             "train.buckets.0": ["train.buckets=[{image_size: 32, global_batch_size: 8}]"],
             # Of four equal accuracies the first two are the best ones, and are not among the last two.
             "train.keep_best": ["optimizer.lr=1e-9", "train.epochs=4"],
+            # So that gradients of the same images change their signs, which are what Lion sees.
+            "optimizer.beta1": ["optimizer.lr=0.05"],
             "init.weights": ["init.weights=ema"],
             "task.weights": ["task.weights=ema"],
             "data.on_unreadable": [f"data.root={_torn(room / 'torn')}"],
@@ -104,6 +110,7 @@ def make_material(room: Path) -> Material:
             "init.checkpoint": str(weights[1]),
             "task.output": str(room / "answers.csv"),
             "task.formats": ["mindir"],
+            "task.modes": ["inference"],
             "train.freeze": ["stem.*"],
             "train.buckets": [{"image_size": 64, "global_batch_size": 8}],
             "launch.partition": "npu",

@@ -58,11 +58,14 @@ HOST = Host(
 )
 VIEWS = 12
 INFERENCE = (Stage.JOIN, Stage.DATA, Stage.BUILD, Stage.COMPILE, Stage.EVALUATE)
+TRAINING = (Stage.JOIN, Stage.DATA, Stage.BUILD, Stage.COMPILE, Stage.STEP, Stage.EVALUATE)
 STAGES = {
-    "train": (Stage.JOIN, Stage.DATA, Stage.BUILD, Stage.COMPILE, Stage.STEP, Stage.EVALUATE),
+    "train": TRAINING,
     "evaluate": INFERENCE,
     "predict": INFERENCE,
     "export": INFERENCE,
+    "benchmark": TRAINING,
+    "profile": TRAINING,
 }
 """Where the workers of a task may be."""
 

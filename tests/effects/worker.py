@@ -13,7 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from mvit.config import ModelConfig, Precision, TrainRun
+from mvit.config import ModelConfig, Precision, StepsRun, TrainRun
 from mvit.files import write_json
 from mvit.models import mobilevit
 from mvit.models.layers import ConvNorm, dense
@@ -56,7 +56,7 @@ NETWORKS: dict[str, list[str]] = {}
 
 def network_of(run: Run) -> list[str]:
     """The network of a run, see `network`."""
-    config, trains = run.config, isinstance(run.config, TrainRun)
+    config, trains = run.config, isinstance(run.config, (TrainRun, StepsRun))
     key = f"{config.model!r} {config.precision!r} {run.plan.num_classes} {trains}"
     if key not in NETWORKS:
         NETWORKS[key] = network(config.model, config.precision, num_classes=run.plan.num_classes, trains=trains)
@@ -83,6 +83,12 @@ def network(model: ModelConfig, precision: Precision, *, num_classes: int, train
     return types
 
 
+def digest(cell: nn.Cell) -> str:
+    """Of the values of its parameters."""
+    values = b"".join(parameter.asnumpy().tobytes() for parameter in cell.get_parameters())
+    return hashlib.sha256(values).hexdigest()
+
+
 def main(paths: list[Path]) -> None:
     runs = [read_run(RunDir(path)) for path in paths]
     device.open_device("CPU", threads=1, jit_level=None)
@@ -101,12 +107,24 @@ def main(paths: list[Path]) -> None:
 
     loader.Loader.__init__ = made
     from mvit.worker.main import main as work  # imports the network that stands in
+    from mvit.worker.noise_steps import NoiseSteps
+    from mvit.worker.session import Session
 
+    built: list[NoiseSteps] = []
+    build = NoiseSteps.build
+
+    def build_and_keep(session: Session, config: StepsRun) -> NoiseSteps:
+        built.append(build(session, config))
+        return built[-1]
+
+    NoiseSteps.build = build_and_keep
     for run, known in zip(runs, networks, strict=True):
         if run.plan.device == "CPU":
             work(run.folder)
-        write_json(run.folder.path / OBSERVED, {"network": known, "pools": pools})
+        trained = [digest(cell) for steps in built for cell in steps.cells.stateful]
+        write_json(run.folder.path / OBSERVED, {"network": known, "pools": pools, "trained": trained})
         pools.clear()
+        built.clear()
 
 
 if __name__ == "__main__":

@@ -17,8 +17,11 @@ pytestmark = pytest.mark.mindspore
 def graphs(accumulation):
     images = (BATCH // accumulation, SIDE, SIDE, 3)
     if accumulation == 1:
-        return [GraphPlan(name="train", images=images)]
-    return [GraphPlan(name="accumulate", images=images), GraphPlan(name="update", images=None)]
+        return [GraphPlan(name="train", mode="train", images=images)]
+    return [
+        GraphPlan(name="accumulate", mode="train", images=images),
+        GraphPlan(name="update", mode="train", images=None),
+    ]
 
 
 class Events(list):
@@ -43,7 +46,7 @@ def test_a_step_runs_the_graphs_that_were_compiled_for_it(mindspore, session, ac
 
     step, net = make_step(mindspore, accumulation=accumulation)
     evaluate = EvaluateStep(net, normalise=step.cells[0].gradients.normalise, num_classes=5)
-    planned = [*graphs(accumulation), GraphPlan(name="evaluate", images=(BATCH, SIDE, SIDE, 3))]
+    planned = [*graphs(accumulation), GraphPlan(name="evaluate", mode="inference", images=(BATCH, SIDE, SIDE, 3))]
     made = session(planned)
     compiled = compile_graphs(made, train=step, evaluate=evaluate)
     assert [fields["graph"] for _, fields in made.journal] == list(compiled.seconds) == [g.name for g in planned]
@@ -73,7 +76,9 @@ def test_a_check_tells_graphs_apart_and_leaves_everything_as_it_was(mindspore, a
         step, net = make_step(mindspore, accumulation=accumulation, **options)
         evaluate = EvaluateStep(net, normalise=step.cells[0].gradients.normalise, num_classes=5)
         made = Graphs(
-            [*graphs(accumulation), GraphPlan(name="evaluate", images=(BATCH, SIDE, SIDE, 3))], evaluate, step
+            [*graphs(accumulation), GraphPlan(name="evaluate", mode="inference", images=(BATCH, SIDE, SIDE, 3))],
+            evaluate,
+            step,
         )
         parameters = {p.name: p for cell in step.cells for p in cell.get_parameters()}
         before = {name: p.asnumpy().copy() for name, p in parameters.items()}

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mvit.config import RunConfig, TrainRun
+from mvit.config import RunConfig, StepsRun, TrainRun
 from mvit.errors import RunDirError
 from mvit.parent.command import worker_environment
 from mvit.parent.graphs import are_stored
@@ -157,6 +157,8 @@ def _alike(one: RunConfig, other: RunConfig) -> bool:
     """Whether two runs compile the same graphs, as far as the shapes of batches do not tell."""
     if any(getattr(one, part) != getattr(other, part) for part in ("model", "topology", "precision")):
         return False
+    if isinstance(one, StepsRun) and isinstance(other, StepsRun):
+        return one.optimizer.kind == other.optimizer.kind
     if not (isinstance(one, TrainRun) and isinstance(other, TrainRun)):
         return type(one) is type(other)
     mixed = [config.augment.mix is not None for config in (one, other)]

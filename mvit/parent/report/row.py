@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mvit.config import StepsRun
 from mvit.rundir.checkpoints import tagged
 from mvit.rundir.frozen import Run
 from mvit.rundir.result import EvaluateResult, Result
@@ -20,9 +21,14 @@ def result_row(run: Run, result: Result) -> dict[str, str]:
         return form.format(metrics[key]) if key in metrics else "-"
 
     trains = config.task.kind == "train"
-    batches = [bucket.per_device_batch_size for bucket in plan.buckets] if trains else [config.eval_batch_size]
-    global_batches = [bucket.global_batch_size for bucket in plan.buckets] if trains else [batches[0] * plan.world_size]
-    sizes = [bucket.image_size for bucket in plan.buckets] if trains else [config.data.image_size]
+    if trains:
+        batches = [bucket.per_device_batch_size for bucket in plan.buckets]
+        sizes = [bucket.image_size for bucket in plan.buckets]
+    elif isinstance(config, StepsRun):
+        batches, sizes = (sorted({shape[index] for shape in config.shapes}) for index in (1, 2))
+    else:
+        batches, sizes = [config.eval_batch_size], [config.data.image_size]
+    global_batches = [batch * plan.accumulation * plan.world_size for batch in batches]
     cached = " (cached)" if metrics.get("perf/compile_cached") else ""
     better = metrics.get("val/ema_acc1", -1.0) > metrics.get("val/acc1", -1.0)
     accuracy = "val/ema_acc" if better else "val/acc"

@@ -179,6 +179,28 @@ def _onnx(task: Task) -> Iterator[Problem]:
         yield Problem("task.formats", "onnx", "is checked with onnxruntime, which is not installed", remedy)
 
 
+def _measured(task: Task) -> Iterator[Problem]:
+    if task.kind not in ("benchmark", "profile"):
+        return
+    for name in ("modes", "batch_sizes", "image_sizes"):
+        values = getattr(task, name, None)
+        if values == ():
+            yield Problem(f"task.{name}", [], "leaves nothing to measure", "name one or more")
+        elif values is not None and len(set(values)) < len(values):
+            yield Problem(f"task.{name}", list(values), "names a value twice", "name each of them once")
+
+
+def _profiles(task: Task, topology: Topology) -> Iterator[Problem]:
+    if task.kind != "profile":
+        return
+    if topology.kind == "cpu" and topology.workers > 1:
+        rule = f"has {topology.workers} processes, and task=profile runs in one"
+        yield Problem("topology", None, rule, "use topology=cpu")
+    if topology.kind == "ascend":
+        rule = "is ascend, and task=profile reads what MindSpore's profiler records on a CPU"
+        yield Problem("topology", None, rule, "use topology=cpu, or mindspore.profiler and MindStudio Insight")
+
+
 def _job_options(launch: Launch) -> Iterator[Problem]:
     if launch.kind != "slurm":
         return
@@ -280,6 +302,8 @@ RULES: list[Rule] = [
     (("topology",), _cards),
     (("topology",), _nodes),
     (("task",), _onnx),
+    (("task",), _measured),
+    (("task", "topology"), _profiles),
     (("launch",), _job_options),
     (("model", "topology", "precision"), _kernels),
     (("train", "model", "topology", "precision"), _activations),

@@ -98,6 +98,7 @@ def artifacts_of(folder: RunDir, *, status: EndStatus) -> list[Path]:
     """The files that go with a run that ended so; logs and statuses where someone will ask why."""
     files = [folder.run, folder.provenance, folder.patch, folder.result, folder.journal, folder.answers]
     files += sorted(folder.exported.glob("model.*"))
+    files += sorted(file for file in folder.profile.glob("*") if file.suffix in (".csv", ".json"))
     files += sorted(folder.path.glob("*.png"))
     if status != "FINISHED":
         files += [folder.error, *sorted(folder.logs.rglob("*.log")), *sorted(folder.status.glob("[!.]*.json"))]

@@ -244,3 +244,30 @@ def test_one_image_needs_no_brackets():
     assert parse(raw_config(*PREDICT)).model_dump()["data"]["images"] == ("photos",)
     (problem,) = problems(*PREDICT, "task.output=answers.txt")
     assert problem.startswith("task.output: ")
+
+
+@pytest.mark.parametrize("task", ["benchmark", "profile"])
+def test_steps_are_measured_on_images_of_their_own(task):
+    with pytest.raises(ConfigError) as error:
+        raw_config(f"task={task}", "data=synthetic")
+    owners = "task=train, task=evaluate, task=predict or task=export"
+    assert str(error.value) == f"data: not used by task={task}; remove it, or use {owners}"
+
+
+def test_a_shape_is_measured_once():
+    assert problems("task=benchmark", "task.batch_sizes=[8,8]") == [
+        "task.batch_sizes: [8, 8] names a value twice; name each of them once"
+    ]
+    assert problems("task=profile", "task.modes=[]") == ["task.modes: [] leaves nothing to measure; name one or more"]
+    (problem,) = problems("task=benchmark", "task.image_sizes=[16]")
+    assert problem.startswith("task.image_sizes.0: 16 must be greater than or equal to 32")
+
+
+def test_a_profile_is_of_one_process_on_a_cpu():
+    assert problems("task=profile", "topology=cpu_2") == [
+        "topology: has 2 processes, and task=profile runs in one; use topology=cpu"
+    ]
+    (problem,) = problems("task=profile", "topology=ascend_1")
+    assert problem.startswith(
+        "topology: is ascend, and task=profile reads what MindSpore's profiler records on a CPU; "
+    )

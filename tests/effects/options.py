@@ -51,7 +51,20 @@ class Pair:
 
 
 def all_options() -> list[Option]:
-    return [option for task, model in TASKS.items() for option in _options(model, task=task, path="", kinds=())]
+    every = [option for task, model in TASKS.items() for option in _options(model, task=task, path="", kinds=())]
+    return [option for option in every if not _is_refused(option)]
+
+
+OF_SEVERAL = ("workers", "nodes", "hosts")
+"""What a topology of CPUs has for several processes."""
+
+
+def _is_refused(option: Option) -> bool:
+    """A profile is of one process on a CPU, which has no bf16."""
+    if option.task != "profile":
+        return False
+    of_cards = not {("topology", "ascend"), ("precision", "bf16")}.isdisjoint(option.kinds)
+    return of_cards or option.path in ("topology.kind", *(f"topology.{name}" for name in OF_SEVERAL))
 
 
 def _options(model: type[Frozen], *, task: str, path: str, kinds: Kinds) -> Iterator[Option]:
@@ -127,14 +140,17 @@ def _candidates(value: Any, annotation: Any) -> Iterator[Any]:
 def _raw(option: Option, kinds: Kinds, material: Material) -> dict[str, Any]:
     """The values of a run in which the option has a place."""
     groups = {path: options_of_kind(path, kind)[0] for path, kind in kinds if (CONF / path).is_dir()}
-    usual = "files" if option.task == "predict" else "synthetic"
-    overrides = [f"{path}={name}" for path, name in {"data": usual, **groups, "task": option.task}.items()]
+    usual = {"predict": "files", "benchmark": None, "profile": None}.get(option.task, "synthetic")
+    data = {"data": usual} if usual else {}
+    overrides = [f"{path}={name}" for path, name in {**data, **groups, "task": option.task}.items()]
     overrides += material.of_task[option.task]
-    for kind in [("data", usual)] * ("data" not in groups) + list(kinds):
+    for kind in [*({} if "data" in groups else data).items(), *kinds]:
         overrides += material.of_kind.get(kind, [])
     for prefix, more in material.of_path.items():
         if option.path.startswith(prefix):
             overrides += more
+    if option.task == "profile":
+        overrides = ["topology=cpu" if text.startswith("topology=") else text for text in overrides]
     raw = deepcopy(_composed(*overrides))
     for path, kind in kinds:
         if path == "augment.policy":  # no group of its own

@@ -367,6 +367,7 @@ NOT_EXECUTED = {
     "docs/architecture.md": "a drawing",
     "docs/performance.md": "benchmarks, which take their time",
     # Their commands are legal, and tests of their own run most of them; no block is marked `console` yet.
+    "docs/guides/benchmark.md": "tests/e2e/test_tasks.py",
     "docs/guides/export.md": "tests/e2e/test_tasks.py",
     "docs/guides/own-images.md": "tests/parent/test_starter.py",
     "docs/guides/package.md": "tests/test_package.py",

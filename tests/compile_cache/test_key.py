@@ -18,7 +18,8 @@ KINDS = (
     (), ("task=evaluate", "task.checkpoint=x"), ("optimizer=sgd",), ("optimizer=lion",), ("optimizer=lamb",),
     ("augment=mixup_cutmix",), ("precision=fp16", "loss_scale=dynamic"), ("loss_scale=fixed", "precision=fp16"),
     ("schedule=polynomial",), ("data=imagefolder", "data.root=x"), ("data=synthetic",),
-    ("init=weights", "init.checkpoint=x"),
+    ("init=weights", "init.checkpoint=x"), ("task=predict", "task.checkpoint=x", "data.images=x"),
+    ("task=export", "task.checkpoint=x"), ("task=benchmark",), ("task=profile",),
 )  # fmt: skip
 
 

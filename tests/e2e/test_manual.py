@@ -43,7 +43,7 @@ SLURM = {
     "squeue": "echo 12 PENDING",
 }
 """What takes the place of Slurm on its page."""
-IDS = re.compile(r"\b[0-9a-f]{4}\b")
+IDS = re.compile(r"(?<![\w.])[0-9a-f]{4}(?![\w.])")
 NUMBERS = re.compile(r"[-+]?\d+(?:[.,:]\d+)*(?:e[-+]?\d+)?")
 
 
@@ -158,18 +158,17 @@ def pattern_before_interrupt(example: Example) -> re.Pattern[str] | None:
 
 def difference(shown: tuple[str, ...], printed: list[str]) -> str | None:
     """The first line that a page shows and the command did not print there; `...` is any lines."""
-    at, anywhere = 0, False
+    page = "".join(r"(?:.*\n)*?" if line.strip() == "..." else rf"{pattern_of(line)}\n" for line in shown)
+    if re.fullmatch(page, "".join(f"{normal(line)}\n" for line in printed)):
+        return None
+    at = 0
     for line in shown:
-        if line.strip() == "...":
-            anywhere = True
-            continue
         pattern = re.compile(pattern_of(line))
-        here = range(at, len(printed)) if anywhere else range(at, min(at + 1, len(printed)))
-        found = next((index for index in here if pattern.fullmatch(normal(printed[index]))), None)
-        if found is None:
+        found = next((index for index in range(at, len(printed)) if pattern.fullmatch(normal(printed[index]))), None)
+        if line.strip() != "..." and found is None:
             return line
-        at, anywhere = found + 1, False
-    return None if anywhere or at == len(printed) else f"(nothing after this) {printed[at]}"
+        at = at if line.strip() == "..." or found is None else found + 1
+    return "(other lines between those that are shown, or after them)"
 
 
 @pytest.fixture(scope="session")
@@ -250,7 +249,12 @@ def executed(page: str) -> list[Example]:
     return [example for example in manual.examples(page) if example.mark != "not executed"]
 
 
-PAGES = list(filter(executed, manual.PAGES))
+QUICK = {"README", "quickstart", "concepts", "troubleshooting", "ascend", "evaluate", "machines", "own-cards", "slurm"}
+"""Pages whose commands take less than half a minute; those of the others are left out of .ci/run."""
+PAGES = [
+    pytest.param(page, marks=[] if Path(page).stem in QUICK else pytest.mark.long)
+    for page in filter(executed, manual.PAGES)
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

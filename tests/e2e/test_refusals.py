@@ -100,8 +100,8 @@ def refused(done, *lines):
         (
             ["task=evaluate", "task.checkpoint=/x", "optimizer.lr=9", "train.epochs=3", "optimizer=sgd"],
             [
-                "optimizer: not used by task=evaluate; remove it, or use task=train",
-                "optimizer.lr: not used by task=evaluate; remove it, or use task=train",
+                "optimizer: not used by task=evaluate; remove it, or use task=train, task=benchmark or task=profile",
+                "optimizer.lr: not used by task=evaluate; remove it, or use task=train, task=benchmark or task=profile",
                 "train.epochs: not used by task=evaluate; remove it, or use task=train",
             ],
         ),
@@ -111,18 +111,19 @@ def refused(done, *lines):
                 *("topology=cpu", "topology.jit_level=O2"),
             ],
             [
-                "optimizer.lr: not used by task=evaluate; remove it, or use task=train",
+                "optimizer.lr: not used by task=evaluate; remove it, or use task=train, task=benchmark or task=profile",
                 "train.epochs: not used by task=evaluate; remove it, or use task=train",
                 "topology.jit_level: not used by topology=cpu; remove it, or use topology=ascend_1, ascend_2x8,"
                 " ascend_8 or ascend_8_O2",
-                "limits.step_s: not used by task=evaluate; remove it, or use task=train",
+                "limits.step_s: not used by task=evaluate; remove it, or use task=train, task=benchmark or"
+                " task=profile",
                 "task.checkpoint: '/x' does not exist; name a .safetensors file or the folder of a finished run",
             ],
         ),
         (
             ["-m", "task=evaluate", "task.checkpoint=x.safetensors", "optimizer=sgd,lion"],
             [
-                "optimizer: not used by task=evaluate; remove it, or use task=train",
+                "optimizer: not used by task=evaluate; remove it, or use task=train, task=benchmark or task=profile",
             ],
         ),
         (["optimizer.lr"], None),

@@ -613,10 +613,10 @@ class ExportTask(CheckpointConfig):
     formats: Annotated[tuple[ExportFormat, ...], Field(strict=False, min_length=1)] = Field(
         description="mindir: for MindSpore and MindSpore Lite; onnx: for ONNX Runtime and others."
     )
-    fixed_batch_size: Annotated[int, Field(ge=1)] | None = Field(
-        description="Images that the written network takes at once; null: any number."
-    )
     batch_size: int = Field(ge=1, description="Images per step of the check, per device.")
+    dynamic_batch: bool = Field(
+        description="Write a network that takes any number of images at once; false: task.batch_size of them."
+    )
     tolerance: float = Field(gt=0.0, description="Largest difference of a logit from the checkpoint's.")
 
 
@@ -761,7 +761,7 @@ class ExportRun(_InferenceRun):
 
     @property
     def eval_batch_size(self) -> int:
-        return self.task.fixed_batch_size or self.task.batch_size
+        return self.task.batch_size
 
 
 IMAGENET_CLASSES = 1000

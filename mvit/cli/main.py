@@ -13,6 +13,7 @@ from mvit.cli import (
     check,
     completion,
     diff,
+    digits,
     docs,
     doctor,
     init,
@@ -38,7 +39,7 @@ GROUPS = {
     "results": (ls, table, diff, check),
     "runs": (launch, run, resume, stop, reproduce),
     "MLflow": (ui, sync, register),
-    "images and weights": (init, synthetic, pack, weights),
+    "images and weights": (init, digits, synthetic, pack, weights),
     "this machine": (doctor, cache, completion),
     "this repository": (publish, docs),
 }

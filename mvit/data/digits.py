@@ -29,20 +29,24 @@ class Digits:
         return Survey(make_facts(num_train=NUM_TRAIN, num_val=NUM_VAL, class_names=names, content=content))
 
     def splits(self, _facts: DatasetFacts, _index: Path, /) -> tuple[Enlarged, Enlarged]:
-        """Hold out every fifth digit, sorted by class and shuffled within each class: 360, in proportion."""
-        import numpy as np
+        return digits(self.data.image_size)
 
-        table = read_table()
-        pixels, target = table[:, :64].reshape(-1, 8, 8), table[:, 64]
-        order = np.random.Generator(np.random.Philox(key=0)).permutation(len(target))
-        order = order[np.argsort(target[order], kind="stable")]
-        held_out = np.arange(len(order)) % 5 == 0
-        assert held_out.sum() == NUM_VAL
-        grey = (pixels * (255.0 / 16.0)).round().astype(np.uint8)
-        images = np.stack([_enlarge(image, self.data.image_size) for image in grey])
-        labels = target.astype(np.int32)
-        train, val = order[~held_out], order[held_out]
-        return Enlarged(images[train], labels[train]), Enlarged(images[val], labels[val])
+
+def digits(size: int) -> tuple[Enlarged, Enlarged]:
+    """Hold out every fifth digit, sorted by class and shuffled within each class: 360, in proportion."""
+    import numpy as np
+
+    table = read_table()
+    pixels, target = table[:, :64].reshape(-1, 8, 8), table[:, 64]
+    order = np.random.Generator(np.random.Philox(key=0)).permutation(len(target))
+    order = order[np.argsort(target[order], kind="stable")]
+    held_out = np.arange(len(order)) % 5 == 0
+    assert held_out.sum() == NUM_VAL
+    grey = (pixels * (255.0 / 16.0)).round().astype(np.uint8)
+    images = np.stack([_enlarge(image, size) for image in grey])
+    labels = target.astype(np.int32)
+    train, val = order[~held_out], order[held_out]
+    return Enlarged(images[train], labels[train]), Enlarged(images[val], labels[val])
 
 
 def read_table() -> NDArray[np.uint8]:

@@ -84,7 +84,7 @@ def _write(session: Session, config: ExportRun, weights: checkpoint.Weights) -> 
     seconds: dict[ExportFormat, float] = {}
     for form in config.task.formats:
         began = time.perf_counter()
-        exportable.write(folder / FILES[form], form, batch_size=config.task.fixed_batch_size)
+        exportable.write(folder / FILES[form], form, batch_size=_batch_size(config))
         seconds[form] = time.perf_counter() - began
         session.heartbeat.mark()
     write_about(folder, _about(session.run, config, weights))
@@ -181,6 +181,11 @@ def _of_all(session: Session, difference: Difference) -> Difference:
     return Difference(float(logits.max()), round(float(same_top1.sum())), round(float(count.sum())))
 
 
+def _batch_size(config: ExportRun) -> int | None:
+    """That the network is written for; None for any."""
+    return None if config.task.dynamic_batch else config.task.batch_size
+
+
 def _about(run: Run, config: ExportRun, weights: checkpoint.Weights) -> Exported:
     data = config.data
     return Exported(
@@ -189,7 +194,7 @@ def _about(run: Run, config: ExportRun, weights: checkpoint.Weights) -> Exported
             name=INPUT,
             dtype="uint8",
             layout="NHWC",
-            batch_size=config.task.fixed_batch_size,
+            batch_size=_batch_size(config),
             size=data.image_size,
             resize_short_side=short_side(data),
             interpolation=data.interpolation,

@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.mindspore, pytest.mark.mlflow, pytest.mark.timeout(900
 
 SHALLOW = ("model.depths=[1,1,1]", "model.conv_blocks=[1,1,1,1,1]")
 FEW = ("train.max_steps=4",)
-SMALL = ("data.image_size=32",)
+SMALL = ("data.image_size=64",)
 INTERRUPT = "^C"
 LONGEST_S = 400.0
 SLURM = {
@@ -50,7 +50,9 @@ NUMBERS = re.compile(r"[-+]?\d+(?:[.,:]\d+)*(?:e[-+]?\d+)?")
 def quick(arguments: list[str], *, is_stopped: bool) -> list[str]:
     """The overrides that make a launch short, where the page does not set these keys itself."""
     line = command_line.read(arguments)
-    if line.shows or {"task=evaluate", "freeze=true", "sweep.preview=true", "launch=slurm"} & set(arguments):
+    if line.shows or {"freeze=true", "sweep.preview=true", "launch=slurm"} & set(arguments):
+        return []
+    if any(one.startswith("task=") for one in arguments):  # which does not train
         return []
     many = line.many or COMPOSER.is_sweep(line.overrides)
     wanted = [*SHALLOW, *(() if is_stopped else FEW), *(() if any("buckets" in one for one in arguments) else SMALL)]
@@ -84,6 +86,8 @@ class Reader:
         runs, sweeps = self.runs(), self.sweeps()
         names = {"OTHER": runs[0].name[-4:], "RUN": runs[-1].name[-4:]} if runs else {}
         names |= {"SWEEP": sweeps[-1].name[-4:]} if sweeps else {}
+        exported = sorted(self.room.glob("runs/*/*/exported"), key=lambda path: path.parent.name)
+        names |= {"EXPORTED": str(exported[-1])} if exported else {}
         for name, value in {**names, **self.names}.items():
             text = re.sub(rf"(?<![\w/]){re.escape(name)}\b", value, text)
         return text
@@ -249,7 +253,18 @@ def executed(page: str) -> list[Example]:
     return [example for example in manual.examples(page) if example.mark != "not executed"]
 
 
-QUICK = {"README", "quickstart", "concepts", "troubleshooting", "ascend", "evaluate", "machines", "own-cards", "slurm"}
+QUICK = {
+    "README",
+    "tutorial",
+    "quickstart",
+    "concepts",
+    "troubleshooting",
+    "ascend",
+    "evaluate",
+    "machines",
+    "own-cards",
+    "slurm",
+}
 """Pages whose commands take less than half a minute; those of the others are left out of .ci/run."""
 PAGES = [
     pytest.param(page, marks=[] if Path(page).stem in QUICK else pytest.mark.long)

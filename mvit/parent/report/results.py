@@ -95,13 +95,13 @@ class Job:
 
 
 def jobs_of(records: Sequence[Record]) -> list[Job]:
-    """Records that have a result, those of one job together; the most accurate job first.
+    """Records with an accuracy, those of one job together; the most accurate job first.
 
     A seed that was run several times counts once, with its last run.
     """
     jobs: dict[str, dict[Value, Record]] = {}
     for record in records:
-        if record.row is not None:
+        if record.row is not None and "val/acc1" in record.metrics:  # a prediction, for one, has none
             jobs.setdefault(record.job, {})[record.values.get("seed")] = record
     return sorted((Job(list(of_job.values())) for of_job in jobs.values()), key=lambda job: -job.accuracy)
 

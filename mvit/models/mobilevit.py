@@ -120,7 +120,7 @@ class MobileViTBlock(nn.Cell):
         rows, columns = -(-height // p), -(-width // p)
         resized = rows * p != height or columns * p != width
         if resized:
-            y = resize(y, rows * p, columns * p)
+            y = self.resize(y, rows * p, columns * p)
         # (B, D, H, W) -> (B*D*H/p, p, W/p, p) -> (B, D, N, P) -> (B*P, N, D)
         y = ops.reshape(y, (batch * features * rows, p, columns, p))
         y = ops.reshape(ops.transpose(y, (0, 2, 1, 3)), (batch, features, rows * columns, p * p))
@@ -133,13 +133,12 @@ class MobileViTBlock(nn.Cell):
         y = ops.transpose(ops.reshape(y, (batch * features * rows, columns, p, p)), (0, 2, 1, 3))
         y = ops.reshape(y, (batch, features, rows * p, columns * p))
         if resized:
-            y = resize(y, height, width)
+            y = self.resize(y, height, width)
         return self.fuse(ops.concat((x, self.from_tokens(y)), 1))
 
-
-def resize(x, height, width):
-    """Bilinear, without aligned corners, as in timm and transformers."""
-    return ops.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
+    def resize(self, x, height, width):
+        """Bilinear, without aligned corners, as in timm and transformers."""
+        return ops.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
 
 
 class MobileViT(nn.Cell):

@@ -91,6 +91,32 @@ def _write(session: Session, config: ExportRun, weights: checkpoint.Weights) -> 
     return seconds
 
 
+@ops.constexpr
+def bilinear(source: int, target: int) -> ms.Tensor:
+    """(source, target): the share of each pixel of a row in those of a row of another length, as in ops.interpolate."""
+    places = np.maximum((np.arange(target) + 0.5) * source / target - 0.5, 0.0)
+    first = np.minimum(places.astype(np.int64), source - 1)
+    weights = np.zeros((source, target), np.float32)
+    np.add.at(weights, (first, np.arange(target)), 1.0 - (places - first))
+    np.add.at(weights, (np.minimum(first + 1, source - 1), np.arange(target)), places - first)
+    return ms.Tensor(weights)
+
+
+class ExportedBlock(mobilevit.MobileViTBlock):
+    """Resizes by two matrix products: MindSpore 2.10 writes its own operator neither as ONNX nor for any batch."""
+
+    def resize(self, x, height, width):
+        _, channels, rows, columns = x.shape
+        x = ops.matmul(ops.reshape(x, (-1, columns)), bilinear(columns, width))
+        x = ops.transpose(ops.reshape(x, (-1, channels, rows, width)), (0, 1, 3, 2))
+        x = ops.matmul(ops.reshape(x, (-1, rows)), bilinear(rows, height))
+        return ops.transpose(ops.reshape(x, (-1, channels, width, height)), (0, 1, 3, 2))
+
+
+class ExportedNetwork(mobilevit.MobileViT):
+    block = ExportedBlock
+
+
 class Exportable(nn.Cell):
     """The network in its plain form, which other programs can run: images (B, S, S, 3) uint8 -> logits."""
 
@@ -98,7 +124,7 @@ class Exportable(nn.Cell):
         super().__init__(auto_prefix=False)
         config, plan = session.run.config, session.run.plan
         self.size = config.data.image_size
-        self.net = mobilevit.MobileViT(config.model, num_classes=plan.num_classes)
+        self.net = ExportedNetwork(config.model, num_classes=plan.num_classes)
         device.cast_network(self.net, config.precision)
         checkpoint.load(self.net, weights.tensors, source=weights.source)
         self.normalise = Normalise(config.data)

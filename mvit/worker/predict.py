@@ -13,6 +13,7 @@ from mvit.rundir.answers import Answer, Guess
 from mvit.rundir.frozen import Run
 from mvit.rundir.result import PredictResult, write_result
 from mvit.rundir.status import Stage
+from mvit.rundir.stop import read_stop
 from mvit.worker import device
 from mvit.worker.compile import compile_graphs
 from mvit.worker.evaluate import EvaluateStep
@@ -22,6 +23,7 @@ from mvit.worker.input.loader import Batch
 from mvit.worker.input.prepare import UnreadableImage
 from mvit.worker.meters import NonFinite
 from mvit.worker.session import Session, open_session
+from mvit.worker.stop import Stopped
 
 WARM_BATCHES = 2
 """First batches, which do not count towards the throughput."""
@@ -86,6 +88,8 @@ def _answer(session: Session, config: PredictRun, step: EvaluateStep, *, file: T
     step.set_train(False)
     unreadable, began = 0, 0.0
     for number, batch in enumerate(batches):
+        if read_stop(session.run.folder):
+            raise Stopped(f"stopped after {number} batches")
         if number == WARM_BATCHES:
             began = time.perf_counter()
         _, logits, _ = step(ms.Tensor(batch.images), ms.Tensor(batch.labels), ms.Tensor(batch.mask))

@@ -124,17 +124,17 @@ def test_the_consumer_of_the_manual_needs_neither_mvit_nor_mindspore(exported, l
     assert float(done.stdout.split()[1]) == pytest.approx(np.exp(logits).max() / np.exp(logits).sum(), abs=1e-4)
 
 
+def test_a_network_that_resizes_its_feature_maps_is_exported_too(launched):
+    start, trained = launched
+    done = start("task=export", f"task.checkpoint={trained.folder}", "data.image_size=96", "tracking=none")
+    assert done.code == 0, done.err + done.out
+    assert max(done.result()["metrics"][f"export/{form}_max_diff"] for form in ("mindir", "onnx")) <= 1e-4
+
+
 def test_an_export_that_is_too_far_from_its_checkpoint_fails(launched):
     start, trained = launched
-    overrides = (
-        "task.formats=[onnx]",
-        "task.dynamic_batch=false",
-        "task.batch_size=90",
-        "data.image_size=96",
-        "task.tolerance=1e-12",
-        "tracking=none",
-    )
-    done = start("task=export", f"task.checkpoint={trained.folder}", *overrides)
+    fixed = ("task.formats=[onnx]", "task.dynamic_batch=false", "task.batch_size=90", "task.tolerance=1e-12")
+    done = start("task=export", f"task.checkpoint={trained.folder}", *fixed, "tracking=none")
     assert done.code == 1
     assert "the logits of model.onnx differ by " in done.err
 

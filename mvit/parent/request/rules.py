@@ -201,15 +201,6 @@ def _profiles(task: Task, topology: Topology) -> Iterator[Problem]:
         yield Problem("topology", None, rule, "use topology=cpu, or mindspore.profiler and MindStudio Insight")
 
 
-def _any_batch(task: Task, data: ImagesConfig) -> Iterator[Problem]:
-    # Else feature maps are resized to whole patches, which MindSpore 2.10 writes for batches of a fixed size alone.
-    if task.kind == "export" and task.dynamic_batch and data.image_size % 64:
-        rule = f"is for images whose size is a multiple of 64, and data.image_size is {data.image_size}"
-        yield Problem(
-            "task.dynamic_batch", True, rule, "use task.dynamic_batch=false, with the task.batch_size you need"
-        )
-
-
 def _job_options(launch: Launch) -> Iterator[Problem]:
     if launch.kind != "slurm":
         return
@@ -311,7 +302,6 @@ RULES: list[Rule] = [
     (("topology",), _cards),
     (("topology",), _nodes),
     (("task",), _onnx),
-    (("task", "data"), _any_batch),
     (("task",), _measured),
     (("task", "topology"), _profiles),
     (("launch",), _job_options),

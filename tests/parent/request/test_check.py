@@ -240,12 +240,6 @@ def test_an_export_to_onnx_needs_onnxruntime(monkeypatch):
     assert problems(*EXPORT, "task.formats=[mindir]") == []
 
 
-def test_a_network_that_resizes_its_feature_maps_is_exported_for_a_fixed_batch():
-    (problem,) = problems(*EXPORT, "data.image_size=96")
-    assert problem.startswith("task.dynamic_batch: True is for images whose size is a multiple of 64")
-    assert problems(*EXPORT, "data.image_size=96", "task.dynamic_batch=false") == []
-
-
 def test_one_image_needs_no_brackets():
     assert parse(raw_config(*PREDICT)).model_dump()["data"]["images"] == ("photos",)
     (problem,) = problems(*PREDICT, "task.output=answers.txt")

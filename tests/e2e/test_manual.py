@@ -31,7 +31,7 @@ from tests.conftest import CHECKOUT, COMPOSER, raw_config
 from tests.manual import Example
 from tests.models.test_weights import random_weights, timm
 
-pytestmark = [pytest.mark.mindspore, pytest.mark.mlflow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.mindspore, pytest.mark.mlflow, pytest.mark.long, pytest.mark.timeout(900)]
 
 SHALLOW = ("model.depths=[1,1,1]", "model.conv_blocks=[1,1,1,1,1]")
 FEW = ("train.max_steps=4",)
@@ -253,23 +253,7 @@ def executed(page: str) -> list[Example]:
     return [example for example in manual.examples(page) if example.mark != "not executed"]
 
 
-QUICK = {
-    "README",
-    "tutorial",
-    "quickstart",
-    "concepts",
-    "troubleshooting",
-    "ascend",
-    "evaluate",
-    "machines",
-    "own-cards",
-    "slurm",
-}
-"""Pages whose commands take less than half a minute; those of the others are left out of .ci/run."""
-PAGES = [
-    pytest.param(page, marks=[] if Path(page).stem in QUICK else pytest.mark.long)
-    for page in filter(executed, manual.PAGES)
-]
+PAGES = list(filter(executed, manual.PAGES))
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -6,6 +6,7 @@ what types cannot express.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
@@ -790,9 +791,9 @@ class StepsRun(CommonConfig):
         )
 
     @property
+    @abstractmethod
     def shapes(self) -> tuple[tuple[Mode, int, int], ...]:
         """Mode, images per device and side length of each step."""
-        raise NotImplementedError
 
     @property
     def scaling(self) -> DynamicLossScale | None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,23 @@ def write_bytes(path: Path, data: bytes) -> None:
         fsync_dir(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Generator[Path]:
+    """A new folder to fill, which becomes `path` at the end, or is removed: a reader sees all of it or nothing.
+
+    `path` must not exist by then. Raises `OSError`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    room = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    room.mkdir()
+    try:
+        yield room
+        room.rename(path)
+    except BaseException:
+        shutil.rmtree(room, ignore_errors=True)
         raise
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from pathlib import Path
 
 from PIL import Image
 
 from mvit.data.digits import Enlarged, digits
 from mvit.errors import DatasetError, Problem
+from mvit.files import whole_folder
 
 
 def write_digits(out: Path, *, size: int) -> tuple[int, int]:
@@ -22,15 +20,9 @@ def write_digits(out: Path, *, size: int) -> tuple[int, int]:
     if out.exists():
         raise DatasetError(Problem("OUT", str(out), "already exists", "use another directory"))
     splits = dict(zip(("train", "val"), digits(size), strict=True))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    room = out.with_name(f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
+    with whole_folder(out) as room:
         for name, split in splits.items():
             _write(room / name, split)
-        room.rename(out)
-    except BaseException:
-        shutil.rmtree(room, ignore_errors=True)
-        raise
     return len(splits["train"].labels), len(splits["val"].labels)
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from mvit.data.imagefolder import IMAGE_ENDINGS
 from mvit.errors import DatasetError, Problem
+from mvit.files import whole_folder
 
 TRAIN = ("train", "training")
 HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")
@@ -68,9 +67,7 @@ def divide(root: Path, out: Path, *, val_share: float) -> Layout:
         raise _wrong(root, f"has a class with one image: {few[0]}", "add images, or remove the class")
     if out.exists():
         raise DatasetError(Problem("DIR", str(out), "already exists", "remove it, or use another DIR"))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    room = out.with_name(f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
+    with whole_folder(out) as room:
         for folder, found in images.items():
             shuffled = sorted(
                 found, key=lambda name, folder=folder: hashlib.sha256(f"{folder}/{name}".encode()).digest()
@@ -80,10 +77,6 @@ def divide(root: Path, out: Path, *, val_share: float) -> Layout:
                 (room / split / folder).mkdir(parents=True)
                 for name in names:
                     (room / split / folder / name).symlink_to((root / folder / name).resolve())
-        room.replace(out)
-    except BaseException:
-        shutil.rmtree(room, ignore_errors=True)
-        raise
     return Layout(str(out.resolve()), "train", "val")
 
 

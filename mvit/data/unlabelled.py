@@ -28,7 +28,7 @@ class Unlabelled:
 
     def survey(self) -> Survey:
         """The files, in the order in which they are named, each once; they are the validation split."""
-        files = list(dict.fromkeys(os.path.abspath(path) for path in self._named()))  # noqa: PTH100  keeps links
+        files = list(dict.fromkeys(os.path.abspath(path) for path in self._named()))  # noqa: PTH100  Path.absolute keeps ..
         if not files:
             rule = f"holds no image: files end in {', '.join(IMAGE_ENDINGS)}"
             raise DatasetError(Problem("data.images", ", ".join(self.data.images), rule, "name another one"))
@@ -57,12 +57,12 @@ class Unlabelled:
         for name in self.data.images:
             if name == STANDARD_INPUT:  # what is missing among these is reported as unreadable
                 yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
-            elif os.path.isdir(name):  # noqa: PTH112  paths stay texts: a folder may hold a million
+            elif Path(name).is_dir():
                 yield from _below(name)
-            elif os.path.exists(name):  # noqa: PTH110  a name that looks like a pattern may be a file's
+            elif Path(name).exists():  # before patterns, which a file's name may look like
                 yield name
             elif glob.has_magic(name):
-                yield from (path for path in sorted(glob.glob(name, recursive=True)) if _is_image(path))  # noqa: PTH207
+                yield from filter(_is_image, sorted(glob.glob(name, recursive=True)))  # noqa: PTH207  Path's takes no absolute pattern
             else:
                 raise DatasetError(Problem("data.images", name, "does not exist", "name a file, a folder or a pattern"))
 
@@ -71,7 +71,7 @@ def _below(folder: str) -> Iterator[str]:
     """The image files of a folder and all that are in it, sorted; hidden ones are left out."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(parent, name) for name in sorted(files) if _is_image(name))  # noqa: PTH118
+        yield from (f"{parent}/{name}" for name in sorted(files) if _is_image(name))  # texts: there may be a million
 
 
 def _is_image(path: str) -> bool:

@@ -133,6 +133,11 @@ def _link(path: Path, new: Path) -> None:
         shutil.copy2(path, new)
 
 
+def run_of(path: Path) -> RunDir:
+    """The run folder that weights are named by: itself, or that of a file in its `checkpoints`; it may be none."""
+    return RunDir(path if path.is_dir() else path.parent.parent)
+
+
 def checkpoint_file(path: Path) -> Path | None:
     """The tensors to load: the file itself, or the best checkpoint of a run folder; None where there is none."""
     if not path.is_dir():

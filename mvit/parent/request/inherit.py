@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from mvit.config import TrainRun
 from mvit.errors import RunDirError
 from mvit.parent.locate import UnknownRun, locate
 from mvit.parent.request.weight_rules import OF_DATA, OF_DATA_TO_START, OF_MODEL, classes_of, conventions_of
 from mvit.places import PROJECT
-from mvit.rundir.checkpoints import TENSORS
+from mvit.rundir.checkpoints import TENSORS, run_of
 from mvit.rundir.frozen import read_run
-from mvit.rundir.paths import RunDir
 
 Section = dict[str, Any]
 
@@ -92,16 +92,18 @@ def inherited(
 
 
 def _origin(path: Path, option: Callable[[str, str], Section | None]) -> Origin:
-    folder = path if path.is_dir() else path.parent.parent
+    folder = run_of(path)
     try:
-        run = read_run(RunDir(folder))
+        run = read_run(folder)
     except RunDirError:
-        if RunDir(folder).run.is_file():
+        if folder.run.is_file():
             raise  # a network that is evaluated under other conventions computes plausible nonsense
         # Weights without their run say themselves what they know.
         conventions = conventions_of(path)
         name = conventions.get("model")
         return Origin(model=option("model", name) if isinstance(name, str) else None, conventions=conventions)
+    if not isinstance(run.config, TrainRun):
+        return Origin()  # it has no weights, which the rules say
     made = run.config.model_dump(mode="json")
     conventions = {**_only(made["data"], (*OF_DATA, "image_size")), **_only(made["model"], OF_MODEL)}
     return Origin(made["model"], made["data"], conventions, run.plan.dataset.class_names)

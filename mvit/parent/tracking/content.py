@@ -15,6 +15,7 @@ from mvit.parent.tracking.mirror import UsedDataset
 from mvit.parent.tracking.names import name_of_run
 from mvit.parent.tracking.store import MlflowStatus, database_of
 from mvit.parent.verdict import first_report
+from mvit.rundir.checkpoints import run_of
 from mvit.rundir.ending import EndStatus, Failure, read_ending, read_failure
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
@@ -72,7 +73,7 @@ def _trained_by(run: Run) -> dict[str, str]:
     if not isinstance(task, CheckpointConfig):
         return {}
     path = Path(task.checkpoint)
-    folder = RunDir(path if path.is_dir() else path.parent.parent)
+    folder = run_of(path)
     if not folder.run.is_file():  # imported weights
         return {"mvit.trained_by": path.name}
     record = read_record(folder)

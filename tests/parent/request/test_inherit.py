@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from mvit.parent.request.check import check
 from mvit.parent.request.compose import compose
+from mvit.parent.request.launch_rules import WEIGHT_RULES
+from mvit.parent.request.rules import judge
 from mvit.rundir.frozen import OtherVersion, read_run
 from tests.conftest import raw_config
 
@@ -107,3 +110,15 @@ def test_weights_of_a_run_that_cannot_be_read_are_not_used_with_other_convention
     origin.run.write_text(json.dumps({**content, "schema": content["schema"] - 1}))
     with pytest.raises(OtherVersion, match="use the .* that made it"):
         evaluated(origin)
+
+
+@pytest.mark.parametrize("task", ["benchmark", "predict"])
+def test_a_run_that_trained_nothing_is_refused_as_a_checkpoint(run_folder, tmp_path, task):
+    (tmp_path / "a.png").write_bytes(b"")
+    of_predict = ("task.checkpoint=x.safetensors", f"data.images={tmp_path}/a.png", "data.class_names=[cat]")
+    folder = run_folder("other", f"task={task}", *(of_predict if task == "predict" else ()))
+    lines = [
+        str(problem) for problem in check(evaluated(folder))[1] + list(judge(WEIGHT_RULES, check(evaluated(folder))[0]))
+    ]
+    assert len(lines) == 1
+    assert "is not a run folder with a best checkpoint" in lines[0]

@@ -89,7 +89,7 @@ def test_the_installed_command_names_itself(mvit, tmp_path):
     assert mvit("--version").stdout == f"mvit {__version__}\n"
     assert mvit("--help").stdout.startswith("usage: mvit [-h]")
     shown = mvit("launch", "--help").stdout
-    assert "\nmvit launch -m key=a,b [...] " in shown
+    assert "\n  mvit launch -m optimizer.lr=1e-3,2e-3 " in shown
     assert "python" not in shown
     wrong = mvit("launch", "optimizer.lrr=1")
     assert (wrong.returncode, wrong.stdout) == (2, "")

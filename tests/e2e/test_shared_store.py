@@ -1,6 +1,7 @@
 """A store that a team shares: MLflow's server with passwords, on PostgreSQL, and eight runs that write at once."""
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -36,9 +37,11 @@ def database():
     """The URI of an empty PostgreSQL database of its own server."""
     if BINARIES is None:
         pytest.skip("needs PostgreSQL: apt install postgresql")
-    # It refuses to run as root, and the folders of the tests are root's alone.
-    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    room = Path(tempfile.gettempdir()) / f"mvit-postgres-{os.getpid()}"
+    # It refuses to run as root; the folders of the tests, and at times /tmp itself, are root's alone.
+    root = os.geteuid() == 0
+    as_user = ["runuser", "-u", "postgres", "--"] if root else []
+    parent = Path(pwd.getpwnam("postgres").pw_dir) if root else Path(tempfile.gettempdir())
+    room = parent / f"mvit-postgres-{os.getpid()}"
     data, port = room / "data", free_port()
 
     def run(*command, text=None):

@@ -117,8 +117,7 @@ def test_a_run_that_trained_nothing_is_refused_as_a_checkpoint(run_folder, tmp_p
     (tmp_path / "a.png").write_bytes(b"")
     of_predict = ("task.checkpoint=x.safetensors", f"data.images={tmp_path}/a.png", "data.class_names=[cat]")
     folder = run_folder("other", f"task={task}", *(of_predict if task == "predict" else ()))
-    lines = [
-        str(problem) for problem in check(evaluated(folder))[1] + list(judge(WEIGHT_RULES, check(evaluated(folder))[0]))
-    ]
+    sections, problems = check(evaluated(folder))
+    lines = [str(problem) for problem in (*problems, *judge(WEIGHT_RULES, sections))]
     assert len(lines) == 1
     assert "is not a run folder with a best checkpoint" in lines[0]

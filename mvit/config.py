@@ -586,9 +586,13 @@ class TrainTask(Frozen):
 
 
 class EvaluateTask(CheckpointConfig):
-    """Evaluate a checkpoint or imported weights on the validation images."""
+    """Evaluate a checkpoint, imported weights or an exported network on the validation images."""
 
     kind: Literal["evaluate"]
+    checkpoint: str = Field(
+        min_length=1,
+        description="As in other tasks, or a model.onnx or model.mindir beside the model.json of its export.",
+    )
     batch_size: int = Field(ge=1, description="Images per step, per device.")
 
 

@@ -366,12 +366,7 @@ NOT_EXECUTED = {
     "docs/reference/commands.md": "usage",
     "docs/architecture.md": "a drawing",
     "docs/performance.md": "benchmarks, which take their time",
-    # Their commands are legal, and tests of their own run most of them; no block is marked `console` yet.
-    "docs/guides/benchmark.md": "tests/e2e/test_tasks.py",
-    "docs/guides/export.md": "tests/e2e/test_tasks.py",
-    "docs/guides/own-images.md": "tests/parent/test_starter.py",
-    "docs/guides/package.md": "tests/test_package.py",
-    "docs/guides/predict.md": "tests/e2e/test_tasks.py",
+    "docs/guides/package.md": "of the installed command: tests/test_package.py",
 }
 """Pages whose commands tests/e2e/test_manual.py does not execute, and why."""
 

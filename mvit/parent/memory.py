@@ -7,12 +7,14 @@ on a card, which was never measured, without what the driver and the compiler ta
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from mvit.config import Data, DigitsData, ModelConfig, RunConfig, StepsRun, SyntheticData, TrainRun
 from mvit.models.spec import parameter_shapes
 from mvit.parent.activations import Form, evaluation_bytes, training_bytes
 from mvit.parent.free_memory import FreeMemory, gib
+from mvit.parent.plan import evaluation_graph
 from mvit.plan import BATCHES_AHEAD, MAX_LOGITS, GraphPlan, LaunchPlan
 
 FLOAT = 4
@@ -71,7 +73,9 @@ def estimate_memory(config: RunConfig, plan: LaunchPlan) -> Memory:
     trained = FLOAT * plan.trained_parameters if stepping else 0
     optimizer = trained * stepping.optimizer.moments if stepping else 0
     average = weights if training and training.train.ema_momentum is not None else 0
-    graphs = [_graph_bytes(graph, config.model, form=form, is_cpu=is_cpu) for graph in plan.graphs]
+    # An exported network, of which no graph is planned, is taken for one of the plain form.
+    graphs = plan.graphs or (evaluation_graph(config),)
+    activations = max(_graph_bytes(graph, config.model, form=form, is_cpu=is_cpu) for graph in graphs)
     return Memory(
         process=(FUSED_PROCESS if form.is_fused else PLAIN_PROCESS) if is_cpu else 0,
         weights=weights,
@@ -79,9 +83,9 @@ def estimate_memory(config: RunConfig, plan: LaunchPlan) -> Memory:
         gradients=trained * (2 + (plan.accumulation > 1) + (plan.world_size > 1)),
         optimizer=optimizer,
         average=average,
-        activations=(activations := max(graphs)),
+        activations=activations,
         fragments=int(FRAGMENTED * activations) if is_cpu and activations > BLOCK else 0,
-        data=_data(config.data, plan) if is_cpu else 0,
+        data=_data(config.data, plan, graphs=graphs) if is_cpu else 0,
         checkpoint=COPIES_WRITTEN * (weights + optimizer + average) if is_cpu and training else 0,
     )
 
@@ -113,7 +117,7 @@ def too_much(memory: Memory, plan: LaunchPlan, *, free: FreeMemory) -> str | Non
     return f"{gib(needed)} needed, {gib(free.bytes)} free{free.where}: use smaller batches or images"
 
 
-def _data(data: Data, plan: LaunchPlan) -> int:
+def _data(data: Data, plan: LaunchPlan, *, graphs: Sequence[GraphPlan]) -> int:
     """Images that are in memory, the batches that are prepared ahead, and the logits of an evaluation."""
     area, facts = data.image_size**2, plan.dataset
     match data:
@@ -123,7 +127,7 @@ def _data(data: Data, plan: LaunchPlan) -> int:
             held = 2 * classes * area * 8  # a pattern for each class, in float64, for each split
         case _:
             held = 0
-    largest = max(math.prod(graph.images) for graph in plan.graphs if graph.images)
+    largest = max(math.prod(graph.images) for graph in graphs if graph.images)
     logits = facts.num_val * plan.num_classes
     kept = FLOAT * logits * 2 if logits <= MAX_LOGITS else 0  # by batches, and joined
     return held + (BATCHES_AHEAD + 1) * largest + kept // plan.world_size

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from mvit.config import (
+    EvaluateRun,
     RunConfig,
     StepsRun,
     TrainConfig,
@@ -15,6 +17,7 @@ from mvit.config import (
 from mvit.models import spec
 from mvit.parent.host import Host
 from mvit.plan import BucketPlan, DatasetFacts, GraphPlan, KernelsPlan, LaunchPlan
+from mvit.rundir.exported import exported_form
 from mvit.schedule import scaled_lr
 
 
@@ -78,8 +81,15 @@ def bucket_plans(train: TrainConfig, image_size: int, *, parts: int, facts: Data
     return tuple(planned)
 
 
+def runs_exported(config: RunConfig) -> bool:
+    """Whether a network is evaluated that was exported, of which mvit compiles nothing."""
+    return isinstance(config, EvaluateRun) and exported_form(Path(config.task.checkpoint)) is not None
+
+
 def _kernels(config: RunConfig, host: Host) -> KernelsPlan:
     """The fused form where the configuration lets this host use it; the rules have refused what cannot be."""
+    if runs_exported(config):
+        return plain_form("an exported network brings its own")
     if config.model.kernels == "plain":
         return plain_form("model.kernels=plain")
     if config.topology.kind != "cpu":
@@ -102,15 +112,15 @@ def plain_form(reason: str) -> KernelsPlan:
 
 
 def _graphs(config: RunConfig, buckets: Sequence[BucketPlan]) -> tuple[GraphPlan, ...]:
-    size = config.data.image_size
     if isinstance(config, StepsRun):
         return tuple(
             GraphPlan(name=f"{mode}_{batch}x{side}", mode=mode, images=(batch, side, side, 3))
             for mode, batch, side in config.shapes
         )
-    evaluation = GraphPlan(name="evaluate", mode="inference", images=(config.eval_batch_size, size, size, 3))
+    if runs_exported(config):
+        return ()
     if not isinstance(config, TrainRun):
-        return (evaluation,)
+        return (evaluation_graph(config),)
     accumulates = config.train.accumulation > 1
     name = "accumulate" if accumulates else "train"
     shapes = [(bucket.per_device_batch_size, bucket.image_size, bucket.image_size, 3) for bucket in buckets]
@@ -118,4 +128,9 @@ def _graphs(config: RunConfig, buckets: Sequence[BucketPlan]) -> tuple[GraphPlan
     graphs = [GraphPlan(name=name, mode="train", images=shape) for name, shape in zip(names, shapes, strict=True)]
     if accumulates:
         graphs.append(GraphPlan(name="update", mode="train", images=None))
-    return (*graphs, evaluation)
+    return (*graphs, evaluation_graph(config))
+
+
+def evaluation_graph(config: RunConfig) -> GraphPlan:
+    size = config.data.image_size
+    return GraphPlan(name="evaluate", mode="inference", images=(config.eval_batch_size, size, size, 3))

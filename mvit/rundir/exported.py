@@ -12,6 +12,11 @@ ABOUT = "model.json"
 FILES: dict[ExportFormat, str] = {"mindir": "model.mindir", "onnx": "model.onnx"}
 
 
+def exported_form(path: Path) -> ExportFormat | None:
+    """The format of an exported network, by the ending of its name; None for weights."""
+    return next((form for form, name in FILES.items() if path.suffix == Path(name).suffix), None)
+
+
 class ImageInput(Frozen):
     """What the network takes: RGB bytes (batch_size, size, size, 3), which it normalises itself."""
 
@@ -23,6 +28,8 @@ class ImageInput(Frozen):
     size: int
     resize_short_side: int
     """Length of the short side that an image is resized to, before its centre is cropped to `size`."""
+    eval_crop_fraction: float
+    """The data's, which `resize_short_side` follows from."""
     interpolation: str
     antialias: bool
 

@@ -13,6 +13,8 @@ from mvit.rundir.measured import Measured
 from mvit.rundir.paths import RunDir
 from mvit.rundir.profile import Profile
 
+EvaluatedWeights = Literal["raw", "ema", "exported"]
+
 
 class TrainResult(Frozen):
     """What a training run ended with."""
@@ -37,7 +39,7 @@ class EvaluateResult(Frozen):
     correct5: int
     count: int
     """Images, each counted once."""
-    weights: Literal["raw", "ema"]
+    weights: EvaluatedWeights
 
 
 class PredictResult(Frozen):

@@ -12,12 +12,14 @@ from mindspore import nn, ops
 from mvit.config import EvaluateTask
 from mvit.files import write_json
 from mvit.plan import MAX_LOGITS, GraphPlan
+from mvit.rundir.exported import exported_form
 from mvit.rundir.frozen import Run
 from mvit.rundir.predictions import BINS, Predictions, calibration_error, write_predictions
-from mvit.rundir.result import EvaluateResult, write_result
+from mvit.rundir.result import EvaluatedWeights, EvaluateResult, write_result
 from mvit.rundir.status import Stage
 from mvit.worker import device
-from mvit.worker.compile import blank_batch, compile_graphs
+from mvit.worker.compile import Compiled, blank_batch, compile_graphs
+from mvit.worker.exported import Model, open_exported
 from mvit.worker.heartbeat import Heartbeat
 from mvit.worker.input import sampler
 from mvit.worker.input.loader import Batch
@@ -33,11 +35,7 @@ def evaluate(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
     config = run.config
     assert isinstance(config.task, EvaluateTask)
     session = open_session(run, rank=rank, heartbeat=heartbeat)
-    weights = session.load(config.task)
-    step = EvaluateStep(session.net, normalise=session.normalise, num_classes=run.plan.num_classes)
-
-    heartbeat.stage(Stage.COMPILE)
-    compiled = compile_graphs(session, evaluate=step)
+    step, weights, compiled = _prepare(session, config.task)
 
     heartbeat.stage(Stage.EVALUATE)
     evaluation = evaluate_network(session, step)
@@ -58,23 +56,57 @@ def evaluate(run: Run, *, rank: int, heartbeat: Heartbeat) -> None:
         correct1=evaluation.correct1,
         correct5=evaluation.correct5,
         count=evaluation.count,
-        weights=weights.which,
+        weights=weights,
     )
     write_result(run.folder, result)
 
 
-class EvaluateStep(nn.Cell):
-    """One batch: images (B, S, S, 3) uint8, labels (B,), mask (B,) -> sums (3,), logits (B, K), classes (B,) int32.
+Step = Callable[[ms.Tensor, ms.Tensor, ms.Tensor], tuple[ms.Tensor, ms.Tensor, ms.Tensor]]
+"""One batch: images (B, S, S, 3) uint8, labels (B,), mask (B,) -> sums (3,), logits (B, K), classes (B,) int32.
 
-    The sums are those of cross entropy (not smoothed), of hits at 1 and of hits at 5, over the samples not masked. The
-    classes are those predicted.
-    """
+The sums are those of cross entropy (not smoothed), of hits at 1 and of hits at 5, over the samples not masked. The
+classes are those predicted.
+"""
+
+
+def _prepare(session: Session, task: EvaluateTask) -> tuple[Step, EvaluatedWeights, Compiled]:
+    """What evaluates a batch, with which weights, and how its graphs came to be; an exported network has none."""
+    num_classes, checkpoint = session.run.plan.num_classes, Path(task.checkpoint)
+    if form := exported_form(checkpoint):
+        model = open_exported(checkpoint, form, threads=session.run.plan.threads)
+        return ExportedStep(model, num_classes=num_classes), "exported", Compiled({}, cached=False)
+    weights = session.load(task)
+    step = EvaluateStep(session.net, normalise=session.normalise, num_classes=num_classes)
+    session.heartbeat.stage(Stage.COMPILE)
+    compiled = compile_graphs(session, evaluate=step)
+    step.set_train(False)
+    return step, weights.which, compiled
+
+
+class Score(nn.Cell):
+    """What a `Step` returns, from logits (B, K), labels (B,) and mask (B,)."""
+
+    def __init__(self, *, num_classes: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.top = min(5, num_classes)
+
+    def construct(self, logits, labels, mask):
+        labels = ops.expand_dims(labels, 1)
+        loss = -ops.gather_elements(ops.log_softmax(logits, -1), 1, labels)
+        _, best = ops.topk(logits, self.top)
+        hits = ops.cast(ops.equal(best, labels), ms.float32)
+        rows = ops.stack((ops.squeeze(loss, 1), hits[:, 0], ops.reduce_sum(hits, 1)))
+        return ops.reduce_sum(rows * mask, 1), logits, best[:, 0]
+
+
+class EvaluateStep(nn.Cell):
+    """A `Step` of a network."""
 
     def __init__(self, net: nn.Cell, *, normalise: nn.Cell, num_classes: int) -> None:
         super().__init__(auto_prefix=False)
         self.net = net
         self.normalise = normalise
-        self.top = min(5, num_classes)
+        self.score = Score(num_classes=num_classes)
 
     def planned(self, graph: GraphPlan) -> tuple[nn.Cell, tuple[ms.Tensor, ...]]:
         """Itself, and inputs of a planned graph's shapes."""
@@ -83,13 +115,18 @@ class EvaluateStep(nn.Cell):
         return self, (*blank_batch(graph.images), ms.Tensor(np.ones(graph.images[0], np.float32)))
 
     def construct(self, images, labels, mask):
-        logits = self.net(self.normalise(images), ops.zeros((), ms.int32))
-        labels = ops.expand_dims(labels, 1)
-        loss = -ops.gather_elements(ops.log_softmax(logits, -1), 1, labels)
-        _, best = ops.topk(logits, self.top)
-        hits = ops.cast(ops.equal(best, labels), ms.float32)
-        rows = ops.stack((ops.squeeze(loss, 1), hits[:, 0], ops.reduce_sum(hits, 1)))
-        return ops.reduce_sum(rows * mask, 1), logits, best[:, 0]
+        return self.score(self.net(self.normalise(images), ops.zeros((), ms.int32)), labels, mask)
+
+
+class ExportedStep:
+    """A `Step` of an exported network, which normalises images itself."""
+
+    def __init__(self, model: Model, *, num_classes: int) -> None:
+        self.model = model
+        self.score = Score(num_classes=num_classes)
+
+    def __call__(self, images: ms.Tensor, labels: ms.Tensor, mask: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
+        return self.score(ms.Tensor(self.model(images.asnumpy())), labels, mask)
 
 
 @dataclass(frozen=True)
@@ -129,8 +166,8 @@ class Evaluation:
         }
 
 
-def evaluate_network(session: Session, step: EvaluateStep) -> Evaluation:
-    """Evaluate the network as it is on the validation images; every worker must call this."""
+def evaluate_network(session: Session, step: Step) -> Evaluation:
+    """Evaluate a network, in its mode of evaluation, on the validation images; every worker must call this."""
     plan, source = session.run.plan, session.val_source
 
     def add_up(vector: np.ndarray) -> np.ndarray:
@@ -145,7 +182,7 @@ def evaluate_network(session: Session, step: EvaluateStep) -> Evaluation:
 
 
 def evaluate_batches(
-    step: EvaluateStep,
+    step: Step,
     batches: Iterable[Batch],
     *,
     num_classes: int,
@@ -156,7 +193,6 @@ def evaluate_batches(
 
     Counts are exact up to 2^24 samples (float32).
     """
-    step.set_train(False)
     sums, reliability = np.zeros(3, np.float64), np.zeros((3, BINS), np.float64)
     confusion = np.zeros((num_classes, num_classes), np.float32)
     kept = [Predictions(np.zeros((0, num_classes), np.float32), np.zeros(0, np.int32))]

@@ -2,10 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mindspore as ms
 import mindspore.onnx
@@ -22,14 +20,11 @@ from mvit.rundir.status import Stage
 from mvit.worker import checkpoint, device
 from mvit.worker.compile import compile_graphs
 from mvit.worker.evaluate import EvaluateStep
+from mvit.worker.exported import INPUT, OUTPUT, Model, open_exported
 from mvit.worker.heartbeat import Heartbeat
 from mvit.worker.images import Normalise
 from mvit.worker.input import sampler
 from mvit.worker.session import Session, open_session
-
-INPUT, OUTPUT = "images", "logits"
-Model = Callable[[np.ndarray], np.ndarray]
-"""Images (B, S, S, 3) uint8 -> logits (B, classes) float32."""
 
 
 class ExportMismatch(Exception):
@@ -148,22 +143,6 @@ class Exportable(nn.Cell):
         path.chmod(0o644)
 
 
-def open_exported(path: Path, form: ExportFormat, *, threads: int | None) -> Model:
-    """What a file computes, by MindSpore or by ONNX Runtime."""
-    match form:
-        case "mindir":
-            graph = nn.GraphCell(ms.load(str(path)))
-            return lambda images: graph(ms.Tensor(images)).asnumpy()
-        case "onnx":
-            import onnxruntime  # an extra
-
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads or 0
-            options.log_severity_level = 3
-            session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            return lambda images: session.run([OUTPUT], {INPUT: images})[0]
-
-
 @dataclass(frozen=True)
 class Difference:
     """How far a file's answers are from the checkpoint's, over all images."""
@@ -223,6 +202,7 @@ def _about(run: Run, config: ExportRun, weights: checkpoint.Weights) -> Exported
             batch_size=_batch_size(config),
             size=data.image_size,
             resize_short_side=short_side(data),
+            eval_crop_fraction=data.eval_crop_fraction,
             interpolation=data.interpolation,
             antialias=data.antialias,
         ),

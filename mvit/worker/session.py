@@ -70,7 +70,7 @@ def open_session(
     heartbeat.stage(Stage.DATA)
     train_source, val_source = open_splits(config.data, facts=plan.dataset, index=run.folder.data_index)
     loader = Loader(
-        config.data, augment=augment, seed=seed, largest=_largest_batch(plan), in_memory=train_source.in_memory
+        config.data, augment=augment, seed=seed, largest=_largest_batch(config, plan), in_memory=train_source.in_memory
     )
 
     heartbeat.stage(Stage.BUILD)
@@ -102,6 +102,7 @@ def _network(config: RunConfig, plan: LaunchPlan) -> mobilevit.MobileViT:
     return form(config.model, num_classes=plan.num_classes)
 
 
-def _largest_batch(plan: LaunchPlan) -> int:
-    """Pixels of the largest batch of any graph."""
-    return max(graph.images[0] * graph.images[1] * graph.images[2] for graph in plan.graphs if graph.images)
+def _largest_batch(config: RunConfig, plan: LaunchPlan) -> int:
+    """Pixels of the largest batch, of any graph or of an evaluation."""
+    batches = [(graph.images[0], graph.images[1]) for graph in plan.graphs if graph.images]
+    return max(size * side**2 for size, side in (*batches, (config.eval_batch_size, config.data.image_size)))

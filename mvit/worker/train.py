@@ -251,6 +251,7 @@ def _evaluate(
 ) -> Position:
     """Evaluate the network, and its average if there is one; the better one counts. Every worker must call this."""
     session.heartbeat.stage(Stage.EVALUATE)
+    cells.evaluate_step.set_train(False)
     better, best_of = evaluate_network(session, cells.evaluate_step), "raw"
     scores = better.metrics()
     if cells.ema is not None:

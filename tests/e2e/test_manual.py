@@ -94,7 +94,10 @@ class Reader:
 
     def words(self, example: Example) -> list[str]:
         """The command as it is executed."""
-        words = shlex.split(self.as_typed(example.command))
+        command = self.as_typed(example.command)
+        if " | " in command:
+            return ["bash", "-c", re.sub(r"\bpython\b", sys.executable, command)]
+        words = shlex.split(command)
         program = next((index for index, word in enumerate(words) if word == "python"), None)
         if program is None:
             return words
@@ -192,6 +195,8 @@ def untrained(tmp_path_factory, empty_store) -> Path:
         subprocess.run([*git, *words], cwd=room, check=True)
     shutil.copy(empty_store, room / "mlflow.db")
     write_image_folder(home / "images", classes=4, train=1100, val=64, size=(80, 60))
+    write_image_folder(home / "flowers", classes=4, train=40, val=16, size=(80, 60))
+    shutil.copytree(home / "flowers/val", home / "flowers/test")
     return home
 
 
@@ -228,7 +233,11 @@ def reader(page, request, tmp_path) -> Reader:
     room = tmp_path / "mvit"
     shutil.copytree(base / "mvit", room, symlinks=True)
     (room / ".venv").symlink_to(CHECKOUT / ".venv")
-    (room / ".git/info/exclude").write_text(".venv\n")
+    for name in ("photos", "more"):
+        (room / name).mkdir()
+        for number, path in enumerate(sorted((base / "flowers/test").rglob("*.jpg"))[:8]):
+            shutil.copy(path, room / name / f"{number}.jpg")
+    (room / ".git/info/exclude").write_text(".venv\nphotos\nmore\n")
     commands = tmp_path / "slurm"
     commands.mkdir()
     for name, script in SLURM.items():
@@ -242,6 +251,8 @@ def reader(page, request, tmp_path) -> Reader:
     names = {
         "/path/to/images": str(base / "images"),
         "/path/to/imagenet": str(base / "images"),
+        "/path/to/flowers": str(base / "flowers"),
+        "/path/to/photos": str(base / "flowers/train"),
         "/path/to/shards": str(tmp_path / "shards"),
         "/tmp/pictures": str(tmp_path / "pictures"),
         "NAME": "mine",

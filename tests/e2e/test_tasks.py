@@ -107,6 +107,21 @@ def test_exported_networks_compute_what_the_checkpoint_does(exported):
         assert metrics[f"export/{form}_same_top1_pct"] == 100.0
 
 
+@pytest.mark.parametrize(("name", "more"), [("model.onnx", ("topology=cpu_2",)), ("model.mindir", ())])
+def test_an_exported_network_is_evaluated_as_its_checkpoint(exported, launched, name, more):
+    start, trained = launched
+    done = start("task=evaluate", f"task.checkpoint={exported.folder}/exported/{name}", *more, "tracking=none")
+    assert done.code == 0, done.err + done.out
+    best = read_predictions(trained.folder / "predictions.npz")
+    ours = read_predictions(done.folder / "predictions.npz")
+    assert np.array_equal(ours.labels, best.labels)
+    assert np.abs(ours.logits - best.logits).max() <= 1e-4
+    result, metrics = done.result(), trained.result()["metrics"]
+    assert (result["count"], result["weights"], result["graphs"]) == (360, "exported", {})
+    assert result["metrics"]["val/acc1"] == metrics["best/val_acc1"]
+    assert "kernels       plain (an exported network brings its own)" in done.out
+
+
 def test_the_consumer_of_the_manual_needs_neither_mvit_nor_mindspore(exported, launched, digits):
     program = CHECKOUT / "docs/classify.py"
     source = program.read_text()

@@ -83,6 +83,8 @@ class PastRuns:
 
     def _graphs_s(self) -> float | None:
         """Seconds that all graphs take; None where no past run tells."""
+        if not self.work.graphs:
+            return 0.0
         if (seconds := self.compile_all_s(self.work.graphs)) is not None or not self.cached:
             return seconds
         compiled = replace(self, cached=False).compile_all_s(self.work.graphs)

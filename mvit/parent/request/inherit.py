@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from mvit.config import TrainRun
+from mvit.config import ExportRun, TrainRun
 from mvit.errors import RunDirError
 from mvit.parent.locate import UnknownRun, locate
 from mvit.parent.request.weight_rules import OF_DATA, OF_DATA_TO_START, OF_MODEL, classes_of, conventions_of
 from mvit.places import PROJECT
 from mvit.rundir.checkpoints import TENSORS, run_of
+from mvit.rundir.exported import exported_form
 from mvit.rundir.frozen import read_run
 
 Section = dict[str, Any]
@@ -102,6 +103,9 @@ def _origin(path: Path, option: Callable[[str, str], Section | None]) -> Origin:
         conventions = conventions_of(path)
         name = conventions.get("model")
         return Origin(model=option("model", name) if isinstance(name, str) else None, conventions=conventions)
+    if exported_form(path) and isinstance(run.config, ExportRun):
+        made = run.config.model_dump(mode="json")
+        return Origin(made["model"], made["data"], class_names=run.plan.dataset.class_names)
     if not isinstance(run.config, TrainRun):
         return Origin()  # it has no weights, which the rules say
     made = run.config.model_dump(mode="json")

@@ -11,6 +11,7 @@ from mvit.config import (
     CheckpointConfig,
     CpuTopology,
     Data,
+    EvaluateTask,
     Init,
     Launch,
     ModelConfig,
@@ -22,10 +23,12 @@ from mvit.config import (
 from mvit.errors import Problem
 from mvit.parent.host import Host
 from mvit.parent.plan import bucket_plans
+from mvit.parent.request.exported_rules import fits_exported
 from mvit.parent.request.rules import Rule, global_batches
 from mvit.parent.request.weight_rules import fits_network, same_classes
 from mvit.plan import DatasetFacts
 from mvit.program import MVIT
+from mvit.rundir.exported import exported_form
 
 
 def host_rules(host: Host) -> list[Rule]:
@@ -67,6 +70,10 @@ def _checkpoint(key: str, section: Task | Init) -> Iterator[Problem]:
     if not path.exists():
         remedy = "name a .safetensors file or the folder of a finished run"
         yield Problem(where, section.checkpoint, "does not exist", remedy)
+    elif path.is_file() and exported_form(path):
+        if not isinstance(section, EvaluateTask):
+            rule = "is an exported network, which task=evaluate alone runs"
+            yield Problem(where, section.checkpoint, rule, "name the run or checkpoint that it is made of")
     elif path.is_file() and path.suffix != ".safetensors":
         remedy = f"import it with: {MVIT} weights SRC OUT"
         yield Problem(where, section.checkpoint, "is not a .safetensors file", remedy)
@@ -83,6 +90,7 @@ WEIGHT_RULES: list[Rule] = [
     (("task",), _output),
     (("task",), partial(_checkpoint, "task")),
     (("init",), partial(_checkpoint, "init")),
+    (("task", "data", "topology"), fits_exported),
     (("task", "model"), partial(fits_network, "task")),
     (("init", "model"), partial(fits_network, "init")),
 ]

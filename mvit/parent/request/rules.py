@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from mvit.config import (
@@ -26,6 +27,7 @@ from mvit.config import (
 )
 from mvit.errors import Problem
 from mvit.models.spec import STATISTICS, parameter_shapes
+from mvit.rundir.exported import exported_form
 from mvit.schedule import scaled_lr
 
 Rule = tuple[tuple[str, ...], Callable[..., Iterator[Problem]]]
@@ -177,6 +179,9 @@ def _onnx(task: Task) -> Iterator[Problem]:
     if task.kind == "export" and "onnx" in task.formats and find_spec("onnxruntime") is None:
         remedy = "pip install 'mvit[onnx]', or use task.formats=[mindir]"
         yield Problem("task.formats", "onnx", "is checked with onnxruntime, which is not installed", remedy)
+    if task.kind == "evaluate" and exported_form(Path(task.checkpoint)) == "onnx" and find_spec("onnxruntime") is None:
+        rule = "runs in onnxruntime, which is not installed"
+        yield Problem("task.checkpoint", task.checkpoint, rule, "pip install 'mvit[onnx]'")
 
 
 def _measured(task: Task) -> Iterator[Problem]:

@@ -16,6 +16,7 @@ from mvit.config import CheckpointConfig, Init, ModelConfig, PredictTask, RunCon
 from mvit.errors import Problem
 from mvit.models import spec
 from mvit.rundir.checkpoints import checkpoint_file
+from mvit.rundir.exported import exported_form, read_about
 from mvit.rundir.sidecar import sidecar_of
 
 OF_DATA = ("mean", "std", "channel_order", "eval_crop_fraction", "interpolation", "antialias")
@@ -25,6 +26,8 @@ OF_MODEL = ("layer_norm_eps", "token_projection")
 
 def conventions_of(path: Path) -> dict[str, Any]:
     """Conventions of a run folder's best checkpoint, of a checkpoint, or of imported weights; empty if unknown."""
+    if exported_form(path):
+        return _conventions_of_exported(path)
     from mvit.models.weights import WeightsError, load_metadata  # NumPy and safetensors, for this task alone
 
     try:
@@ -33,6 +36,21 @@ def conventions_of(path: Path) -> dict[str, Any]:
         return sidecar.conventions.model_dump(mode="json") if sidecar else load_metadata(path)
     except (OSError, ValueError, KeyError, TypeError, WeightsError):
         return {}  # nothing is known; a file that cannot be read is refused by `fits_network`
+
+
+def _conventions_of_exported(path: Path) -> dict[str, Any]:
+    """From the model.json beside it; mean, std and the order of channels are within the network."""
+    try:
+        about = read_about(path.parent)
+    except (OSError, ValueError):
+        return {}  # which the rules of exported networks refuse
+    conventions = about.input.model_dump(include={"eval_crop_fraction", "interpolation", "antialias"})
+    return {
+        **conventions,
+        "model": about.model,
+        "image_size": about.input.size,
+        "num_classes": len(about.class_names),
+    }
 
 
 def differences(config: RunConfig) -> Iterator[str]:
@@ -76,9 +94,13 @@ def fits_network(key: str, section: Task | Init, model: ModelConfig) -> Iterator
     """
     if not isinstance(section, CheckpointConfig) or not Path(section.checkpoint).exists():
         return
+    if exported_form(Path(section.checkpoint)):
+        return  # which has rules of its own
     path, where = checkpoint_file(Path(section.checkpoint)), f"{key}.checkpoint"
     if path is None or not path.exists():
         remedy = "name a run that has evaluated once, or a .safetensors file"
+        if (exported := Path(section.checkpoint) / "exported").is_dir():
+            remedy = f"name a file of {exported}"
         yield Problem(where, section.checkpoint, "is not a run folder with a best checkpoint", remedy)
         return
     shapes = _shapes(path)

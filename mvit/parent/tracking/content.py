@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from mvit.parent.tracking.store import MlflowStatus, database_of
 from mvit.parent.verdict import first_report
 from mvit.rundir.checkpoints import run_of
 from mvit.rundir.ending import EndStatus, Failure, read_ending, read_failure
+from mvit.rundir.exported import exported_form, read_about
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import read_statuses
@@ -73,6 +75,9 @@ def _trained_by(run: Run) -> dict[str, str]:
     if not isinstance(task, CheckpointConfig):
         return {}
     path = Path(task.checkpoint)
+    if exported_form(path):
+        with suppress(OSError, ValueError):  # it was overwritten since
+            path = Path(read_about(path.parent).source)
     folder = run_of(path)
     if not folder.run.is_file():  # imported weights
         return {"mvit.trained_by": path.name}

@@ -58,6 +58,7 @@ def test_a_killed_worker_costs_a_restart_and_a_taken_port_none(scene):
     scene.points_hold()
 
 
+@pytest.mark.chaos
 def test_the_exception_of_a_worker_is_told_at_once(scene, measured):
     scene.launch(**faulty(scene, rank=1, at=25, action=WRONG_SHAPE)).end()
     measured("from a worker's exception to the launcher's end", since_fault(scene))
@@ -68,6 +69,7 @@ def test_the_exception_of_a_worker_is_told_at_once(scene, measured):
     assert f"mvit: log: {scene.folder.logs}/attempt-1/worker_1.log" in scene.err
 
 
+@pytest.mark.chaos
 def test_a_disk_without_room_costs_the_checkpoints_alone(scene, disk):
     scene.launch().until_step(15)
     disk.fill(but_kb=300)

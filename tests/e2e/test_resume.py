@@ -49,7 +49,8 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path, empty_sto
     scene.points_hold()
 
 
-@pytest.mark.parametrize("topology", ["cpu", pytest.param("cpu_2", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("topology", ["cpu", "cpu_2"])
 def test_a_run_that_is_paused_after_epochs_ends_with_the_bits_of_one_that_was_not(tmp_path, whole, topology):
     recipe = (*RICH, f"topology={topology}", "tracking=none")
     if topology == "cpu_2":

@@ -210,6 +210,7 @@ def test_a_sweep_that_waits_is_cancelled(cluster, tmp_path):
     assert sweep_status(sweep) == "FROZEN"
 
 
+@pytest.mark.long
 def test_a_search_submits_its_trials_and_a_killed_one_takes_them_over(cluster, tmp_path):
     words = ("-m", "sweep=search", "sweep/pruner=halving", "sweep.pruner.first_rung=1", "sweep.max_trials=4")
     words = command_of(tmp_path, *words, "sweep.pruner.factor=2", "sweep.slots=2", "optimizer.lr=interval(1e-3,1e-2)")

@@ -139,6 +139,7 @@ def test_the_consumer_of_the_manual_needs_neither_mvit_nor_mindspore(exported, l
     assert float(done.stdout.split()[1]) == pytest.approx(np.exp(logits).max() / np.exp(logits).sum(), abs=1e-4)
 
 
+@pytest.mark.long
 def test_a_network_that_resizes_its_feature_maps_is_exported_too(launched):
     start, trained = launched
     done = start("task=export", f"task.checkpoint={trained.folder}", "data.image_size=96", "tracking=none")

@@ -24,6 +24,8 @@ LOADED_SHARE = 0.1
 """Of the time in which graphs compile, that in which they load, until a run has loaded them: measured on 2 cores."""
 MOST_READ = 200
 """Results that are read for an estimate, the newest ones."""
+MOST_TIMED = 10
+"""Runs whose journals are read for the time of the whole run, which the start of every launch waits for."""
 
 
 @dataclass(frozen=True)
@@ -121,15 +123,16 @@ def _from(seconds: list[float]) -> str:
 
 
 def past_runs(config: RunConfig, plan: LaunchPlan, runs: Path) -> PastRuns:
-    """The last finished runs below `runs` that compile the same graphs."""
+    """The last finished runs below `runs` that compile the same graphs, the newest one first."""
     found: list[PastRun] = []
     files = [*runs.glob("*/*/result.json"), *runs.glob("*/*/*/result.json")]
-    for file in sorted(files, key=_modified)[-MOST_READ:]:
+    for file in sorted(files, key=_modified, reverse=True)[:MOST_READ]:
         with suppress(RunDirError):
             past = read_run(RunDir(file.parent))
             if _runs_alike(past.plan, plan) and _alike(past.config, config) and (r := read_result(past.folder)):
-                times = times_of(past.folder, r, eval_steps=work_of(past.config, past.plan).eval_steps)
-                found.append(PastRun(r, times))
+                steps = work_of(past.config, past.plan).eval_steps
+                is_read = len(found) < MOST_TIMED
+                found.append(PastRun(r, times_of(past.folder, r, eval_steps=steps) if is_read else None))
     environment = worker_environment(config.topology, host=this_host(), logs=runs)
     cached = are_stored(config, plan, environment=environment)
     return PastRuns(work_of(config, plan), tuple(found), cached=cached)

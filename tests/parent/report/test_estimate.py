@@ -61,6 +61,18 @@ def test_the_newest_are_read_whatever_their_name(finish, tmp_path, monkeypatch):
     assert past_runs(run.config, run.plan, tmp_path / "runs").compile_s("evaluate") == 1.0
 
 
+def test_the_journals_of_the_newest_alone_are_read(finish, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(estimate, "MOST_TIMED", 2)
+    monkeypatch.setattr(estimate, "times_of", lambda folder, *_, **__: read.append(folder.path.name[-4:]))
+    finish("a/20260101-000000-aaaa", seconds=1.0, hours=3)
+    finish("a/20260101-000001-bbbb", seconds=1.0, hours=2)
+    run = finish("a/20260101-000002-cccc", seconds=1.0, hours=1)
+    past = past_runs(run.config, run.plan, tmp_path / "runs")
+    assert read == ["cccc", "bbbb"]
+    assert past.compile_time("evaluate") == "about 1.0 s (from 3 past runs)"
+
+
 def test_loading_is_estimated_from_runs_that_loaded(finish, tmp_path, monkeypatch):
     run = finish("a/20260101-000000-aaaa", seconds=2.0, cached=False)
     finish("a/20260101-000001-bbbb", seconds=0.25, cached=True)

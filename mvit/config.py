@@ -800,6 +800,11 @@ class StepsRun(CommonConfig):
         """Mode, images per device and side length of each step."""
 
     @property
+    @abstractmethod
+    def steps_of_a_shape(self) -> int:
+        """Steps that each shape takes, with those of the warm-up."""
+
+    @property
     def scaling(self) -> DynamicLossScale | None:
         """The factor on the loss, as training has it by default."""
         return FP16_LOSS_SCALE if isinstance(self.precision, Fp16Precision) else None
@@ -823,6 +828,10 @@ class BenchmarkRun(StepsRun):
         task = self.task
         return tuple(product(task.modes, task.batch_sizes, task.image_sizes))
 
+    @property
+    def steps_of_a_shape(self) -> int:
+        return self.task.warmup_steps + self.task.repeats
+
 
 class ProfileRun(StepsRun):
     """A run of task=profile."""
@@ -832,6 +841,10 @@ class ProfileRun(StepsRun):
     @property
     def shapes(self) -> tuple[tuple[Mode, int, int], ...]:
         return tuple((mode, self.task.batch_size, self.task.image_size) for mode in self.task.modes)
+
+    @property
+    def steps_of_a_shape(self) -> int:
+        return self.task.warmup_steps + 2 * self.task.steps  # without the profiler, and with it
 
 
 def _task_kind(run: Any) -> Any:

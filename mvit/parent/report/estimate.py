@@ -35,7 +35,7 @@ class Work:
     steps: int
     """Of training."""
     eval_steps: int
-    """Of all evaluations."""
+    """Of all evaluations; where nothing is trained, all steps."""
     graphs: tuple[str, ...]
 
 
@@ -140,11 +140,14 @@ def past_runs(config: RunConfig, plan: LaunchPlan, runs: Path) -> PastRuns:
 
 def work_of(config: RunConfig, plan: LaunchPlan) -> Work:
     """What a planned run does."""
+    graphs = tuple(graph.name for graph in plan.graphs)
+    if isinstance(config, StepsRun):
+        return Work(0, len(config.shapes) * config.steps_of_a_shape, graphs)
     evaluations = 1
     if isinstance(config, TrainRun):
         networks = 1 if config.train.ema_momentum is None else 2  # the average too
         evaluations = networks * num_evaluations(plan, every_epochs=config.train.eval_every_epochs)
-    return Work(plan.last_step, evaluations * plan.eval_steps, tuple(graph.name for graph in plan.graphs))
+    return Work(plan.last_step, evaluations * plan.eval_steps, graphs)
 
 
 def _runs_alike(one: LaunchPlan, other: LaunchPlan) -> bool:

@@ -23,9 +23,12 @@ class Times:
     first_step: float
     """From the last graph to the end of the first step, the check of the graphs included; 0 without training."""
     evaluation: float
-    """Of one step of an evaluation, with its share of what comes with it: a checkpoint, waiting, the first batches."""
+    """Of one step of an evaluation, with its share of what comes with it: a checkpoint, waiting, the first batches.
+
+    Where nothing is trained, of one step of the task.
+    """
     end: float
-    """From the last evaluation to the return of the command."""
+    """From the last evaluation, or the task's numbers, to the return of the command."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def times_of(folder: RunDir, result: Result, *, eval_steps: int) -> Times | None
             compiling = time - float(entry["seconds"]) if compiling is None else compiling
         elif "perf/first_step_s" in metrics:
             first = time
-        elif "val/acc1" in metrics:
+        elif "val/acc1" in metrics or (metrics and not isinstance(result, TrainResult)):
             evaluated = time
     if compiling is None or compiled is None or evaluated is None:
         return None

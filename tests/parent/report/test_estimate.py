@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from mvit.config import StepsRun
 from mvit.data import dataset
 from mvit.files import write_json
 from mvit.parent.host import this_host
@@ -15,7 +16,7 @@ from mvit.parent.report.estimate import past_runs
 from mvit.parent.report.past_run import num_evaluations
 from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.paths import create_run_dir
-from mvit.rundir.result import TrainResult, write_result
+from mvit.rundir.result import BenchmarkResult, ProfileResult, TrainResult, write_result
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +93,21 @@ def test_without_a_past_run_nothing_is_estimated(finish, tmp_path):
     assert past.run_time() == "unknown: no finished run of this model, shape and topology"
 
 
+def tell(folder, graphs, entries, *, cached=False, began=1000.0, left=True):
+    """The journal and the end of a run: 3 s to the first graph, then each entry after so many seconds more."""
+    lines, now = [], 1003.0
+    for graph, seconds in graphs.items():
+        now += seconds
+        lines.append({"time": now, "event": "compiled", "graph": graph, "seconds": seconds, "cached": cached})
+    for seconds, entry in entries:
+        now += seconds
+        lines.append({"time": now, **entry})
+    folder.journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    end = {"status": "FINISHED", "exit_code": 0, "error": None, "time": now + 1.5, "mirrored": True}
+    write_json(folder.end, {**end, "left": now + 3.5} if left else end)
+    write_json(folder.launcher, {"pid": 1, "started": 1, "host": "here", "boot": "", "began": began})
+
+
 @pytest.fixture
 def executed(finish):
     """Makes a run with a journal, as one that began at 1000 s.
@@ -108,19 +124,15 @@ def executed(finish):
         write_result(
             run.folder, TrainResult(task="train", steps=plan.last_step, metrics=metrics, graphs=graphs, compiled=1)
         )
-        lines, now = [], 1003.0
-        for graph, seconds in graphs.items():
-            now += seconds
-            lines.append({"time": now, "event": "compiled", "graph": graph, "seconds": seconds, "cached": cached})
-        now += 1.0
-        lines.append({"time": now, "step": 1, "epoch": 1, "metrics": {"perf/first_step_s": 0.7}})
-        now += 0.5 * (plan.last_step - 1) + 2.0 * num_evaluations(plan, every_epochs=every)
-        lines.append({"time": now, "step": plan.last_step, "epoch": 1, "metrics": {"val/acc1": 50.0}})
-        run.folder.journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        end = {"status": "FINISHED", "exit_code": 0, "error": None, "time": now + 1.5, "mirrored": True}
-        write_json(run.folder.end, {**end, "left": now + 3.5} if left else end)
-        launcher = {"pid": 1, "started": 1, "host": "here", "boot": "", "began": began}
-        write_json(run.folder.launcher, launcher)
+        evaluations = num_evaluations(plan, every_epochs=every)
+        entries = [
+            (1.0, {"step": 1, "epoch": 1, "metrics": {"perf/first_step_s": 0.7}}),
+            (
+                0.5 * (plan.last_step - 1) + 2.0 * evaluations,
+                {"step": plan.last_step, "epoch": 1, "metrics": {"val/acc1": 50.0}},
+            ),
+        ]
+        tell(run.folder, graphs, entries, cached=cached, began=began, left=left)
         return run
 
     return make
@@ -183,3 +195,29 @@ def test_the_last_epoch_is_always_evaluated(configured, last_step, every, evalua
     plan = make_plan(config, host=this_host(), facts=dataset.survey(config.data).facts)
     plan = plan.model_copy(update={"steps_per_epoch": 10, "last_step": last_step})
     assert num_evaluations(plan, every_epochs=every) == evaluations
+
+
+@pytest.mark.parametrize(
+    ("overrides", "more", "steps"),
+    [
+        (("task=benchmark", "task.warmup_steps=1", "task.repeats=3"), ("task.repeats=11",), 4 * (1 + 11)),
+        (("task=profile", "task.warmup_steps=1", "task.steps=2"), ("task.steps=5",), 2 * (1 + 2 * 5)),
+    ],
+)
+def test_tasks_that_train_nothing_take_as_much_more_as_their_steps(configured, tmp_path, overrides, more, steps):
+    config, longer = configured(*overrides), configured(*overrides, *more)
+    assert isinstance(config, StepsRun)
+    facts = dataset.survey(config.data).facts
+    plan, plan_of_longer = (make_plan(one, host=this_host(), facts=facts) for one in (config, longer))
+    run = Run(create_run_dir(tmp_path / "runs/a/20260101-000000-aaaa"), config, plan)
+    write_run(run)
+    graphs = {graph.name: 2.0 for graph in plan.graphs}
+    if config.task.kind == "benchmark":
+        result = BenchmarkResult(task="benchmark", metrics={}, graphs=graphs, shapes=())
+    else:
+        result = ProfileResult(task="profile", metrics={}, graphs=graphs, profiles=())
+    write_result(run.folder, result)
+    entry = {"step": 0, "epoch": 0, "metrics": {"perf/peak_rss_mb": 1.0}}
+    tell(run.folder, graphs, [(0.25 * len(config.shapes) * config.steps_of_a_shape, entry)])
+    past = past_runs(longer, plan_of_longer, tmp_path / "runs")
+    assert past.run_time_s() == pytest.approx(3 + sum(graphs.values()) + 0.25 * steps + 3.5)

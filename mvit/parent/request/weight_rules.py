@@ -16,7 +16,7 @@ from mvit.config import CheckpointConfig, Init, ModelConfig, PredictTask, RunCon
 from mvit.errors import Problem
 from mvit.models import spec
 from mvit.rundir.checkpoints import checkpoint_file
-from mvit.rundir.exported import exported_form, read_about
+from mvit.rundir.exported import ABOUT, exported_form, read_about
 from mvit.rundir.sidecar import sidecar_of
 
 OF_DATA = ("mean", "std", "channel_order", "eval_crop_fraction", "interpolation", "antialias")
@@ -99,7 +99,8 @@ def fits_network(key: str, section: Task | Init, model: ModelConfig) -> Iterator
     path, where = checkpoint_file(Path(section.checkpoint)), f"{key}.checkpoint"
     if path is None or not path.exists():
         remedy = "name a run that has evaluated once, or a .safetensors file"
-        if (exported := Path(section.checkpoint) / "exported").is_dir():
+        folder = Path(section.checkpoint)
+        if exported := next((one for one in (folder, folder / "exported") if (one / ABOUT).is_file()), None):
             remedy = f"name a file of {exported}"
         yield Problem(where, section.checkpoint, "is not a run folder with a best checkpoint", remedy)
         return

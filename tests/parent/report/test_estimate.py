@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mvit.config import StepsRun
+from mvit.config import BenchmarkRun, ProfileRun
 from mvit.data import dataset
 from mvit.files import write_json
 from mvit.parent.host import this_host
@@ -206,7 +206,7 @@ def test_the_last_epoch_is_always_evaluated(configured, last_step, every, evalua
 )
 def test_tasks_that_train_nothing_take_as_much_more_as_their_steps(configured, tmp_path, overrides, more, steps):
     config, longer = configured(*overrides), configured(*overrides, *more)
-    assert isinstance(config, StepsRun)
+    assert isinstance(config, (BenchmarkRun, ProfileRun))
     facts = dataset.survey(config.data).facts
     plan, plan_of_longer = (make_plan(one, host=this_host(), facts=facts) for one in (config, longer))
     run = Run(create_run_dir(tmp_path / "runs/a/20260101-000000-aaaa"), config, plan)

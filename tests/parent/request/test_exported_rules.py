@@ -34,10 +34,10 @@ def network(run_folder, trained):
         export.exported.mkdir()
         path = export.exported / "model.onnx"
         path.write_bytes(b"a network")
-        names, digest = tuple(map(str, range(7))), {"onnx": file_digest(path)}
+        names, digest = tuple(map(str, range(7))), file_digest(path)
         takes = ImageInput(**{**INPUT, **changed})
         about = {"model": "x_small", "input": takes, "output": "logits", "class_names": names}
-        write_about(export.exported, Exported(**about, source=str(checkpoint), sha256=digest))
+        write_about(export.exported, Exported(**about, source=str(checkpoint), sha256={"onnx": digest}))
         return path
 
     return make
@@ -113,10 +113,11 @@ def test_only_an_evaluation_runs_it(network):
         assert any("is an exported network, which task=evaluate alone runs" in line for line in lines)
 
 
-def test_the_folder_of_an_export_is_no_checkpoint_and_says_what_is(network):
-    (line,) = problems(*evaluating(network().parent.parent))
-    assert "name a file of " in line
-    assert line.endswith("export/exported")
+def test_a_folder_is_no_checkpoint_and_the_file_to_name_is_told(network):
+    exported = network().parent
+    for folder in (exported, exported.parent):
+        (line,) = problems(*evaluating(folder))
+        assert line.endswith(f"name a file of {exported}")
 
 
 def test_onnx_needs_its_runtime(network, monkeypatch):

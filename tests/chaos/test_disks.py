@@ -172,11 +172,12 @@ def test_a_store_that_can_only_be_read_does_not_touch_the_run(scene, store_disk)
     scene.points_hold()
 
 
+@pytest.mark.timeout(900)
 def test_a_first_run_without_room_for_kernels_and_graphs_trains_in_the_plain_form(scene, disk):
     disk.fill(but_kb=64)
     scene.runs = scene.path / "runs"
     cache = str(disk.path)
-    scene.launch(XDG_CACHE_HOME=cache, TMPDIR=cache).end()
+    scene.launch(XDG_CACHE_HOME=cache, TMPDIR=cache).end(timeout_s=800)
     scene.holds("FINISHED", code=0, at_least=80)
     assert scene.out.count("several times slower than fused; ") == 1
     assert "No space left on device" in scene.out

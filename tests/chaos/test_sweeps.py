@@ -124,6 +124,7 @@ def newest(folder):
 def test_a_sweep_whose_parent_is_killed_ten_times_loses_nothing(scene, tmp_path):
     chosen = random.Random(os.urandom(8))
     scene.launch("-m", *TWELVE)
+    scene.until(lambda: list(scene.runs.glob("*/*/ledger.jsonl")))  # before it, there is nothing to lose
     for _ in range(KILLS):
         time.sleep(3 + 4 * chosen.random())
         if scene.process.poll() is not None:

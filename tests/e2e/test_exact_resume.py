@@ -46,18 +46,20 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_as_one_left_alone(tmp_path, t
     for step in sorted(chosen.randrange(2, 85) for _ in range(KILLS)):
         # Half of them while it starts, compiles or evaluates, half of them for sure while it trains.
         stages = chosen.choice([("step",), ("start", "join", "data", "build", "compile", "step", "evaluate")])
-        here = scene.until(
-            lambda: (
-                scene.steps()[-1:] >= [step - step % 3 or 3]  # noqa: B023
-                and (of_rank_0 := scene.statuses().get(0))
-                and of_rank_0.stage in stages  # noqa: B023
-                and of_rank_0
+        while True:
+            here = scene.until(
+                lambda: (
+                    scene.steps()[-1:] >= [step - step % 3 or 3]  # noqa: B023
+                    and (of_rank_0 := scene.statuses().get(0))
+                    and of_rank_0.stage in stages  # noqa: B023
+                    and of_rank_0
+                )
             )
-        )
-        time.sleep(0.4 * chosen.random())
-        victim = chosen.choice(["launcher", *(f"rank {rank}" for rank in scene.statuses() if rank >= 0)])
-        with suppress(ProcessLookupError, KeyError):
-            scene.kill(victim)
+            time.sleep(0.4 * chosen.random())
+            victim = chosen.choice(["launcher", *(f"rank {rank}" for rank in scene.statuses() if rank >= 0)])
+            with suppress(ProcessLookupError, KeyError):  # a worker of the attempt before, which has just gone
+                scene.kill(victim)
+                break
         scene.end()
         killed.append(f"{victim} in {here.stage} {here.step}")
         assert scene.process.returncode == (-signal.SIGKILL if victim == "launcher" else 1), scene.err

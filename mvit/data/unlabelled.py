@@ -81,6 +81,6 @@ def _is_image(path: str) -> bool:
 def _size(path: str) -> int:
     """In bytes; 0 for a file that does not exist."""
     try:
-        return os.stat(path).st_size  # noqa: PTH116
+        return Path(path).stat().st_size
     except OSError:
         return 0

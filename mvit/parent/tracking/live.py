@@ -31,6 +31,7 @@ from mvit.parent.tracking.store import (
     TrackingError,
     connect,
     ensure_experiment,
+    is_slow,
     reason,
     store_uri,
 )
@@ -45,7 +46,8 @@ FLUSH_EVERY_S = 2.0
 RETRY_UP_TO_S = 30.0
 """Longest pause between two attempts while the run goes on."""
 LAST_ATTEMPTS = 3
-"""Attempts once the run has ended."""
+"""Attempts once the run has ended; a store that is only slow gets all the time there is."""
+LAST_PAUSE_S = 1.5
 GIVE_UP_WITHIN_S = 0.2
 
 
@@ -98,6 +100,7 @@ class Tracker:
         self._begun = time.time()
         self._mirror: Mirror | None = None
         self._closing: Closing | None = None
+        self._closed_by = 0.0
         self._wake = threading.Event()
         self._problem: str | None = "was not started"
         self._is_single = parent_run_id is None
@@ -123,11 +126,11 @@ class Tracker:
 
         Waits no longer once `give_up` says so.
         """
+        self._closed_by = time.monotonic() + timeout_s
         self._closing = Closing(mlflow_status(status), tuple(artifacts), dict(tags), time.time())
         self._wake.set()
         if self._thread.ident is not None:
-            deadline = time.monotonic() + timeout_s
-            while self._thread.is_alive() and not give_up() and (left := deadline - time.monotonic()) > 0:
+            while self._thread.is_alive() and not give_up() and (left := self._closed_by - time.monotonic()) > 0:
                 self._thread.join(min(left, GIVE_UP_WITHIN_S))
         problem = self._problem
         if self._thread.is_alive():
@@ -166,7 +169,7 @@ class Tracker:
         left = LAST_ATTEMPTS
         pause_s = 1.0
         while True:
-            hopeless = False
+            hopeless = slow = False
             closing = self._closing  # looked at before the journal is read: what was written until then is sent
             try:
                 if self._mirror is None:
@@ -180,13 +183,13 @@ class Tracker:
             except Exception as error:  # noqa: BLE001  a client raises many kinds, and none may reach the run
                 self._problem = reason(error, self._uri)
                 hopeless = isinstance(error, TrackingError)  # of our own finding: it will not go away
+                slow = is_slow(error)
                 self._is_torn = isinstance(error, TornJournal)
             if closing is not None:
-                left -= 1
-                if self._problem is None or hopeless or not left:
+                left -= not slow
+                if self._problem is None or hopeless or not left or time.monotonic() >= self._closed_by:
                     return
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, 4.0)
+                time.sleep(LAST_PAUSE_S)
             elif self._problem is None:
                 pause_s = 1.0
                 self._wake.wait(FLUSH_EVERY_S)

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -172,8 +172,7 @@ def cut(value: str, limit: int) -> str:
 def reason(error: BaseException, uri: str) -> str:
     """One line, without passwords: the cause under what requests, urllib3 and MLflow wrap around it."""
     store = redacted(uri)
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         match cause:
             case TrackingError():
                 return str(cause)
@@ -186,5 +185,17 @@ def reason(error: BaseException, uri: str) -> str:
             case _:
                 if status := _STATUS.search(str(cause)):
                     return f"{store} answers with HTTP status {status[1]}"
-                cause = cause.__cause__ or cause.__context__
     return cut(hidden(first_line(error).replace(uri, store), uri), 200)
+
+
+def is_slow(error: BaseException) -> bool:
+    """Whether a store let a request wait for too long, rather than refused it."""
+    return any(isinstance(cause, TimeoutError) for cause in _causes(error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what caused it, what caused that."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -18,6 +18,7 @@ from mvit.credentials import redacted
 from mvit.files import read_json, write_json
 from mvit.parent.tracking import server
 from mvit.parent.tracking.content import location
+from mvit.parent.tracking.live import LAST_ATTEMPTS
 from mvit.parent.tracking.store import TrackingError, artifact_root, complaint_of, connect, database_of, store_uri
 from mvit.parent.tracking.sweep_run import SweepSummary, close_sweep, open_sweep
 from tests.conftest import CHECKOUT
@@ -347,6 +348,25 @@ def test_a_store_that_hangs_is_waited_for_no_longer_than_asked(tracker):
         said = mirror.finish("FINISHED", artifacts=[], tags={}, timeout_s=4)
         assert time.monotonic() - begun < 30
     assert "no answer from http://127.0.0.1" in said
+
+
+@pytest.mark.mlflow
+def test_a_store_that_is_slow_gets_all_the_time_there_is(store, tracker, monkeypatch):
+    from mlflow.exceptions import MlflowException
+
+    slow = iter(range(2 * LAST_ATTEMPTS))
+
+    def answer(uri):
+        if next(slow, None) is not None:
+            raise MlflowException("API request failed") from TimeoutError("read timed out")
+        return connect(uri)
+
+    monkeypatch.setattr("mvit.parent.tracking.live.connect", answer)
+    monkeypatch.setattr("mvit.parent.tracking.live.LAST_PAUSE_S", 0.01)
+    mirror = tracker(store)
+    mirror.start()
+    assert mirror.finish("FINISHED", artifacts=[], tags={}) is None
+    assert the_run(store).info.status == "FINISHED"
 
 
 @pytest.mark.mlflow

@@ -53,6 +53,7 @@ def test_an_unknown_operator_is_reported():
 
 @pytest.mark.mindspore
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_the_graphs_of_today_have_no_other_operator(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = operators_of(compiled_graphs([*TINY, "data.image_size=64", "data=synthetic"], tmp_path))

@@ -105,6 +105,7 @@ def test_a_repository_without_the_pages_cannot_publish(mvit, tmp_path):
     assert done.stderr == "mvit: README.md is missing: publish writes its tables into it\n"
 
 
+@pytest.mark.long
 def test_the_repository_of_the_guide_sweeps_its_own_experiment_on_its_own_images(mvit, tmp_path):
     """A sweep of one trial, on two workers: every kind of process that a launch starts."""
     assert mvit("synthetic", "images", "--size", "80x60").returncode == 0

@@ -12,6 +12,7 @@ from tests.chaos.test_faults import WRONG_SHAPE, faulty, since_fault
 pytestmark = pytest.mark.mindspore
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_the_current_step_and_a_damaged_checkpoint_the_one_before(scene, measured):
     scene.launch().until_step(35).kill("launcher", signal.SIGINT)
     measured("from SIGINT to the end of the last process", scene.end())

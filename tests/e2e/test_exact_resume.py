@@ -33,7 +33,8 @@ def results(scene):
     return [(entry["step"], entry["epoch"], metrics) for entry, metrics in of_training(scene.journal())]
 
 
-@pytest.mark.parametrize(("topology", "more"), [("cpu", SCALED), pytest.param("cpu_2", (), marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("topology", "more"), [("cpu", SCALED), ("cpu_2", ())])
 def test_a_killed_and_resumed_run_ends_bit_for_bit_as_one_left_alone(tmp_path, topology, more):
     recipe = (*RICH, f"topology={topology}", *more)
     whole, scene = Scene(tmp_path / "whole", recipe=recipe), Scene(tmp_path / "killed", recipe=recipe)

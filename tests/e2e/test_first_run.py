@@ -43,6 +43,7 @@ def test_without_a_compiler_the_plain_form_trains(first, tmp_path):
     assert kernels_of(done) == f"plain (several times slower than fused; {reason})"
 
 
+@pytest.mark.long
 def test_a_home_that_cannot_be_written_is_passed_over(first, tmp_path):
     done = first(XDG_CACHE_HOME="/sys/cache")  # where not even root makes a folder
     assert done.out.count(BUILDING) == 1
@@ -50,6 +51,7 @@ def test_a_home_that_cannot_be_written_is_passed_over(first, tmp_path):
     assert list((tmp_path / "temporary").glob("mvit-kernels-*/libmvit-*.so"))
 
 
+@pytest.mark.long
 def test_of_two_first_runs_at_once_one_builds_the_kernels(first):
     with ThreadPoolExecutor(2) as pool:
         runs = list(pool.map(lambda seed: first(f"seed={seed}"), (0, 1)))

@@ -34,10 +34,8 @@ def launch(tmp_path_factory):
     return launcher(tmp_path_factory)
 
 
-@pytest.mark.parametrize(
-    ("name", "overrides"),
-    [("reproduce_xx_small", BATCH), pytest.param("cvnets_xx_small", BUCKET, marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "overrides"), [("reproduce_xx_small", BATCH), ("cvnets_xx_small", BUCKET)])
 def test_a_recipe_runs_on_two_workers(launch, pictures, name, overrides):
     done = launch(f"experiment={name}", f"data.root={pictures}", *SMALL, *TINY[:2], *overrides, timeout_s=560)
     assert done.code == 0, done.err + done.out

@@ -25,7 +25,7 @@ from mvit.rundir.paths import create_run_dir
 from mvit.rundir.result import TrainResult, write_result
 from tests.conftest import CHECKOUT
 
-pytestmark = [pytest.mark.mlflow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.mlflow, pytest.mark.long, pytest.mark.timeout(400)]
 
 PASSWORD = "sesame-0pen-now"
 WRITERS, STEPS = 8, 100

@@ -219,6 +219,7 @@ def test_a_sweep_leaves_four_finished_children_under_one_parent(launch):
     assert len(list(done.runs.glob("*/*/*/result.json"))) == 4
 
 
+@pytest.mark.long
 def test_twenty_steps_equal_those_of_the_plain_form(launch):
     if support().isa is None:
         pytest.skip(support().reason)

@@ -68,6 +68,7 @@ def executed(runs, slots, stops):
     return outcomes, threads
 
 
+@pytest.mark.long
 def test_two_runs_at_once_from_two_threads_end_with_the_bits_they_have_alone(freeze_run):
     seeds = ("++seed=1", "++seed=2")
     alone = [freeze_run(f"alone-{number}", seed) for number, seed in enumerate(seeds)]

@@ -67,7 +67,7 @@ def test_a_graph_that_the_task_does_not_run_is_a_defect_of_the_plan(mindspore, s
         compile_graphs(session(graphs(1)), evaluate=evaluate)
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_check_tells_graphs_apart_and_leaves_everything_as_it_was(mindspore, accumulation):
     from mvit.worker.compile import Graphs
     from mvit.worker.evaluate import EvaluateStep

@@ -130,7 +130,10 @@ def tiny_step(config, *, accumulation, fused):
     return lambda: step(repeat(batch), draws, lr=0.01, decay=0.1)[0].asnumpy(), ema
 
 
-@pytest.mark.parametrize("fused", [True, False], ids=["fused-update", "plain-update"])
+@pytest.mark.parametrize(
+    "fused",
+    [pytest.param(True, id="fused-update"), pytest.param(False, id="plain-update", marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_moving_average_is_of_the_weights_and_statistics_after_the_update(
     mindspore, configured, accumulation, fused

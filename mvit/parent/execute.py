@@ -35,7 +35,7 @@ from mvit.rundir.paths import RunDir
 OTHER_PORTS = 3
 """Attempts that a taken port may cost, beside the restarts."""
 LAST_WORD_S = 60.0
-LAST_WORD_STOPPED_S = 2.0
+LAST_WORD_STOPPED_S = 5.0
 """Longest wait for MLflow at the end; of a run that was stopped, the next launch sends MLflow the rest."""
 
 

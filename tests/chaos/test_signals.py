@@ -17,9 +17,6 @@ pytestmark = [pytest.mark.mindspore, pytest.mark.chaos]
 def test_the_launcher_is_asked_to_stop(scene, measured, stage, number, code):
     reach(scene, stage).kill("launcher", number)
     measured(f"from {number.name} to the end of the last process", scene.end())
-    if "later: python -m mvit sync" in scene.err:  # MLflow loads for seconds, and a stop waits for two
-        done = scene.sync()
-        assert done.returncode == 0, done.stderr
     scene.holds("KILLED", code=code)
     if stage == "step":
         step = read_json(scene.folder.stop_at)["step"]

@@ -109,7 +109,10 @@ def network(mindspore, tiny):
     return MobileViT(tiny, num_classes=5)
 
 
-@pytest.mark.parametrize(("height", "width"), [(33, 47), (96, 160)])
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(33, 47), (96, 160), *(pytest.param(side, side, marks=pytest.mark.long) for side in (32, 65))],
+)
 def test_images_of_any_size_give_finite_logits(mindspore, network, height, width):
     images = np.random.default_rng(0).normal(size=(2, 3, height, width)).astype(np.float32)
     network.set_train(False)

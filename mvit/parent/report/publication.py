@@ -207,6 +207,7 @@ def pages(root: Path) -> dict[Path, str]:
             raise RunDirError(f"{page} is missing: publish writes its tables into it")
     publications = read_publications(root / "experiments/results")
     jobs = [job for one in publications.values() for job in one.jobs]
+    jobs.sort(key=lambda job: statistics.fmean(job.accuracies), reverse=True)
     table = Grid(COLUMNS, [job.cells() for job in jobs], NUMBERS).without_empty_columns().markdown() if jobs else ""
     pictures = {path.stem: f"pictures/{path.name}" for path in (root / PICTURES).glob("*.png")}
     sweeps = [one.sweep.section(pictures.get(name)) for name, one in publications.items() if one.sweep]

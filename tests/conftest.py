@@ -19,7 +19,7 @@ from mvit.data import dataset
 from mvit.data.source import Source
 from mvit.parent.request.check import parse
 from mvit.parent.request.compose import Composer
-from mvit.parent.sweep import execution
+from mvit.parent.sweep import execution, schedule
 from mvit.parent.tracking.store import prepare
 from mvit.rundir.sidecar import Conventions, Position, Sidecar
 from tests.stand_ins import StandIns
@@ -159,9 +159,10 @@ def launch_here(tmp_path_factory, monkeypatch, capfd):
 
 @pytest.fixture
 def stand_ins(monkeypatch) -> StandIns:
-    """The processes of a sweep's trials."""
+    """The processes of a sweep's trials, which mostly end at once."""
     made = StandIns()
     monkeypatch.setattr(execution, "command_of", made)
+    monkeypatch.setattr(schedule, "LOOK_EVERY_S", 0.02)
     return made
 
 

@@ -104,12 +104,16 @@ class Schedule:
                 pending = None
             if not self._running and (pending is None or self._is_over()):
                 break
-            for running in list(self._running):
-                if (outcome := self._look_at(running, agenda)) is not None:
-                    outcomes[running.turn.trial.number] = outcome
+            ended = {
+                running.turn.trial.number: outcome
+                for running in list(self._running)
+                if (outcome := self._look_at(running, agenda)) is not None
+            }
+            outcomes |= ended
             with suppress(OSError):  # a terminal or a disk that is written to is no reason to end the sweep
                 self._view.look()
-            time.sleep(LOOK_EVERY_S)
+            if not ended:  # a slot is free
+                time.sleep(LOOK_EVERY_S)
         self._tell()  # what a full disk did not take before
         for farewell in self._farewells.values():
             farewell.join()

@@ -44,8 +44,8 @@ REFUSED = {example.command.partition("launch.py ")[2] for example in EXAMPLES if
 """What a page shows for the answer."""
 MADE_BY_A_DIFF = {"optimizer=rmsprop", "data=gradients", "model=xxx_small", "task=read"}
 """tests/test_contributing.py runs these."""
-ELSEWHERE = {"--config-dir", "data.val_folder=test"}
-"""tests/test_package.py runs the former, tests/e2e/test_manual.py those that change the data of a run."""
+ELSEWHERE = {"--config-dir"}
+"""tests/test_package.py runs these."""
 
 
 def text_of(page: str) -> str:

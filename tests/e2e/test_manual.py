@@ -35,6 +35,7 @@ pytestmark = [pytest.mark.mindspore, pytest.mark.mlflow, pytest.mark.long, pytes
 
 SHALLOW = ("model.depths=[1,1,1]", "model.conv_blocks=[1,1,1,1,1]")
 FEW = ("train.max_steps=4",)
+TIMED = ("task.repeats=3", "task.warmup_steps=1")
 SMALL = ("data.image_size=64",)
 INTERRUPT = "^C"
 LONGEST_S = 400.0
@@ -52,6 +53,8 @@ def quick(arguments: list[str], *, is_stopped: bool) -> list[str]:
     line = command_line.read(arguments)
     if line.shows or {"freeze=true", "sweep.preview=true", "launch=slurm"} & set(arguments):
         return []
+    if "task=benchmark" in arguments:
+        return [*TIMED]
     if any(one.startswith("task=") for one in arguments):  # which does not train
         return []
     many = line.many or COMPOSER.is_sweep(line.overrides)
@@ -95,7 +98,7 @@ class Reader:
     def words(self, example: Example) -> list[str]:
         """The command as it is executed."""
         command = self.as_typed(example.command)
-        if " | " in command:
+        if " | " in command or command.startswith("grep "):
             return ["bash", "-c", re.sub(r"\bpython\b", sys.executable, command)]
         words = shlex.split(command)
         program = next((index for index, word in enumerate(words) if word == "python"), None)

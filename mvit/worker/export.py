@@ -123,10 +123,13 @@ class Exportable(nn.Cell):
         device.cast_network(self.net, config.precision)
         checkpoint.load(self.net, weights.tensors, source=weights.source)
         self.normalise = Normalise(config.data)
+        self.is_half = config.precision.kind != "fp32"
         self.set_train(False)
 
     def construct(self, images):
-        return self.net(self.normalise(images), ops.zeros((), ms.int32))
+        logits = self.net(self.normalise(images), ops.zeros((), ms.int32))
+        # MindSpore 2.10 leaves an ONNX output that is a Cast without its name; this is exact, and not optimised away.
+        return ops.neg(ops.neg(logits)) if self.is_half else logits
 
     def write(self, path: Path, form: ExportFormat, *, batch_size: int | None) -> None:
         """Write a file; without a batch size, it takes any number of images."""

@@ -140,11 +140,19 @@ def test_the_consumer_of_the_manual_needs_neither_mvit_nor_mindspore(exported, l
 
 
 @pytest.mark.long
-def test_a_network_that_resizes_its_feature_maps_is_exported_too(launched):
+@pytest.mark.parametrize(
+    ("more", "tolerance"),
+    [
+        pytest.param("data.image_size=96", 1e-4, id="resized feature maps"),
+        pytest.param("precision=O1", 1e-2, id="half precision"),
+    ],
+)
+def test_networks_of_every_size_and_precision_are_exported(launched, more, tolerance):
     start, trained = launched
-    done = start("task=export", f"task.checkpoint={trained.folder}", "data.image_size=96", "tracking=none")
+    limit = f"task.tolerance={tolerance}"
+    done = start("task=export", f"task.checkpoint={trained.folder}", more, limit, "tracking=none")
     assert done.code == 0, done.err + done.out
-    assert max(done.result()["metrics"][f"export/{form}_max_diff"] for form in ("mindir", "onnx")) <= 1e-4
+    assert max(done.result()["metrics"][f"export/{form}_max_diff"] for form in ("mindir", "onnx")) <= tolerance
 
 
 def test_an_export_that_is_too_far_from_its_checkpoint_fails(launched):

@@ -144,7 +144,7 @@ def test_the_consumer_of_the_manual_needs_neither_mvit_nor_mindspore(exported, l
     ("more", "tolerance"),
     [
         pytest.param("data.image_size=96", 1e-4, id="resized feature maps"),
-        pytest.param("precision=O1", 1e-2, id="half precision"),
+        pytest.param("precision=O1", 5e-2, id="half precision"),
     ],
 )
 def test_networks_of_every_size_and_precision_are_exported(launched, more, tolerance):

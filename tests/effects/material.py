@@ -66,7 +66,7 @@ def make_material(room: Path) -> Material:
         of_task={
             "train": [*common, *TRAIN, *AUGMENT],
             "evaluate": [*common, f"task.checkpoint={weights[0]}", "task.batch_size=8"],
-            "predict": [*common, f"task.checkpoint={weights[0]}", "task.batch_size=8"],
+            "predict": [*common, f"task.checkpoint={weights[0]}", "task.batch_size=8", "task.top=1"],
             "export": [*common, f"task.checkpoint={weights[0]}", "task.batch_size=8", "task.tolerance=0.1"],
             "benchmark": [*steps, "task.batch_sizes=[4]", "task.image_sizes=[32]", "task.repeats=8"],
             "profile": [*steps, "task.batch_size=4", "task.image_size=32", "task.steps=2"],

@@ -39,6 +39,13 @@ def test_a_job_is_published_with_its_runs_and_spread(admissible, pages_root):
     assert again == [pages_root / "experiments/results/runs-seeds.json"]
 
 
+def test_the_most_accurate_row_is_the_first_one(admissible, pages_root):
+    publish(jobs(admissible("0001", "seed=1", acc=97.0)), name="a", root=pages_root)
+    publish(jobs(admissible("0002", "seed=2", acc=99.0)), name="b", root=pages_root)
+    page = (pages_root / "README.md").read_text()
+    assert page.index("99.00") < page.index("97.00")
+
+
 def test_a_number_that_was_edited_by_hand_is_found(admissible, pages_root):
     publish(jobs(admissible()), name="seeds", root=pages_root)
     page = pages_root / "README.md"

@@ -394,13 +394,26 @@ def test_evaluation_resizes_the_short_side_and_crops_the_centre(antialias, uprig
 
 
 @pytest.mark.parametrize(("fraction", "short"), [(0.875, 292), (256 / 288, 288), (1.0, 256), (0.9, 284)])
-def test_the_short_side_is_rounded_down(fraction, short):
-    picture = scenery(600, 600)
-    offset = round((short - 256) / 2)
-    expected = picture.resize((short, short), Image.Resampling.BILINEAR)
-    expected = np.asarray(expected)[offset : offset + 256, offset : offset + 256]
-    image = center(picture, size=256, fraction=fraction, interpolation="bilinear", antialias=True)
-    assert (image == expected).all()
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("columns", [260, 450, 600])
+def test_evaluation_equals_a_resize_and_a_crop_up_to_rounding(columns, fraction, short, interpolation):
+    picture = scenery(600, columns)
+    long = int(short * 600 / columns)
+    left, top = round((short - 256) / 2), round((long - 256) / 2)
+    resized = np.asarray(picture.resize((short, long), Image.Resampling[interpolation.upper()])).astype(int)
+    image = center(picture, size=256, fraction=fraction, interpolation=interpolation, antialias=True)
+    difference = np.abs(image - resized[top : top + 256, left : left + 256])
+    assert difference.max() <= 2
+    assert difference.mean() < 0.3, "rounding only, not a shift"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (30, 97), (97, 97), (293, 97)])
+@pytest.mark.parametrize("fraction", [0.5, 0.875, 1.0])
+def test_pictures_of_any_shape_have_an_evaluation_view(shape, fraction):
+    picture = Image.new("RGB", shape, "white")
+    image = center(picture, size=60, fraction=fraction, interpolation="bicubic", antialias=True)
+    assert image.shape == (60, 60, 3)
+    assert (image == 255).all()
 
 
 def test_a_picture_of_the_size_asked_is_not_touched():

@@ -69,8 +69,15 @@ def center(picture: Image.Image, *, size: int, fraction: float, interpolation: s
     columns, rows = picture.size
     short = math.floor(size / fraction + 1e-6)
     scaled = (short, int(short * rows / columns)) if columns <= rows else (int(short * columns / rows), short)
-    image = _resize(picture, scaled, box=(0.0, 0.0, columns, rows), interpolation=interpolation, antialias=antialias)
     left, top = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)
+    if antialias:
+        # Straight to the crop, which leaves out 23 % of a square picture at 0.875 and 43 % of a 4:3 one. Values differ
+        # by rounding, at most 2 of 255; with "nearest", a tie may go to the neighbouring pixel.
+        width, height = scaled
+        right, bottom = left + size, top + size
+        box = (left * columns / width, top * rows / height, right * columns / width, bottom * rows / height)
+        return _resize(picture, (size, size), box=box, interpolation=interpolation, antialias=True)
+    image = _resize(picture, scaled, box=(0.0, 0.0, columns, rows), interpolation=interpolation, antialias=False)
     return np.ascontiguousarray(image[top : top + size, left : left + size])
 
 

@@ -156,6 +156,15 @@ def test_the_processes_end_with_the_one_they_work_for_even_when_it_is_killed(loa
         time.sleep(0.05)
 
 
+def test_the_processes_give_way_to_the_one_they_work_for(loading):
+    own = os.getpriority(os.PRIO_PROCESS, loading.pid)
+    at_work = [pid for pid in children_of(loading.pid) if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    deadline = time.monotonic() + 20
+    while sorted(os.getpriority(os.PRIO_PROCESS, pid) for pid in at_work) != [own, 19, 19]:
+        assert time.monotonic() < deadline, "the server keeps its priority, the two that it forked give way"
+        time.sleep(0.05)
+
+
 def test_a_process_that_dies_is_an_error_that_says_so(loading):
     at_work = [pid for pid in children_of(loading.pid) if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(max(at_work), signal.SIGKILL)  # the server is the oldest

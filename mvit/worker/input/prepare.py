@@ -106,7 +106,13 @@ def _memory(place: Place) -> mmap.mmap:
 
 
 def start(owner: int) -> None:
-    """Set up a process: it ends with the process it works for, and leaves Ctrl-C to it."""
+    """Set up a process: it ends with its owner, leaves Ctrl-C to it, and gives way to it.
+
+    The threads of a network on a CPU wait for one another at every operator, so that preempting one delays all. At the
+    lowest priority, images are prepared while those threads wait; when no batch is ready, the network waits, and its
+    cores are free. Other programs on the same cores come first as well.
+    """
+    os.nice(19)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Its parent is multiprocessing's fork server, which a kill of the owner does not reach.
     threading.Thread(target=_end_with, args=(os.pidfd_open(owner),), daemon=True).start()

@@ -19,6 +19,7 @@ from mvit.rundir.result import EvaluatedWeights, EvaluateResult, write_result
 from mvit.rundir.status import Stage
 from mvit.worker import device
 from mvit.worker.compile import Compiled, blank_batch, compile_graphs
+from mvit.worker.entry_cell import EntryCell
 from mvit.worker.exported import Model, open_exported
 from mvit.worker.heartbeat import Heartbeat
 from mvit.worker.input import sampler
@@ -99,11 +100,11 @@ class Score(nn.Cell):
         return ops.reduce_sum(rows * mask, 1), logits, best[:, 0]
 
 
-class EvaluateStep(nn.Cell):
+class EvaluateStep(EntryCell):
     """A `Step` of a network."""
 
     def __init__(self, net: nn.Cell, *, normalise: nn.Cell, num_classes: int) -> None:
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.net = net
         self.normalise = normalise
         self.score = Score(num_classes=num_classes)

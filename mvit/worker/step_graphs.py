@@ -14,6 +14,7 @@ from mindspore import nn, ops
 
 from mvit.config import DynamicLossScale, FixedLossScale
 from mvit.worker import collectives
+from mvit.worker.entry_cell import EntryCell
 from mvit.worker.images import Mix
 
 LARGEST_SCALE = 2.0**60
@@ -257,11 +258,11 @@ class Ema(nn.Cell):
         return self.map(ops.partial(_approach, self.momentum * applied), self.averages, self.parameters)
 
 
-class TrainStep(nn.Cell):
+class TrainStep(EntryCell):
     """A whole step of one micro-batch, in one graph."""
 
     def __init__(self, gradients: Gradients, update: nn.Cell, ema: Ema | None) -> None:
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.gradients, self.update, self.ema = gradients, update, ema
 
     def construct(self, images, labels, mix, key, lr, decay):
@@ -272,11 +273,11 @@ class TrainStep(nn.Cell):
         return loss_sum, norm
 
 
-class Accumulate(nn.Cell):
+class Accumulate(EntryCell):
     """Adds the gradients of one micro-batch to buffers."""
 
     def __init__(self, gradients: Gradients) -> None:
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.gradients = gradients
         self.sums = gradients.zeros()
         self.loss_sum = _scalar("accumulated_loss", 0.0)
@@ -289,11 +290,11 @@ class Accumulate(nn.Cell):
         return loss_sum
 
 
-class ApplyAccumulated(nn.Cell):
+class ApplyAccumulated(EntryCell):
     """The update from the buffers, which are then emptied."""
 
     def __init__(self, accumulate: Accumulate, update: nn.Cell, ema: Ema | None) -> None:
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.sums, self.loss_sum = accumulate.sums, accumulate.loss_sum
         self.update, self.ema = update, ema
         self.map = ops.HyperMap()

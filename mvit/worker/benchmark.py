@@ -82,5 +82,5 @@ def _measure(
         step_ms=tuple(1e3 * float(second) for second in slowest),
         compile_s=compile_s,
         loss=loss,
-        other_load_pct=100.0 * others / seconds,
+        other_load_pct=max(0.0, 100.0 * others / seconds),  # a difference of two readings, not simultaneous
     )

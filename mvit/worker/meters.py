@@ -120,5 +120,6 @@ class Throughput:
         return {
             "perf/images_per_s": self.images / self.seconds,
             "perf/step_ms": 1e3 * self.seconds / self.steps,
-            **{f"perf/{name}_pct": 100.0 * spent / self.seconds for name, spent in self.spent.items()},
+            # A clock that is the difference of two readings, which are not simultaneous, can run slightly backwards.
+            **{f"perf/{name}_pct": max(0.0, 100.0 * spent / self.seconds) for name, spent in self.spent.items()},
         }

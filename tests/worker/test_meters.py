@@ -65,7 +65,8 @@ def test_the_share_of_what_has_a_clock_is_that_of_the_steady_steps(monkeypatch):
 
     now, spent = 0.0, 0.0
     monkeypatch.setattr("mvit.worker.meters.time.perf_counter", lambda: now)
-    throughput = Throughput(synchronise=lambda: None, clocks={"data_wait": lambda: spent, "all_reduce": lambda: 0.0})
+    clocks = {"data_wait": lambda: spent, "all_reduce": lambda: 0.0, "other_load": lambda: -spent}
+    throughput = Throughput(synchronise=lambda: None, clocks=clocks)
     throughput.start()
     for step in range(WARM_STEPS + 4):
         with throughput.step(8, shape=0):
@@ -73,4 +74,5 @@ def test_the_share_of_what_has_a_clock_is_that_of_the_steady_steps(monkeypatch):
     throughput.stop()
     metrics = throughput.metrics()
     assert (metrics["perf/data_wait_pct"], metrics["perf/all_reduce_pct"]) == (25.0, 0.0)
+    assert metrics["perf/other_load_pct"] == 0.0, "a clock that runs backwards has no negative share"
     assert metrics["perf/images_per_s"] == 8.0

@@ -117,7 +117,7 @@ def refused(done, *lines):
                 " ascend_8 or ascend_8_O2",
                 "limits.step_s: not used by task=evaluate; remove it, or use task=train, task=benchmark or"
                 " task=profile",
-                "task.checkpoint: '/x' does not exist; name a .safetensors file or the folder of a finished run",
+                "task.checkpoint: '/x' does not exist; name a .safetensors file, or a finished run by its folder or id",
             ],
         ),
         (
@@ -133,7 +133,7 @@ def refused(done, *lines):
             ["task=evaluate", "task.checkpoint=/nowhere.safetensors"],
             [
                 "task.checkpoint: '/nowhere.safetensors' does not exist;"
-                " name a .safetensors file or the folder of a finished run"
+                " name a .safetensors file, or a finished run by its folder or id"
             ],
         ),
     ],

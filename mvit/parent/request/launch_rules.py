@@ -68,7 +68,7 @@ def _checkpoint(key: str, section: Task | Init) -> Iterator[Problem]:
         return
     path, where = Path(section.checkpoint), f"{key}.checkpoint"
     if not path.exists():
-        remedy = "name a .safetensors file or the folder of a finished run"
+        remedy = "name a .safetensors file, or a finished run by its folder or id"
         yield Problem(where, section.checkpoint, "does not exist", remedy)
     elif path.is_file() and exported_form(path):
         if not isinstance(section, EvaluateTask):

@@ -10,14 +10,12 @@ benchmarks.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 from statistics import mean, median
 from tempfile import TemporaryDirectory
 
-from benchmarks.machine import CHECKOUT, commit, cpu_model, positive
-from benchmarks.runs import metrics_of
+from benchmarks.machine import commit, cpu_model, positive
+from benchmarks.runs import launch, metrics_of
 from mvit.data.generated import write_image_folder
 
 CLASSES = 10
@@ -26,13 +24,10 @@ CLASSES = 10
 def trained(model: str, *, image_size: int, folder: Path) -> Path:
     """A run folder with the weights of one step on a few image files."""
     files = write_image_folder(folder / "few", classes=CLASSES, train=16, val=16, size=(image_size, image_size))
-    overrides = [
+    launch(
         f"model={model}", "data=imagefolder", f"data.root={files}", f"data.image_size={image_size}",
         "train.global_batch_size=16", "train.max_steps=1", "tracking=none", f"runs_dir={folder}/runs",
-    ]  # fmt: skip
-    command = [sys.executable, "launch.py", *overrides]
-    if code := subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=False).returncode:
-        sys.exit(f"launch.py {' '.join(overrides)}: exit code {code}")
+    )  # fmt: skip
     (result,) = folder.glob("runs/*/*/result.json")
     return result.parent
 

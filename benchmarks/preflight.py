@@ -11,14 +11,12 @@ run loads the graphs that the first one has compiled, unless they were in the ca
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.machine import CHECKOUT, commit, cpu_model, positive
-from benchmarks.runs import metrics_of
+from benchmarks.machine import commit, cpu_model, positive
+from benchmarks.runs import launch, metrics_of
 from mvit.parent.freeze import Planned, plan_launch
 from mvit.parent.host import this_host
 from mvit.parent.memory import estimate_memory
@@ -48,9 +46,7 @@ def memory(model: str, *, batch: int, image_size: int) -> str:
 def run_s(*overrides: str) -> float:
     """Seconds of a run, from the command to its return; exits where the run fails."""
     began = time.monotonic()
-    command = [sys.executable, "launch.py", *overrides]
-    if code := subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=False).returncode:
-        sys.exit(f"launch.py {' '.join(overrides)}: exit code {code}")
+    launch(*overrides)
     return time.monotonic() - began
 
 

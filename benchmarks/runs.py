@@ -20,13 +20,17 @@ from mvit.parent.request.compose import compose
 from mvit.rundir.frozen import Run
 
 
+def launch(*overrides: str) -> None:
+    """Run `launch.py`; exits where the run fails."""
+    command = [sys.executable, "launch.py", *overrides]
+    if code := subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=False).returncode:
+        sys.exit(f"launch.py {' '.join(overrides)}: exit code {code}")
+
+
 def metrics_of(*overrides: str) -> dict[str, float]:
     """The metrics of the result of a run of `launch.py`, which leaves nothing; exits where the run fails."""
     with TemporaryDirectory() as folder:
-        command = [sys.executable, "launch.py", "tracking=none", f"runs_dir={folder}", *overrides]
-        done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=False)
-        if done.returncode:
-            sys.exit(f"launch.py {' '.join(overrides)}: exit code {done.returncode}")
+        launch("tracking=none", f"runs_dir={folder}", *overrides)
         (result,) = Path(folder).glob("*/*/result.json")
         return json.loads(result.read_text())["metrics"]
 

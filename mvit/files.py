@@ -124,6 +124,11 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def as_utf8(name: str) -> str:
+    """The name of a file as text that UTF-8 can hold; of a name that is not UTF-8, such bytes become `\\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def json_digest(content: Any) -> str:
     """sha256 of a JSON document, in hexadecimal, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

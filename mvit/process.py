@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
+import select
 import signal
 import time
 from contextlib import suppress
@@ -17,6 +19,10 @@ MARK = "MVIT_LAUNCH"
 """`<pid>:<start>` of the launcher, and a random part per launch."""
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_MEMFD_CREATE = {"x86_64": 319, "aarch64": 279}
+"""Linux's number of the call, by machine."""
+_MFD_CLOEXEC = 1
+_POLL_S = 0.5
 
 
 def process_start(pid: int) -> int | None:
@@ -63,6 +69,30 @@ def marked(mark: str) -> set[int]:
                 if process_start(pid) is not None:
                     pids.add(pid)
     return pids
+
+
+def wait_for_end(pid: int) -> None:
+    """Return once a process has ended."""
+    start = process_start(pid)
+    try:
+        process = os.pidfd_open(pid)
+    except (AttributeError, OSError):  # a Python built on an older system lacks it, as conda's, or else this kernel
+        while start is not None and process_start(pid) == start:
+            time.sleep(_POLL_S)
+        return
+    select.select([process], [], [])
+    os.close(process)
+
+
+def memory_file(name: str) -> int:
+    """The descriptor of a new file in memory, which other processes open as /proc/PID/fd/NUMBER; raises `OSError`."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    # A Python built on an older system lacks it, as conda's; Linux has it since 3.17.
+    descriptor = _LIBC.syscall(_MEMFD_CREATE[platform.machine()], name.encode(), _MFD_CLOEXEC)
+    if descriptor < 0:
+        raise OSError(number := ctypes.get_errno(), os.strerror(number))
+    return int(descriptor)
 
 
 def launcher_is_gone() -> bool:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from mvit.models.kernels import operators
+from mvit.process import memory_file
 from mvit.worker.collectives import Workers
 
 PATIENCE_S = 30.0
@@ -19,7 +20,7 @@ class LostWorker(Exception):
 
 def join(workers: Workers, *, rank: int, size: int) -> None:
     """Share memory for vectors of at most `size` floats; every worker must call this. Raises `OSError`."""
-    file = os.memfd_create("mvit-all-reduce") if rank == 0 else -1
+    file = memory_file("mvit-all-reduce") if rank == 0 else -1
     if rank == 0:
         os.ftruncate(file, operators.group_bytes(workers.world_size, size))
     # Exact as float32: a process id has 22 bits.

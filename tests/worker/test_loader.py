@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from mvit.config import TrainRun
 from mvit.data.generated import write_image_folder
 from mvit.parent.request.check import parse
-from mvit.process import process_start
+from mvit.process import memory_file, process_start, wait_for_end
 from mvit.worker.input.loader import DataProcessDied, Loader, MicroBatch
 from mvit.worker.input.prepare import UnreadableImage
 from tests.conftest import CHECKOUT, open_data, raw_config
@@ -171,3 +172,25 @@ def test_a_process_that_dies_is_an_error_that_says_so(loading):
     _, err = loading.communicate(timeout=30)
     assert loading.returncode == 1
     assert f"{DataProcessDied.__name__}: a process that prepares images died" in err
+
+
+def test_an_older_python_shares_memory_and_sees_the_end_of_its_owner(monkeypatch):
+    """Conda's is built on a system that has neither call."""
+    monkeypatch.delattr(os, "memfd_create")
+    monkeypatch.delattr(os, "pidfd_open")
+    descriptor = memory_file("test")
+    os.ftruncate(descriptor, 4096)
+    with open(f"/proc/{os.getpid()}/fd/{descriptor}", "r+b") as file:  # noqa: PTH123
+        file.write(b"shared")
+    assert os.pread(descriptor, 6, 0) == b"shared"
+    os.close(descriptor)
+
+    owner = subprocess.Popen(["sleep", "600"])
+    waiting = threading.Thread(target=wait_for_end, args=(owner.pid,), daemon=True)
+    waiting.start()
+    waiting.join(1.2)
+    assert waiting.is_alive()
+    owner.kill()
+    owner.wait()
+    waiting.join(10)
+    assert not waiting.is_alive()

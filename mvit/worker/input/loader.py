@@ -15,6 +15,7 @@ import numpy as np
 from mvit.config import AugmentConfig, Data
 from mvit.data.source import Source
 from mvit.plan import BATCHES_AHEAD
+from mvit.process import memory_file
 from mvit.worker.input import prepare
 from mvit.worker.input.prepare import Place, Recipe, View
 
@@ -73,7 +74,7 @@ class Loader:
         self.workers = data.workers
         self.shared = not in_memory
         self.slot_bytes = 3 * largest
-        self.descriptor = os.memfd_create("mvit-batches")
+        self.descriptor = memory_file("mvit-batches")
         os.ftruncate(self.descriptor, (BATCHES_AHEAD + 1) * self.slot_bytes)
         self.memory = mmap.mmap(self.descriptor, 0)
         self.pool = self._processes() if self.shared else ThreadPoolExecutor(self.workers, thread_name_prefix="data")

@@ -5,7 +5,6 @@ Processes import this module and nothing that opens a device; MindSpore's image 
 
 import mmap
 import os
-import select
 import signal
 import threading
 from collections.abc import Sequence
@@ -17,6 +16,8 @@ import numpy as np
 from mvit.config import AugmentConfig
 from mvit.data.sample import Sample
 from mvit.errors import first_line
+from mvit.files import as_utf8
+from mvit.process import wait_for_end
 from mvit.worker.input.sampler import view_generator
 from mvit.worker.input.transforms import augment, center
 
@@ -91,7 +92,7 @@ def _image(recipe: Recipe, view: View) -> np.ndarray:
             random = view_generator(recipe.seed, epoch=recipe.epoch, index=view.index, view=view.number)
             return augment(picture, recipe.augment, size=recipe.image_size, mean=recipe.mean, random=random, **resize)
     except Exception as error:  # Pillow raises many kinds on files that are none
-        raise UnreadableImage(f"{view.sample.name} cannot be decoded: {first_line(error)}") from error
+        raise UnreadableImage(f"{as_utf8(view.sample.name)} cannot be decoded: {first_line(error)}") from error
 
 
 _mapped: dict[tuple[int, int], mmap.mmap] = {}
@@ -115,11 +116,11 @@ def start(owner: int) -> None:
     os.nice(19)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Its parent is multiprocessing's fork server, which a kill of the owner does not reach.
-    threading.Thread(target=_end_with, args=(os.pidfd_open(owner),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
 
 
 def _end_with(owner: int) -> None:
-    select.select([owner], [], [])
+    wait_for_end(owner)
     os._exit(1)
 
 

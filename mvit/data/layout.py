@@ -70,7 +70,7 @@ def divide(root: Path, out: Path, *, val_share: float) -> Layout:
     with whole_folder(out) as room:
         for folder, found in images.items():
             shuffled = sorted(
-                found, key=lambda name, folder=folder: hashlib.sha256(f"{folder}/{name}".encode()).digest()
+                found, key=lambda name, folder=folder: hashlib.sha256(os.fsencode(f"{folder}/{name}")).digest()
             )
             held_out = min(len(found) - 1, max(1, round(val_share * len(found))))
             for split, names in (("val", shuffled[:held_out]), ("train", shuffled[held_out:])):

@@ -19,7 +19,7 @@ SLICE = 256
 
 
 def unreadable(root: Path, paths: Sequence[str], *, threads: int) -> list[str]:
-    """The paths of images that cannot be decoded completely, in order."""
+    """The paths of images that cannot be decoded completely, in order; raises `OSError` for one that cannot be read."""
     slices = [paths[first : first + SLICE] for first in range(0, len(paths), SLICE)]
 
     def broken_of(some: Sequence[str]) -> list[str]:
@@ -66,7 +66,7 @@ def _key(root: Path, splits: Sequence[Split]) -> str:
 
 
 def is_broken(image: Path | bytes) -> bool:
-    """Whether a file, or its content, cannot be decoded completely."""
+    """Whether a file, or its content, cannot be decoded completely; raises `OSError` if it cannot be read."""
     from PIL import Image  # a dry run does not need it
 
     try:
@@ -76,6 +76,10 @@ def is_broken(image: Path | bytes) -> bool:
             # A JPEG is read completely, but scaled down: faster.
             opened.draft("RGB", (max(1, opened.width // 8), max(1, opened.height // 8)))
             opened.load()
-    except Exception:  # noqa: BLE001  Pillow raises many types for damaged files: each means unreadable
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises many types for damaged files: each means unreadable
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, which says nothing of the content
+            raise
         return True
     return False

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mvit.data.mindrecord import INDEX, Shard, packed_file
 from mvit.data.readable import is_broken
-from mvit.files import fsync_dir
+from mvit.files import as_utf8, fsync_dir
 
 BATCH = 64
 """Images that are test-decoded while the same number is being written."""
@@ -79,7 +79,7 @@ def write(
         leftover.unlink()
     path = room / part.file
     kept, crcs, skipped = _fill(path, part, root=root, skip=skip, pool=pool, advance=advance)
-    table = _index(path, [part.labels[place] for place in kept], [part.paths[place] for place in kept], crcs)
+    table = _index(path, [part.labels[place] for place in kept], [as_utf8(part.paths[place]) for place in kept], crcs)
     index = path.with_suffix(".npy")
     np.save(index, table)
     database = path.with_name(f"{path.name}.db")
@@ -91,7 +91,7 @@ def write(
         file.replace(out / file.name)
     fsync_dir(out)
     data = files[0].model_dump()
-    return Shard(**data, count=len(kept), db=files[1], index=files[2], skipped=tuple(skipped))
+    return Shard(**data, count=len(kept), db=files[1], index=files[2], skipped=tuple(map(as_utf8, skipped)))
 
 
 def _fill(
@@ -128,7 +128,7 @@ def _fill(
                 if data is not None:
                     kept.append(place)
                     crcs.append(zlib.crc32(data))
-                    rows.append({"data": data, "label": part.labels[place], "name": part.paths[place]})
+                    rows.append({"data": data, "label": part.labels[place], "name": as_utf8(part.paths[place])})
             if rows:
                 writer.write_raw_data(rows)
             advance(len(places))

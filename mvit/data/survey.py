@@ -11,6 +11,7 @@ from typing import Literal
 from mvit.data import index, readable
 from mvit.data.listing import Listing
 from mvit.errors import ConfigError, DataChanged, DatasetError, Problem
+from mvit.files import as_utf8
 from mvit.plan import DatasetFacts
 
 
@@ -47,7 +48,8 @@ class Survey:
             rule, remedy = "is a class without decodable images", "repair its images, or remove the class"
             raise ConfigError(*(Problem("data.root", listing.classes[label], rule, remedy) for label in emptied))
         counts = {"num_train": len(kept.train.paths), "num_val": len(kept.val.paths)}
-        return replace(self, facts=facts.model_copy(update={**counts, "skipped": tuple(broken)}), listing=kept)
+        facts = facts.model_copy(update={**counts, "skipped": tuple(map(as_utf8, broken))})
+        return replace(self, facts=facts, listing=kept)
 
     def write_index(self, path: Path) -> None:
         """Write the index that spares workers from listing the files again; nothing for a dataset without files."""
@@ -68,7 +70,7 @@ def make_facts(*, num_train: int, num_val: int, class_names: Sequence[str], cont
     return DatasetFacts(
         num_train=num_train,
         num_val=num_val,
-        class_names=tuple(class_names),
+        class_names=tuple(map(as_utf8, class_names)),
         fingerprint=digest.hexdigest(),
         skipped=(),
     )

@@ -68,10 +68,23 @@ class Unlabelled:
 
 
 def _below(folder: str) -> Iterator[str]:
-    """The image files of a folder and all that are in it, sorted; hidden ones are left out."""
-    for parent, folders, files in os.walk(folder):
+    """The image files of a folder and all that are in it, sorted; hidden ones are left out.
+
+    Links are followed, into each folder once. Raises `OSError` for a folder that cannot be read.
+    """
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (f"{parent}/{name}" for name in sorted(files) if _is_image(name))  # texts: there may be a million
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _is_image(path: str) -> bool:

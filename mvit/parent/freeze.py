@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from mvit import console
 from mvit.config import Data, RunConfig, validated
 from mvit.data import dataset
 from mvit.data.survey import Survey
-from mvit.errors import ConfigError, DatasetError
-from mvit.files import write_json
+from mvit.errors import ConfigError, DatasetError, Problem
+from mvit.files import as_utf8, write_json
 from mvit.models.kernels.build import Activations, Isa, KernelsUnavailable
 from mvit.parent.host import Host
 from mvit.parent.kernels import library_for
@@ -54,7 +55,8 @@ class Surveys:
         """The survey of the section `data`; raises `DatasetError`."""
         key = data.model_dump_json()
         if key not in self._surveys:
-            self._surveys[key] = dataset.survey(data)
+            with _refusals(DatasetError):
+                self._surveys[key] = dataset.survey(data)
         return self._surveys[key]
 
     def kernels(self, isa: Isa, activations: Activations) -> None:
@@ -70,16 +72,27 @@ class Surveys:
             raise error
 
     def readable(self, data: Data, *, training: bool, cache: Path) -> Survey:
-        """The survey without images that cannot be decoded; raises `ConfigError` where none may be skipped."""
+        """The survey without images that cannot be decoded; raises `ConfigError` for one that is unreadable."""
         key = (data.model_dump_json(), training)
         if key not in self._readable:
-            self._readable[key] = self.of(data).readable(
-                training=training,
-                threads=data.workers,
-                cache=cache,
-                before=lambda count: console.say(f"mvit: decoding {count} images once, to find unreadable ones"),
-            )
+            with _refusals(ConfigError):
+                self._readable[key] = self.of(data).readable(
+                    training=training,
+                    threads=data.workers,
+                    cache=cache,
+                    before=lambda count: console.say(f"mvit: decoding {count} images once, to find unreadable ones"),
+                )
         return self._readable[key]
+
+
+@contextmanager
+def _refusals(kind: type[ConfigError] | type[DatasetError]) -> Generator[None]:
+    """Meanwhile what the system refuses to read is an error of that kind."""
+    try:
+        yield
+    except OSError as error:
+        rule = f"cannot be read ({error.strerror})"
+        raise kind(Problem("data", as_utf8(str(error.filename)), rule, "check its permissions")) from error
 
 
 def plan_launch(raw: Mapping[str, Any], *, host: Host, surveys: Surveys | None = None) -> Planned:

@@ -9,6 +9,7 @@ import mindspore as ms
 import numpy as np
 
 from mvit.config import PredictRun
+from mvit.files import as_utf8
 from mvit.rundir.answers import Answer, Guess
 from mvit.rundir.frozen import Run
 from mvit.rundir.result import PredictResult, write_result
@@ -88,7 +89,7 @@ def _answer(session: Session, config: PredictRun, step: EvaluateStep, *, file: T
     step.set_train(False)
     unreadable, began = 0, 0.0
     for number, batch in enumerate(batches):
-        if read_stop(session.run.folder):
+        if session.workers.sum(np.array([bool(read_stop(session.run.folder))], np.float32)) > 0:
             raise Stopped(f"stopped after {number} batches")
         if number == WARM_BATCHES:
             began = time.perf_counter()
@@ -126,7 +127,7 @@ def _answers(
     probabilities = powers / powers.sum(axis=1, keepdims=True)
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, : config.task.top]
     for row, index in enumerate(indices.tolist()):
-        path = session.val_source.sample(index).name
+        path = as_utf8(session.val_source.sample(index).name)
         if index in batch.unreadable:
             yield Answer(image=path, error=batch.unreadable[index])
             continue

@@ -1,16 +1,22 @@
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mvit.data import dataset, imagefolder, readable
-from mvit.errors import DatasetError
-from tests.conftest import CHECKOUT
+from mvit.errors import ConfigError, DatasetError
+from mvit.parent.freeze import Surveys, freeze, plan_launch
+from mvit.parent.host import this_host
+from mvit.rundir.frozen import read_run
+from mvit.rundir.paths import RunDir
+from tests.conftest import CHECKOUT, raw_config
 
 
 def make_folder(root, *, classes=("cat", "dog"), per_class=3, size=(40, 30)):
@@ -268,3 +274,38 @@ def test_surveying_data_loads_no_library_for_arrays_or_images(tmp_path, configur
     command = [sys.executable, "-c", program, *texts]
     done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_an_image_that_the_system_does_not_read_is_not_taken_for_a_broken_one(tmp_path, configured, monkeypatch):
+    root = make_folder(tmp_path / "data")
+    data = configured("data=imagefolder", f"data.root={root}").data
+    opened = Image.open
+
+    def denied(path, **options):
+        if str(path).endswith("val/cat/2.jpg"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, **options)
+
+    monkeypatch.setattr(Image, "open", denied)
+    cache, decoded = tmp_path / ".readable", []
+    with pytest.raises(PermissionError):
+        unreadable_of(root, data, cache, decoded)
+    with pytest.raises(ConfigError) as caught:
+        Surveys().readable(data, training=True, cache=cache)
+    (problem,) = caught.value.problems
+    assert str(problem).startswith(f"data: '{root}/val/cat/2.jpg' cannot be read (Permission denied); check")
+    monkeypatch.undo()
+    assert unreadable_of(root, data, cache, decoded) == []
+
+
+def test_names_that_are_not_utf_8_can_be_frozen(tmp_path, configured):
+    root = make_folder(tmp_path / "data")
+    for split in ("train", "val"):
+        (root / split / "dog").rename(os.fsdecode(bytes(root / split) + b"/d\xf4g"))
+    Path(os.fsdecode(bytes(root) + b"/val/cat/br\xf6ken.jpg")).write_bytes(b"no image")
+    words = ("data=imagefolder", f"data.root={root}", "data.on_unreadable=skip", "train.global_batch_size=2")
+    planned = plan_launch(raw_config(*words, f"runs_dir={tmp_path}/runs"), host=this_host())
+    freeze(planned, tmp_path / "run", made_of=({}, ""))
+    facts = read_run(RunDir(tmp_path / "run")).plan.dataset
+    assert facts.class_names == ("cat", r"d\xf4g")
+    assert facts.skipped == (r"val/cat/br\xf6ken.jpg",)

@@ -1,6 +1,8 @@
 """Image files that a person names."""
 
+import errno
 import io
+import os
 import sys
 
 import pytest
@@ -88,3 +90,23 @@ def test_a_worker_opens_the_files_that_were_surveyed(room):
         f"{room}/b/2.PNG",
         f"{room}/b/deep/0.bmp",
     ]
+
+
+def test_links_are_followed_into_each_folder_once(room):
+    (room / "links/deep").mkdir(parents=True)
+    (room / "links/b").symlink_to(room / "b")
+    (room / "links/deep/up").symlink_to(room / "links")
+    assert names_of(data_of("links"), room) == ["links/b/1.jpg", "links/b/2.PNG", "links/b/deep/0.bmp"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(room, monkeypatch):
+    scandir = os.scandir
+
+    def denied(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(PermissionError, match="deep"):
+        Unlabelled(data_of("b")).survey()

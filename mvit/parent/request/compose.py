@@ -28,6 +28,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from mvit.config import RunConfig
 from mvit.credentials import hidden
 from mvit.errors import ConfigError, Problem, first_line
+from mvit.files import as_utf8
 from mvit.parent.request import keys
 from mvit.parent.request.check import check, sweep_settings
 from mvit.parent.request.command_line import CommandLine
@@ -206,6 +207,7 @@ def read_overrides(overrides: Sequence[str], composer: Composer) -> Request:
     for text in overrides:
         if problem := _forbidden(text):
             request.problems.append(problem)
+            request.hidden.add(problem.path)
             continue
         try:
             one = parser.parse_override(text)
@@ -300,10 +302,13 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _forbidden(text: str) -> Problem | None:
-    """An override that names nothing, or would execute something or look elsewhere."""
-    key = text.partition("=")[0].lstrip("+~")
+    """An override that names nothing or cannot be written down, or would execute something or look elsewhere."""
+    key, _, value = as_utf8(text).partition("=")
+    key = key.lstrip("+~")
     if not key:
         return Problem(text, None, "has no key", "write one before the =")
+    if as_utf8(text) != text:
+        return Problem(key, value or None, "is not UTF-8", "use a link with another name")
     if any(word in text for word in EXECUTES) or key.startswith(ELSEWHERE):
         return Problem(key, None, "is refused: a configuration is data and executes nothing", "remove it")
     return None

@@ -1,5 +1,7 @@
 """Requests: what compose and override make of words, and every problem at once."""
 
+import os
+
 import pytest
 
 from mvit.errors import ConfigError
@@ -171,3 +173,12 @@ def test_flags_of_hydra_are_told_from_overrides_wherever_they_stand():
     assert (line.many, line.shows, line.problems) == (True, False, ())
     assert command_line.read(["--cfg", "job"]).shows
     assert command_line.read(["--config-pa=x"]).problems
+
+
+@pytest.mark.parametrize("word", [os.fsdecode(b"data.root=caf\xe9"), os.fsdecode(b"data.root='caf\xe9'")])
+def test_what_cannot_be_written_down_is_refused(word):
+    with pytest.raises(ConfigError) as caught:
+        Composer().compose(["data=imagefolder", word])
+    (line,) = map(str, caught.value.problems)
+    assert line.endswith("is not UTF-8; use a link with another name")
+    line.encode()

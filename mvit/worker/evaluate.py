@@ -179,7 +179,7 @@ def evaluate_network(session: Session, step: Step) -> Evaluation:
     batch_size = session.run.config.eval_batch_size
     batches = session.loader.evaluate(source, shard, batch_size=batch_size, num_batches=plan.eval_steps)
     keep = len(source.labels) * plan.num_classes <= MAX_LOGITS
-    return evaluate_batches(step, batches, num_classes=plan.num_classes, add_up=add_up, keep=keep)
+    return evaluate_batches(step, session.in_step(batches), num_classes=plan.num_classes, add_up=add_up, keep=keep)
 
 
 def evaluate_batches(

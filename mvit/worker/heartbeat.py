@@ -35,7 +35,7 @@ class Heartbeat:
             error=None,
             time=time.time(),
         )
-        self.lock = threading.Lock()
+        self.lock, self.writing = threading.Lock(), threading.Lock()  # a step never waits for the disk
         self._write()
         threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
 
@@ -81,7 +81,7 @@ class Heartbeat:
 
     def _write(self) -> None:
         # A full disk is no reason to stop; the next heartbeat tries again.
-        with self.lock, suppress(OSError):
+        with self.writing, suppress(OSError):
             write_status(self.path, self.status.model_copy(update={"time": time.time()}))
 
 

@@ -1,10 +1,12 @@
 """The session: what a worker of any task builds before it computes."""
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
+import numpy as np
 
 from mvit.config import AugmentConfig, CheckpointConfig, RunConfig
 from mvit.data.dataset import open_splits
@@ -19,7 +21,7 @@ from mvit.rundir.journal import Journal
 from mvit.rundir.status import Stage
 from mvit.worker import checkpoint, collectives, device, images
 from mvit.worker.heartbeat import Heartbeat
-from mvit.worker.input.loader import Loader
+from mvit.worker.input.loader import Batch, Loader
 
 
 class NullJournal:
@@ -54,6 +56,16 @@ class Session:
         weights = checkpoint.weights_of(request)
         checkpoint.load(self.net, weights.tensors, source=weights.source)
         return weights
+
+    def in_step(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches, before each of which the workers wait for one another; every worker must take as many.
+
+        Without it, a worker that is half a minute ahead at the end gives up: MindSpore's collectives on a CPU wait no
+        longer.
+        """
+        for batch in batches:
+            self.workers.sum(np.zeros(1, np.float32))
+            yield batch
 
 
 def open_session(

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -12,6 +13,7 @@ from mvit.files import read_json
 from mvit.process import process_start
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import Stage, read_statuses
+from mvit.worker import heartbeat
 from mvit.worker.faults import Disappear, Fault, Kill, Leave, Raise, Sleep, read_fault
 from mvit.worker.heartbeat import Heartbeat
 
@@ -152,3 +154,19 @@ def test_a_fault_ends_a_process(tmp_path, action, code):
     environment = {**os.environ, **fault(tmp_path, action).environment()}
     done = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
     assert done.returncode == code
+
+
+def test_a_step_does_not_wait_for_a_slow_disk(folder, monkeypatch):
+    heart, slow = beat(folder), threading.Event()
+    writing = threading.Event()
+
+    def write(*_):
+        writing.set()
+        slow.wait(20)
+
+    monkeypatch.setattr(heartbeat, "write_status", write)
+    assert writing.wait(20)  # the thread of the heartbeat is in it
+    heart.step(7)
+    heart.mark()
+    slow.set()
+    assert heart.status.step == 7

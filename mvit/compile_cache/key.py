@@ -26,10 +26,11 @@ NOT_IN_A_WORKER = ("cli", "parent")
 
 NOT_IN_A_GRAPH = frozenset(
     {
-        "name", "runs_dir", "dry_run", "freeze", "verbose", "tracking", "limits", "topology.compile_cache",
+        "name", "runs_dir", "dry_run", "freeze", "verbose", "tracking", "limits", "launch", "topology.compile_cache",
         # The host's: the order of images, weights as they are loaded, and the mixing of a batch, an input.
         "seed", "init", "task.checkpoint", "task.weights", "task.batch_size",
-        "task.warmup_steps", "task.repeats", "task.steps",
+        "task.warmup_steps", "task.repeats", "task.steps", "task.top", "task.output", "task.strict",
+        "task.formats", "task.tolerance", "task.dynamic_batch",
         "augment.crop", "augment.horizontal_flip", "augment.color_jitter", "augment.policy", "augment.erasing",
         "augment.repeats", "augment.mix.probability", "augment.mix.mixup_alpha", "augment.mix.cutmix_alpha",
         "augment.mix.cutmix_share",
@@ -40,9 +41,9 @@ NOT_IN_A_GRAPH = frozenset(
         "train.eval_every_epochs", "train.eval_batch_size", "train.checkpoint_every_steps", "train.keep_last",
         "train.keep_best", "train.max_restarts",
         # Where images come from, and how the host prepares them; mean, std and channel_order are a graph's.
-        "data.kind", "data.root", "data.image_size", "data.train_folder", "data.val_folder", "data.on_unreadable",
-        "data.class_names", "data.classes", "data.num_train", "data.num_val", "data.eval_crop_fraction",
-        "data.interpolation", "data.antialias", "data.workers",
+        "data.kind", "data.root", "data.images", "data.image_size", "data.train_folder", "data.val_folder",
+        "data.on_unreadable", "data.class_names", "data.classes", "data.num_train", "data.num_val",
+        "data.eval_crop_fraction", "data.interpolation", "data.antialias", "data.workers",
     }
 )  # fmt: skip
 """Keys of a configuration, or sections, that do not shape a graph."""

@@ -86,10 +86,32 @@ def test_what_shapes_a_graph_changes_the_key(planned, configured, overrides):
 
 @pytest.mark.parametrize(
     "overrides",
-    ["optimizer.lr=0.1", "optimizer.weight_decay=0.5", "seed=7", "train.epochs=2", "name=other", "schedule=constant"],
+    [
+        *("optimizer.lr=0.1", "optimizer.weight_decay=0.5", "seed=7", "train.epochs=2", "name=other"),
+        *("schedule=constant", "launch=slurm"),
+    ],
 )
 def test_inputs_of_a_graph_do_not_change_the_key(planned, configured, overrides):
     assert key_of(planned, config=configured(overrides)) == key_of(planned)
+
+
+@pytest.mark.parametrize(
+    ("task", "change"),
+    [
+        ("predict data.images=[x]", "data.images=[y]"),
+        ("predict data.images=[x]", "task.top=1"),
+        ("predict data.images=[x]", "task.output=y.csv"),
+        ("predict data.images=[x]", "task.strict=true"),
+        ("export", "task.formats=[onnx]"),
+        ("export", "task.tolerance=1e-3"),
+        ("export", "task.dynamic_batch=false"),
+    ],
+)
+def test_what_is_predicted_and_how_it_is_written_do_not_change_the_key(planned, configured, task, change):
+    words = (*f"task={task}".split(), "task.checkpoint=x")
+    one, other = configured(*words), configured(*words, change)
+    assert one != other
+    assert key_of(planned, config=one) == key_of(planned, config=other)
 
 
 def test_every_shape_and_count_of_the_plan_changes_the_key(planned):

@@ -1,6 +1,7 @@
 """python -m mvit, and the command `mvit` of an installed package."""
 
 import os
+import signal
 import sys
 
 
@@ -17,7 +18,13 @@ def main() -> int:
             os.environ.setdefault("PYTHONSAFEPATH", "1")  # since Python 3.11
         from mvit.cli import main as commands
 
-        return commands.main()
+        code = commands.main()
+        if sys.stdout:
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of a pipe is gone, as head is after ten lines
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or else the interpreter's last flush fails, and tells
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("mvit: stopped", file=sys.stderr)
         return 130

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from mvit import console
 from mvit.credentials import hidden
 from mvit.errors import ConfigError, RunDirError
+from mvit.files import as_utf8
 from mvit.parent import signals
 
 
@@ -19,6 +20,8 @@ def reported(act: Callable[[], int]) -> int:
             console.complain(str(problem) for problem in error.problems)
         except RunDirError as error:
             console.complain([hidden(str(error))])
+        except PermissionError as error:
+            console.complain([f"{as_utf8(str(error.filename))}: {error.strerror}; check its permissions"])
         except signals.Interrupted as interrupted:  # before or after the run itself, which ends its own processes
             return interrupted.exit_code
     return 2

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from mvit.caches import cache_folders
@@ -205,7 +206,7 @@ def _answer_of(uri: str) -> tuple[str, str]:
         if error.code in (401, 403):  # it is there, and asks who is asking
             return shown, ""
         return f"{shown} answers {error.code}", remedy
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:  # also what is no address, or does not speak HTTP
         return f"{shown} does not answer ({getattr(error, 'reason', error)})", remedy
 
 

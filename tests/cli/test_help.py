@@ -1,5 +1,7 @@
 """python -m mvit and its help: readable, narrow, and without a heavy import."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import pytest
 
 from mvit import __version__
 from mvit.cli import main, overview
+from mvit.cli.reported import reported
 from tests.conftest import CHECKOUT
 
 NAMES = [command.__name__.rpartition(".")[2] for command in main.COMMANDS]
@@ -117,3 +120,19 @@ def test_overrides_may_follow_an_option(monkeypatch, order):
     monkeypatch.setattr(main.resume, "act", lambda arguments: parsed.append(arguments) or 0)
     assert main.main(["resume", *order]) == 0
     assert (parsed[0].run, parsed[0].fork, parsed[0].overrides) == ("a", True, ["seed=1", "x=2"])
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_is_no_error(unbuffered):
+    command = f"{sys.executable} -m mvit docs | true; echo ${{PIPESTATUS[0]}}"
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(["bash", "-c", command], cwd=CHECKOUT, env=env, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+def test_a_file_that_may_not_be_read_is_one_line(capsys):
+    def denied() -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", "/data/train")
+
+    assert reported(denied) == 2
+    assert capsys.readouterr().err == "mvit: /data/train: Permission denied; check its permissions\n"

@@ -1,6 +1,7 @@
 """What is said of a machine, and of what it lacks."""
 
 import os
+import socket
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -117,3 +118,16 @@ def test_cards_without_their_tools_are_told(told, monkeypatch, tmp_path):
     (tmp_path / "npu-smi").chmod(0o755)
     assert told("Ascend driver") == "ok: npu-smi 24.1.rc2   Version: 24.1.rc2; "
     assert told("Slurm").startswith("ok: none")
+
+
+def answer(listening):
+    with listening.accept()[0] as caller:
+        caller.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+
+def test_what_is_no_tracking_server_does_not_answer(told, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=answer, args=(other,), daemon=True).start()
+        for uri in ("http://localhost:abc", f"http://127.0.0.1:{other.getsockname()[1]}"):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+            assert "does not answer (" in told("MLflow")

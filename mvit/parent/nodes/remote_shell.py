@@ -56,7 +56,10 @@ class RemoteShells:
         for rank in ranks:
             shell = self._shells.get(rank)
             if shell is None:
-                self._shells[rank] = self._started(rank)
+                try:
+                    self._shells[rank] = self._started(rank)
+                except OSError as error:
+                    return f"node {rank}: {error.filename} cannot be started ({error.strerror})"
             elif shell.poll() is not None:
                 del self._shells[rank]
                 return self._last_words(rank, shell.returncode)

@@ -88,9 +88,13 @@ def sync(path: Path, *, uri: str | None, experiment: str | None) -> int:
     for store in stores:
         of_store = [run for run in runs if run.place.uri == store]
         try:
-            sent += _Store(store).play(of_store, path.resolve())
+            played, unsent = _Store(store).play(of_store, path.resolve())
         except Exception as error:  # noqa: BLE001  a client raises many kinds
             code = _complain(f"{reason(error, store)}; nothing is lost: run it again later")
+            continue
+        sent += played
+        for line in unsent:
+            code = _complain(line)
     if sent and any(not store.startswith(("http://", "https://")) for store in stores):
         console.hint(f"see them with: {console.mvit_command('ui')}")
     if not sent and not code:
@@ -107,9 +111,9 @@ class _Store:
         self._client = connect(uri, request_timeout_s=PATIENCE_S)
         self._targets: dict[str, Target] = {}
 
-    def play(self, runs: list[_Run], below: Path) -> int:
-        """How many runs something was sent of."""
-        sent = 0
+    def play(self, runs: list[_Run], below: Path) -> tuple[int, list[str]]:
+        """How many runs something was sent of, and a line for each that the store takes nothing of."""
+        sent, unsent = 0, list[str]()
         sweeps: dict[Path, None] = {}
         for run in runs:
             sweep = run.folder.path.parent
@@ -123,10 +127,15 @@ class _Store:
                     case "FROZEN":
                         print(f"{console.shown(run.folder.path)}: skipped: not started")
                     case ended:
-                        sent += self._play(run, ended)
+                        try:
+                            sent += self._play(run, ended)
+                        except Exception as error:  # noqa: BLE001  a client raises many kinds
+                            # Where the store answers, it is this run alone.
+                            self._client.get_experiment_by_name(run.place.experiment)
+                            unsent.append(f"{console.shown(run.folder.path)}: {reason(error, run.place.uri)}")
             if is_sweep(sweep) and sweep.is_relative_to(below):
                 sweeps[sweep] = None
-        return sent + sum(self._close(sweep) for sweep in sweeps)
+        return sent + sum(self._close(sweep) for sweep in sweeps), unsent
 
     def _play(self, run: _Run, status: EndStatus) -> bool:
         """Whether something was sent of the run."""

@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 import webbrowser
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mvit.credentials import redacted
@@ -55,12 +56,13 @@ def serve(uri: str, *, host: str = "127.0.0.1", port: int | None = None, experim
         if database and not database.exists():
             prepare(uri)  # a run that starts meanwhile would make the same tables
         address = _view(address, uri, experiment)
-        print(f"mvit: {address} in about ten seconds, on {redacted(uri)}; press Ctrl-C to stop it", flush=True)
-        if host not in ("127.0.0.1", "::1", "localhost"):
-            print("mvit: anyone who can reach that address can read and change every run", flush=True)
-        if experiment and _has_display():
-            threading.Thread(target=_open_browser, args=(address, host, chosen), daemon=True).start()
-        return _run(_command(host, chosen), _environment(uri, database))
+        with _signals() as received:
+            print(f"mvit: {address} in about ten seconds, on {redacted(uri)}; press Ctrl-C to stop it", flush=True)
+            if host not in ("127.0.0.1", "::1", "localhost"):
+                print("mvit: anyone who can reach that address can read and change every run", flush=True)
+            if experiment and _has_display():
+                threading.Thread(target=_open_browser, args=(address, host, chosen), daemon=True).start()
+            return _run(_command(host, chosen), _environment(uri, database), received)
     except TrackingError as error:
         print(f"mvit: {error}", file=sys.stderr)
         return 1
@@ -124,26 +126,33 @@ def _environment(uri: str, database: Path | None) -> dict[str, str]:
     return {**defaults, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_REGISTRY_STORE_URI": uri}
 
 
-def _run(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command and its children until it ends or a signal comes, which makes 128 + its number the exit code."""
+@contextmanager
+def _signals() -> Generator[list[int]]:
+    """Meanwhile a signal that would end this process, a terminal that closes included, is only noted."""
     received: list[int] = []
     before = {
         number: signal.signal(number, lambda got, _frame: received.append(got))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN  # of nohup, which wants it to go on
     }
     try:
-        # In a session of its own, so that Ctrl-C reaches this process alone, which ends all of that one.
-        server = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=die_with_parent)
-        while server.poll() is None and not received:
-            time.sleep(POLL_S)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, number)
-            with suppress(subprocess.TimeoutExpired):
-                server.wait(GRACE_S)
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _run(command: list[str], environment: dict[str, str], received: list[int]) -> int:
+    """Run a command and its children until it ends or a signal comes, which makes 128 + its number the exit code."""
+    # In a session of its own, so that Ctrl-C reaches this process alone, which ends all of that one.
+    server = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=die_with_parent)
+    while server.poll() is None and not received:
+        time.sleep(POLL_S)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(GRACE_S)
     return 128 + received[0] if received else server.returncode
 
 

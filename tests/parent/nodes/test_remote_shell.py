@@ -68,3 +68,9 @@ def test_a_shell_that_has_ended_is_started_anew_for_another_attempt(ssh, folder,
             until(lambda: (tmp_path / "calls").exists() and len((tmp_path / "calls").read_text().split()) == times)  # noqa: B023
             shells._shells[1].wait()
             shells.forget_ended()
+
+
+def test_a_machine_without_ssh_is_told(folder, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with RemoteShells(folder, ["a", "b"]) as shells:
+        assert shells.start([1]) == "node 1: ssh cannot be started (No such file or directory)"

@@ -21,6 +21,7 @@ from mvit.parent.tracking.content import location
 from mvit.parent.tracking.live import LAST_ATTEMPTS
 from mvit.parent.tracking.store import TrackingError, artifact_root, complaint_of, connect, database_of, store_uri
 from mvit.parent.tracking.sweep_run import SweepSummary, close_sweep, open_sweep
+from mvit.process import process_start
 from tests.conftest import CHECKOUT
 
 TRACKING = MlflowTracking(kind="mlflow", uri=None, experiment="mvit")
@@ -402,6 +403,23 @@ def test_a_taken_port_is_one_line_that_names_a_free_one(capsys, tmp_path):
     assert err.startswith(f"mvit: port {port} of 127.0.0.1 is taken; use --port ")
     assert err.count("\n") == 1
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_terminal_that_closes_ends_the_server_and_its_children(closed_port, tmp_path):
+    pids = tmp_path / "pids"
+    code = f"""
+import sys
+from mvit.parent.tracking import server
+server._command = lambda host, port: ["bash", "-c", "sleep 600 & echo $$ $! > {pids}; wait"]
+sys.exit(server.serve("postgresql://x/y", port={closed_port}))
+"""
+    served = python(code)
+    wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    served.send_signal(signal.SIGHUP)
+    out, err = served.communicate(timeout=20)
+    assert served.returncode == 128 + signal.SIGHUP
+    assert ("press Ctrl-C" in out, err) == (True, "")
+    assert [process_start(int(pid)) for pid in pids.read_text().split()] == [None, None]
 
 
 @pytest.mark.mlflow

@@ -166,6 +166,23 @@ def test_a_second_sync_changes_nothing_even_where_tracking_json_was_lost(capsys,
     assert again["files"].keys() == first["files"].keys()
 
 
+def test_a_run_that_cannot_be_sent_does_not_keep_the_others(capsys, run_folder, store):
+    first, second = (
+        run_folder(f"2026010{number}-000000-aaaa", f"tracking.experiment={name}")
+        for number, name in ((1, "gone"), (2, "kept"))
+    )
+    for folder in (first, second):
+        write(folder)
+        finish(folder)
+    client = connect(store)
+    client.delete_experiment(client.create_experiment("gone"))
+    assert main(["sync", str(first.path.parent), "--uri", store]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{second.path}: 40 points sent")
+    restore = "the experiment 'gone' was deleted there; restore it, or set tracking.experiment"
+    assert err == f"mvit: {first.path}: {restore}\n"
+
+
 def test_what_is_mirrored_while_it_runs_is_found_again_without_tracking_json(mirrored, run_folder, store):
     folder = run_folder("20260101-000000-aaaa")
     write(folder, until=5)

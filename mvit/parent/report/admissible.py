@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 from mvit.config import Frozen, RunConfig, TrainRun, WeightsInit
 from mvit.errors import ConfigError
 from mvit.files import file_digest, read_json, read_mapping
+from mvit.parent.report.accuracy import accuracies
 from mvit.parent.report.published import read_published
 from mvit.parent.report.record import Record, Value, flat
 from mvit.parent.request.check import parse
@@ -244,7 +245,7 @@ def _journal(record: Record) -> str | None:
 def _plausible(record: Record) -> str | None:
     """A result that is too good is looked into before it is praised."""
     assert record.run
-    accuracy = record.metrics.get("val/acc1")
+    accuracy = next(iter(accuracies([record.metrics])), None)
     published = read_published()
     spread = read_rules().plausible_deviations * published.tolerance.acc_points
     references = [one.acc1 for one in published.results if one.recipe == record.run.config.name and one.acc1]
@@ -294,12 +295,11 @@ def _seeds(records: Sequence[Record], claimed: int) -> str | None:
 
 def _target(records: Sequence[Record], target: float) -> str | None:
     """A one-sided t-test: whether the mean is at least the target, with what is left to chance below p."""
-    accuracies = list(
-        {r.values.get("seed"): r.metrics["val/acc1"] for r in records if "val/acc1" in r.metrics}.values()
-    )
-    if len(accuracies) < 2:
+    evaluated = {r.values.get("seed"): r.metrics for r in records if "val/acc1" in r.metrics}
+    if (n := len(evaluated)) < 2:
         return "a test needs two seeds at least"
-    mean, deviation, n = statistics.fmean(accuracies), statistics.stdev(accuracies), len(accuracies)
+    of_seeds = accuracies(list(evaluated.values()))
+    mean, deviation = statistics.fmean(of_seeds), statistics.stdev(of_seeds)
     if deviation == 0.0:
         return None if mean >= target else f"every seed gives {mean:.2f} %"
     from scipy import stats  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mvit.parent.report.accuracy import scores_of
 from mvit.parent.report.grid import Grid
 from mvit.parent.report.published import Published, Quantity, Tolerance, read_published
 from mvit.parent.report.results import Job
@@ -25,7 +26,8 @@ def compared(jobs: Sequence[Job]) -> Grid:
             continue
         for job in [job for job in jobs if job.run.config.name == one.recipe] or [None]:
             cards = job.run.plan.world_size if job else 1
-            rows += [_row(one, quantity, job, numbers.tolerance) for quantity in one.quantities(cards)]
+            scores = scores_of([job.metrics] if job else [])
+            rows += [_row(one, quantity, job, numbers.tolerance) for quantity in one.quantities(cards, scores)]
     return Grid(HEADINGS, rows, NUMBERS, MAY_GO)
 
 

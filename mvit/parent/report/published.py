@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from mvit.config import Frozen
+from mvit.parent.report.accuracy import Scores
 from mvit.places import EXPERIMENTS
 
 FILE = EXPERIMENTS / "published.json"
@@ -48,12 +49,12 @@ class Published(Frozen):
     jit_level: str | None
     version: str | None
 
-    def quantities(self, cards: int) -> Iterator[Quantity]:
-        """What was published, for a run on so many cards."""
+    def quantities(self, cards: int, scores: Scores) -> Iterator[Quantity]:
+        """What was published, for a run on so many cards, of whose evaluations these scores count."""
         of_card = self.images_per_s / self.cards if self.images_per_s and self.cards else None
         every = (
-            Quantity("acc@top1", "val/acc1", self.acc1, 2),
-            Quantity("acc@top5", "val/acc5", self.acc5, 2),
+            Quantity("acc@top1", f"{scores}acc1", self.acc1, 2),
+            Quantity("acc@top5", f"{scores}acc5", self.acc5, 2),
             Quantity("ms/step", "perf/step_ms", self.ms_per_step, 2),
             Quantity("img/s", "perf/images_per_s", self.images_per_s, 0),
             Quantity("img/s a card", "perf/images_per_s", of_card, 0, cards),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from mvit.parent.report.accuracy import accuracies
 from mvit.parent.report.admissible import Verdict, verdict
 from mvit.parent.report.grid import Grid
 from mvit.parent.report.record import Record, Value
@@ -62,13 +63,13 @@ class Job:
 
     @property
     def accuracy(self) -> float:
-        """Mean accuracy at the end; below all others where there is none."""
-        return self.metrics.get("val/acc1", -1.0)
+        """Mean acc@top1, percent."""
+        return statistics.fmean(self.accuracies)
 
     @property
     def accuracies(self) -> list[float]:
         """acc@top1 of each run at its end, percent."""
-        return [record.metrics["val/acc1"] for record in self.records]
+        return accuracies([record.metrics for record in self.records])
 
     @cached_property
     def means(self) -> Mapping[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mvit.config import StepsRun
+from mvit.parent.report.accuracy import scores_of
 from mvit.rundir.checkpoints import tagged
 from mvit.rundir.frozen import Run
 from mvit.rundir.result import EvaluateResult, Result
@@ -30,9 +31,8 @@ def result_row(run: Run, result: Result) -> dict[str, str]:
         batches, sizes = [config.eval_batch_size], [config.data.image_size]
     global_batches = [batch * plan.accumulation * plan.world_size for batch in batches]
     cached = " (cached)" if metrics.get("perf/compile_cached") else ""
-    better = metrics.get("val/ema_acc1", -1.0) > metrics.get("val/acc1", -1.0)
-    accuracy = "val/ema_acc" if better else "val/acc"
-    ema = better or (isinstance(result, EvaluateResult) and result.weights == "ema")
+    scores = scores_of([metrics])
+    ema = scores == "val/ema_" or (isinstance(result, EvaluateResult) and result.weights == "ema")
     return {
         "model name": config.model.name,
         "params(M)": f"{plan.parameters / 1e6:.2f}",
@@ -45,9 +45,9 @@ def result_row(run: Run, result: Result) -> dict[str, str]:
         "ms/step": number("perf/step_ms", "{:.2f}"),
         "img/s": number("perf/images_per_s", "{:.2f}"),
         "load": f"{metrics['perf/other_load_pct'] / 100:.1f} cores" if "perf/other_load_pct" in metrics else "-",
-        "acc@top1": number(f"{accuracy}1", "{:.2f}"),
+        "acc@top1": number(f"{scores}acc1", "{:.2f}"),
         "best acc@top1": number("best/val_acc1", "{:.2f}"),
-        "acc@top5": number(f"{accuracy}5", "{:.2f}"),
+        "acc@top5": number(f"{scores}acc5", "{:.2f}"),
         "recipe": config.name,
         "weights": _weights(run) + (" (EMA)" if ema else ""),
     }

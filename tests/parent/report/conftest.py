@@ -23,7 +23,7 @@ OF_ADMISSIBLE = {"val/acc1": 98.0, "perf/step_ms": 50.0, "perf/images_per_s": 64
 def admissible(configured, tmp_path):
     """Makes a finished run that breaks no rule."""
 
-    def make(name="aaaa", *overrides, acc=98.0, place="x"):
+    def make(name="aaaa", *overrides, acc=98.0, ema=None, place="x"):
         config = configured(*overrides)
         plan = make_plan(config, host=this_host(), facts=dataset.survey(config.data).facts)
         run = Run(create_run_dir(tmp_path / place / f"20261129-100000-{name}"), config, plan)
@@ -34,12 +34,19 @@ def admissible(configured, tmp_path):
         run.folder.journal.write_text('{"step": 1, "metrics": {"val/acc1": 98.0}}\n')
         write_json(run.folder.confusion, {"counts": [[plan.dataset.num_val]]})
         run.folder.attempt_logs(1).mkdir()
-        metrics = {**OF_ADMISSIBLE, "val/acc1": acc}
+        metrics = {**OF_ADMISSIBLE, "val/acc1": acc} | ({} if ema is None else {"val/ema_acc1": ema})
         write_result(run.folder, TrainResult(task="train", steps=440, metrics=metrics, graphs={}, compiled=1))
         record_end(run.folder, "FINISHED", exit_code=0)
         return run.folder
 
     return make
+
+
+@pytest.fixture
+def averaged(admissible):
+    """Three seeds with averaged weights, which are better and nearer to each other than the weights."""
+    scores = ((1, 80.0, 91.0), (2, 90.0, 91.2), (3, 70.0, 91.1))
+    return [admissible(f"000{seed}", f"seed={seed}", acc=acc, ema=ema) for seed, acc, ema in scores]
 
 
 METRICS = {"val/acc1": 98.0, "val/acc5": 99.9, "best/val_acc1": 98.5, "perf/step_ms": 50.0, "perf/images_per_s": 640.0}

@@ -146,6 +146,18 @@ def test_claims_over_seeds_are_counted_and_tested(admissible):
     assert claims(other, seeds=3, target=None)[0].reason == "they are 2 configurations, not one"
 
 
+def test_the_accuracy_of_a_claim_is_the_one_that_the_table_shows(averaged):
+    records = [run_of(folder.path) for folder in averaged]
+    assert [finding.reason for finding in claims(records, seeds=3, target=90.0)] == ["", ""]
+    (target,) = claims(records, seeds=None, target=92.0)
+    assert target.reason.startswith("91.10 % on average of 3, ")
+
+
+def test_an_average_that_is_too_good_is_flagged(admissible):
+    folder = admissible("aaaa", "name=reproduce_xx_small", acc=60.0, ema=72.0)
+    assert broken(folder)["plausible"].startswith("72.00 % is 3.09 points above the reference")
+
+
 def test_the_command_says_what_is_broken_and_exits_with_it(admissible, capsys):
     good, bad = admissible("aaaa"), admissible("bbbb", "seed=2")
     bad.attempt_logs(2).mkdir()

@@ -39,6 +39,13 @@ def test_a_job_is_published_with_its_runs_and_spread(admissible, pages_root):
     assert again == [pages_root / "experiments/results/runs-seeds.json"]
 
 
+def test_what_is_published_of_averaged_weights_is_their_spread(averaged, pages_root):
+    publish(jobs(*averaged), name="seeds", root=pages_root)
+    (job,) = read_json(pages_root / "experiments/results/runs-seeds.json")["jobs"]
+    assert (job["row"]["acc@top1"], job["accuracies"]) == ("91.10", [91.0, 91.2, 91.1])
+    assert "\n# found:    91.10 % (n=3, std 0.10), " in (pages_root / "experiments/seeds.yaml").read_text()
+
+
 def test_the_most_accurate_row_is_the_first_one(admissible, pages_root):
     publish(jobs(admissible("0001", "seed=1", acc=97.0)), name="a", root=pages_root)
     publish(jobs(admissible("0002", "seed=2", acc=99.0)), name="b", root=pages_root)

@@ -51,6 +51,14 @@ def test_a_run_is_within_the_tolerance_or_not(job):
     assert found["acc@top1"]["run"] == "abcd"
 
 
+def test_the_average_is_compared_where_it_is_better(job):
+    metrics = {"val/acc1": 60.0, "val/acc5": 80.0, "val/ema_acc1": 67.0, "val/ema_acc5": 87.0}
+    found = rows(job(metrics))
+    assert (found["acc@top1"]["measured"], found["acc@top5"]["measured"]) == ("67.00", "87.00")
+    found = rows(job({**metrics, "val/ema_acc1": 59.0}))
+    assert (found["acc@top1"]["measured"], found["acc@top5"]["measured"]) == ("60.00", "80.00")
+
+
 def test_the_speed_of_another_device_is_not_judged(job):
     found = rows(job({"val/acc1": 67.2, "perf/step_ms": 400.0}, cards=1, device="CPU"))
     assert found["acc@top1"]["within"] == "yes (±0.3)"

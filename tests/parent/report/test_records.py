@@ -79,6 +79,21 @@ def test_seeds_are_one_row_with_mean_and_deviation_and_a_seed_counts_once(made, 
     assert (second["n"], second["model name"], second["std"]) == ("1", "x_small", "-")
 
 
+def test_a_row_has_the_accuracy_of_the_same_weights_for_all_its_seeds(averaged, admissible, tmp_path):
+    admissible("0009", "model=x_small", acc=85.0)
+    averages, other = jobs_of(list(read_records([tmp_path])))
+    assert [averages.row()[key] for key in ("acc@top1", "std", "n")] == ["91.10", "0.10", "3"]
+    assert (averages.accuracies, averages.accuracy) == ([91.0, 91.2, 91.1], pytest.approx(91.1))
+    assert other.accuracy == 85.0, "below, though better than the mean of the raw weights"
+
+
+def test_an_average_that_is_worse_in_the_mean_is_of_no_seed(admissible, tmp_path):
+    for seed, (acc, ema) in enumerate([(90.0, 91.0), (90.5, 80.0)], 1):
+        admissible(f"000{seed}", f"seed={seed}", acc=acc, ema=ema)
+    (job,) = jobs_of(list(read_records([tmp_path])))
+    assert (job.accuracies, job.row()["acc@top1"]) == ([90.0, 90.5], "90.25")
+
+
 def test_a_compilation_is_not_averaged_with_graphs_that_were_loaded(every):
     record = next(iter(read_records([every])))
     metrics = [

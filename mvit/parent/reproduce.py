@@ -14,16 +14,17 @@ from mvit.parent.freeze import freeze, plan_launch, runs_of
 from mvit.parent.host import this_host
 from mvit.parent.report import output
 from mvit.parent.report.difference import Fact, differences, grid_of
-from mvit.parent.report.record import run_of
+from mvit.parent.report.record import Record, run_of
 from mvit.parent.request.compose import override
 from mvit.parent.slot import Slot, must_fit
 from mvit.places import CHECKOUT
+from mvit.rundir.checkpoints import tagged
 from mvit.rundir.frozen import run_digest
 from mvit.rundir.paths import new_run_id
 
 CIRCUMSTANCES = ("code", "data", "plan")
 """Sections of what the result depends on, beside the configuration."""
-TIMES = ("perf/",)
+TIMES = ("perf/", "benchmark/", "profile/")
 """What metrics begin with that no run repeats."""
 
 
@@ -61,9 +62,16 @@ def reproduce(path: Path, *, slot: Slot, argv: Sequence[str]) -> int:
         console.complain([f"not reproduced: {unequal[0].name} is {unequal[0].second} instead of {unequal[0].first}"])
         console.say(f"mvit: all differences: {mvit_command('diff', first.folder.path, second.folder.path)}")
         return 1
-    numbers = sum(not key.startswith(TIMES) for key in first.metrics)
-    console.say(f"mvit: reproduced: {numbers} numbers and the last checkpoint are equal to the bit")
+    console.say(f"mvit: {_reproduced(first)}")
     return 0
+
+
+def _reproduced(first: Record) -> str:
+    numbers = sum(not key.startswith(TIMES) for key in first.metrics)
+    if not numbers:
+        return "repeated: all that it measured are times, which no run repeats"
+    checkpoint = " and the last checkpoint" if tagged(first.folder.checkpoints, "last") else ""
+    return f"reproduced: {numbers} numbers{checkpoint} are equal to the bit"
 
 
 def _must_be_equal(fact: Fact) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvit.rundir.frozen import Run
@@ -27,6 +27,14 @@ def values_of(run: Run, objectives: Sequence[Objective], *, epoch: int | None = 
         latest |= result.metrics
     if not seen or not latest:
         return {}
-    latest.setdefault("best/val_acc1", latest.get("val/acc1"))  # an evaluation has one accuracy
+    latest = with_best(latest)
     found = {one: run.plan.parameters if one == "params" else latest.get(one) for one in objectives}
     return {one: float(value) for one, value in found.items() if value is not None}
+
+
+def with_best(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics with a best accuracy, which of an evaluation is its only one; a prediction, for one, has none."""
+    made = dict(metrics)
+    if "val/acc1" in made:
+        made.setdefault("best/val_acc1", made["val/acc1"])
+    return made

@@ -13,7 +13,7 @@ from mvit.files import json_digest
 from mvit.parent.report.row import result_row
 from mvit.rundir.ending import read_ending
 from mvit.rundir.frozen import NOT_THE_RUN, OtherVersion, Run, read_run
-from mvit.rundir.objectives import values_of
+from mvit.rundir.objectives import values_of, with_best
 from mvit.rundir.paths import RunDir
 from mvit.rundir.result import read_result
 from mvit.rundir.state import Status, run_status, sweep_status
@@ -128,8 +128,7 @@ def read_record(folder: RunDir, *, sweep: SweepRecord | None = None) -> Record:
     except RunDirError:
         problem = "run.json is damaged"
     if run and (result := read_result(folder)):
-        metrics, row = dict(result.metrics), result_row(run, result)
-        metrics.setdefault("best/val_acc1", metrics.get("val/acc1", float("nan")))
+        metrics, row = with_best(result.metrics), result_row(run, result)
     elif run:
         metrics = values_of(run, LATEST)
     path, ending = folder.path, read_ending(folder)

@@ -21,6 +21,7 @@ from mvit.parent.report.row import result_row
 from mvit.parent.tracking.mirror import FOLDER_ID
 from mvit.parent.tracking.store import ANSWER_TIMEOUT_S, TrackingError, connect, database_of, reason, within
 from mvit.rundir.frozen import read_run
+from mvit.rundir.objectives import with_best
 from mvit.rundir.paths import RunDir
 from mvit.rundir.result import read_result
 from mvit.rundir.state import Status
@@ -116,8 +117,7 @@ def _record(stored: StoredRun, folder: RunDir, sweep: SweepRecord | None) -> Rec
         run = read_run(folder)
     status = _status(stored)
     if run and status == "FINISHED" and (result := read_result(folder)):
-        metrics, row = {**metrics, **result.metrics}, result_row(run, result)
-        metrics.setdefault("best/val_acc1", metrics.get("val/acc1", float("nan")))
+        metrics, row = with_best({**metrics, **result.metrics}), result_row(run, result)
     tags, has_failed = stored.data.tags, status in ("FAILED", "KILLED")  # of an earlier attempt, they stay
     label = str(stored.info.run_name or "").partition(" ")[2]
     parts = tags.get(FOLDER_ID, "").split("-")

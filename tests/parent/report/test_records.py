@@ -9,12 +9,14 @@ import pytest
 
 from mvit.cli.main import main
 from mvit.errors import ConfigError
+from mvit.parent.report.difference import differences
 from mvit.parent.report.grid import Grid
 from mvit.parent.report.listing import listing, next_step
 from mvit.parent.report.record import flat, read_records
 from mvit.parent.report.results import Job, jobs_of, results
 from mvit.parent.report.where import parse_where
 from mvit.rundir.ending import record_end
+from mvit.rundir.result import PredictResult, write_result
 
 
 def test_every_state_is_listed_the_newest_last(every):
@@ -68,6 +70,19 @@ def test_what_was_paused_or_never_evaluated_is_listed_and_is_no_result(made, tmp
     ]
     assert rows == [["aaaa", "PAUSED", "猫", "55.50"], ["bbbb", "KILLED", "猫", ""]]
     assert jobs_of(records) == []
+
+
+def test_a_prediction_is_listed_without_an_accuracy(made, tmp_path):
+    for name in ("aaaa", "bbbb"):
+        folder = made(f"digits/20261129-100000-{name}", acc=97.0).folder
+        metrics = {"predict/images": 3.0}
+        write_result(
+            folder, PredictResult(task="predict", metrics=metrics, graphs={}, count=3, unreadable=0, weights="raw")
+        )
+    records = list(read_records([tmp_path]))
+    assert [record.metrics for record in records] == [metrics, metrics]
+    assert [row["acc@1"] for row in listing(records, with_trials=True).rows] == ["", ""]
+    assert [fact for fact in differences(*records) if fact.section == "result"] == []
 
 
 def test_seeds_are_one_row_with_mean_and_deviation_and_a_seed_counts_once(made, tmp_path):

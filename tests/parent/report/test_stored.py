@@ -10,6 +10,7 @@ from mvit.parent.report.listing import listing
 from mvit.parent.report.record import read_records
 from mvit.parent.report.results import jobs_of, results
 from mvit.parent.report.select import select_stored
+from mvit.rundir.result import PredictResult, write_result
 
 pytestmark = pytest.mark.mlflow
 
@@ -55,6 +56,17 @@ def test_a_store_lists_what_the_folders_do(every, store, tmp_path):
 )
 def test_a_filter_compares_what_a_store_says(store, tmp_path, where, ids):
     assert [record.id for record in stored(store, tmp_path, where=where)] == ids
+
+
+def test_a_prediction_in_a_store_has_no_accuracy(made, empty_store, tmp_path):
+    folder = made("digits/20261129-100000-aaaa", acc=97.0).folder
+    result = PredictResult(task="predict", metrics={}, graphs={}, count=3, unreadable=0, weights="raw")
+    write_result(folder, result)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    main(["sync", str(tmp_path), "--uri", uri])
+    (record,) = stored(uri, tmp_path)
+    assert (record.status, "best/val_acc1" in record.metrics) == ("FINISHED", False)
 
 
 def test_runs_and_sweeps_are_named_by_their_short_ids(store, tmp_path):

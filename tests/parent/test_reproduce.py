@@ -1,0 +1,67 @@
+"""Reproduction without the processes: which numbers must be equal."""
+
+import pytest
+
+from mvit.parent import reproduce as reproduction
+from mvit.parent.freeze import plan_launch
+from mvit.parent.host import this_host
+from mvit.parent.reproduce import reproduce
+from mvit.parent.slot import Slot
+from mvit.rundir.ending import Outcome, record_end
+from mvit.rundir.frozen import Run, write_run
+from mvit.rundir.paths import create_run_dir
+from mvit.rundir.result import BenchmarkResult, PredictResult, write_result
+
+
+def benchmarked(metrics):
+    return BenchmarkResult(task="benchmark", metrics=metrics, graphs={}, shapes=())
+
+
+def predicted(metrics):
+    return PredictResult(task="predict", metrics=metrics, graphs={}, count=3, unreadable=0, weights="raw")
+
+
+def finish(run, result):
+    write_result(run.folder, result)
+    record_end(run.folder, "FINISHED", exit_code=0)
+
+
+@pytest.fixture
+def again(raw, tmp_path, monkeypatch, capsys):
+    """Reproduces a run of one result, which comes to another one."""
+
+    def act(first, second):
+        planned = plan_launch(raw(f"runs_dir={tmp_path}/runs", "tracking=none"), host=this_host())
+        origin = Run(create_run_dir(tmp_path / "runs/x/20261129-100000-aaaa"), planned.config, planned.plan)
+        write_run(origin)
+        finish(origin, first)
+
+        def follow(run, *, slot):
+            finish(run, second)
+            return Outcome("FINISHED", 0)
+
+        monkeypatch.setattr(reproduction, "follow", follow)
+        code = reproduce(origin.folder.path, slot=Slot(), argv=["mvit"])
+        return code, *capsys.readouterr()
+
+    return act
+
+
+def test_a_prediction_has_no_accuracy_that_could_differ(again):
+    metrics = {"predict/images": 3.0, "predict/unreadable": 0.0}
+    code, out, err = again(predicted({**metrics, "perf/images_per_s": 9.0}), predicted(metrics))
+    assert (code, err) == (0, "")
+    assert out.endswith("mvit: reproduced: 2 numbers are equal to the bit\n")
+
+
+def test_another_number_of_unreadable_images_is_a_difference(again):
+    code, _, err = again(predicted({"predict/unreadable": 0.0}), predicted({"predict/unreadable": 1.0}))
+    assert code == 1
+    assert "not reproduced: predict/unreadable is 1 instead of 0" in err
+
+
+def test_the_times_of_a_benchmark_and_a_profile_are_not_compared(again):
+    first = {"benchmark/train_8x64/step_ms": 5.0, "profile/train/MatMul_pct": 40.0, "perf/peak_rss_mb": 900.0}
+    code, out, err = again(benchmarked(first), benchmarked({key: value + 1 for key, value in first.items()}))
+    assert (code, err) == (0, "")
+    assert out.endswith("mvit: repeated: all that it measured are times, which no run repeats\n")

@@ -31,11 +31,14 @@ TIMES = ("perf/", "benchmark/", "profile/")
 def reproduce(path: Path, *, slot: Slot, argv: Sequence[str]) -> int:
     """Run it again, and compare; returns 0 where all that is promised to be equal is so, to the bit.
 
-    Raises `RunDirError` for a run that has no result.
+    Raises `RunDirError` for a run that has no result, and for a fork.
     """
     first = run_of(path)
     if first.run is None or first.row is None or first.status != "FINISHED":
         raise RunDirError(f"{shown(path)} is {first.status}: only what has finished can be reproduced")
+    if first.forked_from:
+        rule = "the checkpoint that a fork starts from is no part of what is repeated; reproduce its origin"
+        raise RunDirError(f"{shown(path)} is a fork of {first.forked_from}: {rule}")
     config = first.run.config
     threads = [f"topology.threads={first.run.plan.threads}"] if config.topology.kind == "cpu" else []
     planned = plan_launch(override(config, ["freeze=false", *threads]), host=this_host())

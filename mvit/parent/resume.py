@@ -23,6 +23,7 @@ from mvit.parent.slurm.queue import keep_job, must_not_be_queued
 from mvit.parent.sweep.resume import resume_sweep
 from mvit.places import CHECKOUT
 from mvit.rundir import checkpoints
+from mvit.rundir.fork import FORKED_FROM, Fork
 from mvit.rundir.frozen import read_run, run_digest
 from mvit.rundir.ownership import must_be_over
 from mvit.rundir.paths import RunDir, new_run_id
@@ -107,7 +108,8 @@ def fork(path: Path, overrides: Sequence[str], *, slot: Slot, argv: Sequence[str
         tell_nothing_started("dry_run=true")
         return 0
     content, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint="")
-    content["forked_from"] = {"folder": str(path), "step": newest.step, "run_sha256": run_digest(origin.folder)}
+    made_from = Fork(folder=str(path), step=newest.step, run_sha256=run_digest(origin.folder))
+    content[FORKED_FROM] = made_from.model_dump(mode="json")
     beside = path.parent.parent if is_sweep(path.parent) else path.parent
     run = freeze(
         planned,

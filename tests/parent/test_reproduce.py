@@ -2,12 +2,15 @@
 
 import pytest
 
+from mvit.cli.reported import reported
+from mvit.files import write_json
 from mvit.parent import reproduce as reproduction
 from mvit.parent.freeze import plan_launch
 from mvit.parent.host import this_host
 from mvit.parent.reproduce import reproduce
 from mvit.parent.slot import Slot
 from mvit.rundir.ending import Outcome, record_end
+from mvit.rundir.fork import FORKED_FROM, Fork
 from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.paths import create_run_dir
 from mvit.rundir.result import BenchmarkResult, PredictResult, write_result
@@ -30,10 +33,11 @@ def finish(run, result):
 def again(raw, tmp_path, monkeypatch, capsys):
     """Reproduces a run of one result, which comes to another one."""
 
-    def act(first, second):
+    def act(first, second, *, made_of=None):
         planned = plan_launch(raw(f"runs_dir={tmp_path}/runs", "tracking=none"), host=this_host())
         origin = Run(create_run_dir(tmp_path / "runs/x/20261129-100000-aaaa"), planned.config, planned.plan)
         write_run(origin)
+        write_json(origin.folder.provenance, made_of or {})
         finish(origin, first)
 
         def follow(run, *, slot):
@@ -41,7 +45,7 @@ def again(raw, tmp_path, monkeypatch, capsys):
             return Outcome("FINISHED", 0)
 
         monkeypatch.setattr(reproduction, "follow", follow)
-        code = reproduce(origin.folder.path, slot=Slot(), argv=["mvit"])
+        code = reported(lambda: reproduce(origin.folder.path, slot=Slot(), argv=["mvit"]))
         return code, *capsys.readouterr()
 
     return act
@@ -65,3 +69,12 @@ def test_the_times_of_a_benchmark_and_a_profile_are_not_compared(again):
     code, out, err = again(benchmarked(first), benchmarked({key: value + 1 for key, value in first.items()}))
     assert (code, err) == (0, "")
     assert out.endswith("mvit: repeated: all that it measured are times, which no run repeats\n")
+
+
+def test_a_fork_is_refused_before_anything_runs(again):
+    made_from = Fork(folder="/runs/x/20261128-100000-cafe", step=80, run_sha256="f" * 64)
+    result = predicted({"predict/images": 3.0})
+    code, out, err = again(result, result, made_of={FORKED_FROM: made_from.model_dump()})
+    assert (code, out) == (2, "")
+    assert "20261129-100000-aaaa is a fork of 20261128-100000-cafe after step 80: " in err
+    assert err.count("\n") == 1

@@ -36,8 +36,8 @@ ELSEWHERE = (*NOT_THE_RUN, "seed", "topology", "data.root", "data.workers")
 """Keys of an experiment that may be another where its results are repeated."""
 
 Rule = Literal[
-    "finished", "every_image_once", "code", "versions", "recipe", "data", "journal", "plausible", "compiled_apart",
-    "uninterrupted", "steady", "load", "seeds", "target",
+    "finished", "every_image_once", "code", "versions", "recipe", "data", "journal", "from_scratch", "plausible",
+    "compiled_apart", "uninterrupted", "steady", "load", "seeds", "target",
 ]  # fmt: skip
 
 
@@ -86,6 +86,7 @@ def findings(record: Record) -> list[Finding]:
         "recipe": _recipe,
         "data": _data,
         "journal": _journal,
+        "from_scratch": _from_scratch,
         "plausible": _plausible,
         "compiled_apart": _compiled_apart,
         "uninterrupted": _uninterrupted,
@@ -240,6 +241,11 @@ def _journal(record: Record) -> str | None:
     with suppress(OSError):
         return None if file_digest(record.folder.journal) == ending.journal else "it has changed since the run ended"
     return "it is missing"
+
+
+def _from_scratch(record: Record) -> str | None:
+    """The configuration of a fork does not say what its first steps were."""
+    return f"it is a fork of {record.forked_from}" if record.forked_from else None
 
 
 def _plausible(record: Record) -> str | None:

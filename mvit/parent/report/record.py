@@ -12,6 +12,7 @@ from mvit.errors import RunDirError
 from mvit.files import json_digest
 from mvit.parent.report.row import result_row
 from mvit.rundir.ending import read_ending
+from mvit.rundir.fork import read_fork
 from mvit.rundir.frozen import NOT_THE_RUN, OtherVersion, Run, read_run
 from mvit.rundir.objectives import values_of, with_best
 from mvit.rundir.paths import RunDir
@@ -51,6 +52,8 @@ class Record:
     """Local time, as `2026-11-29 14:05`."""
     sweep: SweepRecord | None = None
     """That of a trial."""
+    forked_from: str = ""
+    """What a fork started from, as far as it is known: a run, and after which step."""
     run: Run | None = None
     problem: str = ""
     """Why there is no `run`."""
@@ -92,12 +95,13 @@ class Record:
 
     @property
     def job(self) -> str:
-        """The same for runs that differ in their seed alone."""
+        """The same for runs that differ in their seed alone. A fork has steps that its configuration hides."""
         if self.run is None:
             return str(self.folder.path)
         plan = self.run.plan
         config = self.run.config.model_dump(mode="json", exclude={*NOT_THE_RUN, "seed"})
-        return json_digest([config, plan.world_size, plan.threads, plan.kernels.isa, plan.dataset.fingerprint])
+        made_with = [plan.world_size, plan.threads, plan.kernels.isa, plan.dataset.fingerprint]
+        return json_digest([config, *made_with, self.forked_from])
 
 
 def read_records(folders: Iterable[Path]) -> Iterator[Record]:
@@ -131,7 +135,7 @@ def read_record(folder: RunDir, *, sweep: SweepRecord | None = None) -> Record:
         metrics, row = with_best(result.metrics), result_row(run, result)
     elif run:
         metrics = values_of(run, LATEST)
-    path, ending = folder.path, read_ending(folder)
+    path, ending, fork = folder.path, read_ending(folder), read_fork(folder)
     return Record(
         folder,
         run_status(folder),
@@ -139,6 +143,7 @@ def read_record(folder: RunDir, *, sweep: SweepRecord | None = None) -> Record:
         name=path.name.partition("-")[2].rpartition("-")[0] if sweep else path.parent.name,
         started=started(path) or (sweep.started if sweep else ""),
         sweep=sweep,
+        forked_from=f"{fork.name} after step {fork.step}" if fork else "",
         run=run,
         problem=problem,
         failure=f"{ending.error.kind}: {ending.error.message}" if ending and ending.error else "",

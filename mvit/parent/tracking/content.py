@@ -19,6 +19,7 @@ from mvit.parent.verdict import first_report
 from mvit.rundir.checkpoints import run_of
 from mvit.rundir.ending import EndStatus, Failure, read_ending, read_failure
 from mvit.rundir.exported import exported_form, read_about
+from mvit.rundir.fork import read_fork
 from mvit.rundir.frozen import Run
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import read_statuses
@@ -52,7 +53,7 @@ def tags_of(run: Run) -> dict[str, str]:
     """Tags of the run; what a torn provenance would say is left out."""
     folder, plan = run.folder, run.plan
     made_of = read_mapping(folder.provenance) or {}
-    origin = made_of.get("forked_from")
+    fork = read_fork(folder)
     above = folder.path.parent
     sweep = short_id(above) if is_sweep(above) else ""
     return {
@@ -64,7 +65,7 @@ def tags_of(run: Run) -> dict[str, str]:
         "folder": str(folder.path),
         "mvit.kind": "trial" if sweep else run.config.task.kind,
         "mvit.sweep": sweep,
-        "mvit.forked_from": Path(str(cast(dict[str, Any], origin).get("folder"))).name if origin else "",
+        "mvit.forked_from": fork.name if fork else "",
         **_trained_by(run),
     }
 

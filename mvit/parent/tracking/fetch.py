@@ -130,6 +130,7 @@ def _record(stored: StoredRun, folder: RunDir, sweep: SweepRecord | None) -> Rec
         name=label if sweep else str(params.get("name") or label),
         started=_started(stored),
         sweep=sweep,
+        forked_from=tags.get("mvit.forked_from", ""),
         run=run,
         failure=f"{tags['error.kind']}: {tags.get('error', '')}" if has_failed and "error.kind" in tags else "",
         metrics=metrics,

@@ -12,6 +12,7 @@ from mvit.parent.report.table import result_lines
 from mvit.parent.tracking.store import MlflowStatus
 from mvit.program import MVIT
 from mvit.rundir.ending import read_failure
+from mvit.rundir.fork import read_fork
 from mvit.rundir.frozen import Run
 from mvit.rundir.result import read_result
 
@@ -56,9 +57,11 @@ def _lines(run: Run, status: MlflowStatus) -> Iterator[str]:
         yield f"- code: mvit {version}"
     if command := made_of.get("command"):
         yield f"- made by: `{command}`"
-    if status == "FINISHED":
+    if fork := read_fork(folder):
+        yield f"- fork of: `{fork.name}`, after step {fork.step}"
+    if status == "FINISHED" and not fork:
         yield f"- reproduce: `{_absolute('reproduce', folder.path)}`"
-    else:
+    elif status != "FINISHED":
         yield f"- continue: `{_absolute('resume', folder.path)}`"
 
 

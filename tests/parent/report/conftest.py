@@ -10,6 +10,7 @@ from mvit.parent.host import this_host
 from mvit.parent.plan import make_plan
 from mvit.parent.report.admissible import _constraints
 from mvit.rundir.ending import Failure, record_end
+from mvit.rundir.fork import FORKED_FROM, Fork
 from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.ledger import Ledger, SweepRequest, TrialFrozen
 from mvit.rundir.paths import create_run_dir
@@ -23,14 +24,15 @@ OF_ADMISSIBLE = {"val/acc1": 98.0, "perf/step_ms": 50.0, "perf/images_per_s": 64
 def admissible(configured, tmp_path):
     """Makes a finished run that breaks no rule."""
 
-    def make(name="aaaa", *overrides, acc=98.0, ema=None, place="x"):
+    def make(name="aaaa", *overrides, acc=98.0, ema=None, place="x", fork=False):
         config = configured(*overrides)
         plan = make_plan(config, host=this_host(), facts=dataset.survey(config.data).facts)
         run = Run(create_run_dir(tmp_path / place / f"20261129-100000-{name}"), config, plan)
         write_run(run)
         versions = {package: found[0] for package, found in _constraints().items() if package in ("mindspore", "numpy")}
         made_of = {"commit": "a" * 40, "num_changed": 0, "patch_cut": False, "untracked": [], "versions": versions}
-        write_json(run.folder.provenance, made_of)
+        made_from = Fork(folder="/runs/x/20261128-100000-cafe", step=80, run_sha256="f" * 64)
+        write_json(run.folder.provenance, {**made_of, **({FORKED_FROM: made_from.model_dump()} if fork else {})})
         run.folder.journal.write_text('{"step": 1, "metrics": {"val/acc1": 98.0}}\n')
         write_json(run.folder.confusion, {"counts": [[plan.dataset.num_val]]})
         run.folder.attempt_logs(1).mkdir()

@@ -128,6 +128,12 @@ def test_a_result_that_is_too_good_is_flagged(admissible, configured, tmp_path):
     assert broken(folder)["plausible"] == "72.00 % is 3.09 points above the reference; look for a leak first"
 
 
+def test_a_fork_is_named(admissible):
+    folder = admissible(fork=True)
+    assert broken(folder) == {"from_scratch": "it is a fork of 20261128-100000-cafe after step 80"}
+    assert verdict(run_of(folder.path)) == "no"
+
+
 def test_a_run_without_a_result_is_none(admissible):
     folder = admissible()
     folder.result.unlink()

@@ -46,6 +46,11 @@ def test_what_is_published_of_averaged_weights_is_their_spread(averaged, pages_r
     assert "\n# found:    91.10 % (n=3, std 0.10), " in (pages_root / "experiments/seeds.yaml").read_text()
 
 
+def test_a_fork_is_not_published(admissible, pages_root):
+    with pytest.raises(RunDirError, match="aaaa may not be believed"):
+        publish(jobs(admissible(fork=True)), name="a", root=pages_root)
+
+
 def test_the_most_accurate_row_is_the_first_one(admissible, pages_root):
     publish(jobs(admissible("0001", "seed=1", acc=97.0)), name="a", root=pages_root)
     publish(jobs(admissible("0002", "seed=2", acc=99.0)), name="b", root=pages_root)

@@ -109,6 +109,13 @@ def test_an_average_that_is_worse_in_the_mean_is_of_no_seed(admissible, tmp_path
     assert (job.accuracies, job.row()["acc@top1"]) == ([90.0, 90.5], "90.25")
 
 
+def test_a_fork_is_no_run_of_the_job_that_begins_at_its_first_step(admissible, tmp_path):
+    admissible("0001", "seed=1", acc=97.0)
+    admissible("0002", "seed=1", acc=98.0, fork=True)
+    jobs = jobs_of(list(read_records([tmp_path])))
+    assert [(job.accuracy, job.names, job.verdict) for job in jobs] == [(98.0, "0002", "no"), (97.0, "0001", "yes")]
+
+
 def test_a_compilation_is_not_averaged_with_graphs_that_were_loaded(every):
     record = next(iter(read_records([every])))
     metrics = [

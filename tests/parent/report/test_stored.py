@@ -69,6 +69,17 @@ def test_a_prediction_in_a_store_has_no_accuracy(made, empty_store, tmp_path):
     assert (record.status, "best/val_acc1" in record.metrics) == ("FINISHED", False)
 
 
+def test_a_fork_in_a_store_is_known_by_its_tag(admissible, empty_store, tmp_path):
+    admissible("0001")
+    admissible("0002", fork=True)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    main(["sync", str(tmp_path), "--uri", uri])
+    records = stored(uri, tmp_path)
+    assert {record.forked_from for record in records} == {"", "20261128-100000-cafe"}
+    assert len(jobs_of(records)) == 2
+
+
 def test_runs_and_sweeps_are_named_by_their_short_ids(store, tmp_path):
     assert [record.id for record in stored(store, tmp_path, "aaaa")] == ["aaaa"]
     assert [record.id for record in stored(store, tmp_path, "ffff")] == ["0-ab00", "1-ab10"]

@@ -11,6 +11,7 @@ from mvit.parent.plan import make_plan
 from mvit.parent.tracking.experiment_note import keep_experiment_note
 from mvit.parent.tracking.note import LONGEST, NOTE, note_of, tags_of_note
 from mvit.rundir.ending import Failure, record_end, write_failure
+from mvit.rundir.fork import FORKED_FROM, Fork
 from mvit.rundir.frozen import Run, write_run
 from mvit.rundir.paths import create_run_dir
 from mvit.rundir.result import TrainResult, write_result
@@ -36,6 +37,12 @@ def test_a_note_has_result_data_code_and_the_next_command(run):
     assert f"- code: commit `{'a' * 12}`\n" in note
     assert "- made by: `launch.py seed=2`" in note
     assert f"- reproduce: `python -m mvit reproduce {run.folder.path}`" in note
+
+
+def test_a_fork_has_its_origin_instead_of_a_command_that_refuses_it(run):
+    made_from = Fork(folder="/runs/x/20261128-100000-cafe", step=80, run_sha256="f" * 64)
+    write_json(run.folder.provenance, {FORKED_FROM: made_from.model_dump()})
+    assert note_of(run, "FINISHED").endswith("\n- fork of: `20261128-100000-cafe`, after step 80")
 
 
 def test_a_failure_is_named_with_how_to_go_on(run):

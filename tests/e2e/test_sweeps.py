@@ -388,6 +388,20 @@ def test_what_cannot_be_added_to_a_sweep_is_one_line(launch, stand_ins, capfd, t
     assert len(read_trials(folder)) == 2
 
 
+@pytest.mark.parametrize("typed", ["optimizer.lr=3e-3", "optimizer.lr=1e-3,3e-3", "optimizer.lr=interval(1,2)"])
+def test_nothing_is_added_to_an_interval_which_stays_as_it_is(launch, stand_ins, capfd, typed):
+    done = launch("-m", "sweep=search", "sweep.max_trials=1", RATE)
+    ledger = the_sweep(done) / "ledger.jsonl"
+    before = ledger.read_bytes()
+    assert main(["resume", str(the_sweep(done)), typed]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("mvit: optimizer.lr: ")
+    assert "cannot be added to an interval, 0.0001 to 0.01; draw more of it with sweep.max_trials=..., or" in err
+    assert err.count("\n") == 1
+    assert ledger.read_bytes() == before
+    assert main(["resume", str(the_sweep(done)), "sweep.max_trials=2"]) == 0
+
+
 def test_without_the_line_of_what_was_asked_for_trials_are_finished_and_none_is_added(launch, stand_ins, capfd):
     folder = the_sweep(launch("-m", "seed=1,2", "freeze=true"))
     ledger = folder / "ledger.jsonl"

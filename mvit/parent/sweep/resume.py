@@ -210,11 +210,13 @@ def _added(texts: Sequence[str], space: Space, composer: Composer) -> Space:
         Problem(bare(key), value, "is not an axis of the sweep", "give several values, or start another sweep")
         for key, _, value in (text.partition("=") for text in added.fixed)
     ]
-    problems += [
-        Problem(bare(axis.key), None, "is an interval", "list the values that are to be added")
-        for axis in added.axes
-        if axis.is_interval
-    ]
+    for key, axis in added.by_key.items():
+        if (kept := space.by_key.get(key)) and kept.is_interval:
+            rule = f"cannot be added to an interval, {kept.text(kept.low)} to {kept.text(kept.high)}"
+            remedy = "draw more of it with sweep.max_trials=..., or start another sweep"
+            problems.append(Problem(key, ",".join(axis.values) or None, rule, remedy))
+        elif axis.is_interval:
+            problems.append(Problem(key, None, "is an interval", "list the values that are to be added"))
     if problems:
         raise ConfigError(*problems)
     return added

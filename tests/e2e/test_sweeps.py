@@ -18,9 +18,10 @@ from mvit.files import lock
 from mvit.parent.request import compose, keys
 from mvit.parent.sweep import execution
 from mvit.rundir.frozen import read_run
-from mvit.rundir.ledger import TrialEnded, TrialStarted, read_events
+from mvit.rundir.ledger import TrialEnded, TrialStarted, read_events, recorded_request
 from mvit.rundir.state import run_status, sweep_status
 from mvit.rundir.sweep import read_trials, trials_of
+from mvit.sweep_config import HalvingPruner
 from tests.conftest import CHECKOUT
 from tests.stand_ins import FAILED, FINISHED
 
@@ -400,6 +401,32 @@ def test_nothing_is_added_to_an_interval_which_stays_as_it_is(launch, stand_ins,
     assert err.count("\n") == 1
     assert ledger.read_bytes() == before
     assert main(["resume", str(the_sweep(done)), "sweep.max_trials=2"]) == 0
+
+
+def test_one_setting_of_a_search_is_changed_the_others_stay_and_all_are_judged_as_in_a_new_one(
+    launch, stand_ins, capfd
+):
+    stand_ins.accuracy = by_lr
+    pruner = ("sweep/pruner=aggressive", "sweep.pruner.first_rung=4")
+    folder = the_sweep(launch("-m", "sweep=search", "sweep.max_trials=1", RATE, "train.epochs=9", *pruner))
+    before = (folder / "ledger.jsonl").read_bytes()
+    capfd.readouterr()
+    for typed, line in (
+        ("sweep.pruner.first_rung=50", "sweep.pruner.first_rung: 50 is not before the last of 9 epochs; "),
+        ("sweep.objectives=[val/ema_acc1]", "sweep.objectives: 'val/ema_acc1' is not logged: no average is kept; "),
+        ("sweep.pruner.kind=median", "sweep.pruner.kind: 'median' stays what the sweep was started with; "),
+        ("sweep.pruner.every_epochs=2", "sweep.pruner.every_epochs: not used by sweep.pruner.kind="),
+        ("+sweep.seed=1", "+sweep.seed=1: chooses an option of a group, which is for a launch; "),
+    ):
+        assert main(["resume", str(folder), typed]) == 2
+        err = capfd.readouterr().err
+        assert err.startswith(f"mvit: {line}"), err
+        assert err.count("\n") == 1
+    assert (folder / "ledger.jsonl").read_bytes() == before
+    assert main(["resume", str(folder), "sweep.pruner.finalists=2"]) == 0
+    changed = recorded_request(folder)
+    assert changed
+    assert changed.sweep.pruner == HalvingPruner(kind="halving", first_rung=4, factor=4, finalists=2)
 
 
 def test_without_the_line_of_what_was_asked_for_trials_are_finished_and_none_is_added(launch, stand_ins, capfd):

@@ -1,7 +1,8 @@
 """Requests: from overrides to the plain values of a run, with every problem at once.
 
-`compose` makes a new run of conf/, an experiment and overrides; `override` changes one that exists. Both set single
-values by the same code, and parse them with Hydra's grammar. Hydra composes the choices of groups.
+`compose` makes a new run of conf/, an experiment and overrides; `override` changes a run that exists, `override_sweep`
+a sweep. All set single values by the same code, and parse them with Hydra's grammar. Hydra composes the choices of
+groups.
 """
 
 from __future__ import annotations
@@ -57,17 +58,29 @@ def compose(
 
 def override(config: RunConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """The values of a run that exists, with some of them changed; raises `ConfigError` with all that is wrong."""
-    composer = Composer(())
-    request = read_overrides(overrides, composer)
-    for choice in request.choices:
-        rule = "chooses an option of a group, which is for a launch"
-        request.problems.append(Problem(choice, None, rule, "set single values, such as optimizer.lr=1e-3"))
-    changed = OmegaConf.create(config.model_dump(mode="json"))
-    request.set_values(changed)
-    raw = _plain(changed)
-    if problems := [*request.problems, *check(raw)[1]]:
+    raw, problems = _changed(config.model_dump(mode="json"), overrides, example="optimizer.lr=1e-3")
+    if problems := [*problems, *check(raw)[1]]:
         raise ConfigError(*problems)
     return raw
+
+
+def override_sweep(sweep: SweepConfig, overrides: Sequence[str]) -> SweepConfig:
+    """A sweep that exists, with some of its settings changed; raises `ConfigError` with all that is wrong."""
+    raw, problems = _changed({"sweep": sweep.model_dump(mode="json")}, overrides, example="sweep.max_trials=40")
+    if problems:
+        raise ConfigError(*problems)
+    return sweep_settings(raw["sweep"])
+
+
+def _changed(values: dict[str, Any], overrides: Sequence[str], *, example: str) -> tuple[dict[str, Any], list[Problem]]:
+    """Plain values with single ones of them set, and why some were not; `example` is an override that can be."""
+    request = read_overrides(overrides, Composer(()))
+    for choice in request.choices:
+        rule = "chooses an option of a group, which is for a launch"
+        request.problems.append(Problem(choice, None, rule, f"set single values, such as {example}"))
+    changed = OmegaConf.create(values)
+    request.set_values(changed)
+    return _plain(changed), request.problems
 
 
 @dataclass

@@ -21,7 +21,7 @@ from mvit.parent.reopen import MAY_CHANGE, changed, reopen
 from mvit.parent.report.table import labels_of
 from mvit.parent.request.axes import Space, bare, read_space
 from mvit.parent.request.check import parse
-from mvit.parent.request.compose import Composer
+from mvit.parent.request.compose import Composer, override_sweep
 from mvit.parent.slot import Slot, must_fit
 from mvit.parent.slurm.lost import record_lost
 from mvit.parent.sweep.array import close_array, collect, may_leave, queued, send_array, tell_queued
@@ -54,7 +54,7 @@ from mvit.rundir.state import run_status
 from mvit.rundir.sweep import read_trials, trials_of
 from mvit.sweep_config import SearchSweep
 
-STAYS = ("sweep", "sweep.kind", "sweep.slots", "sweep.preview", "sweep.trials", "sweep/pruner")
+STAYS = ("sweep", "sweep.kind", "sweep.slots", "sweep.preview", "sweep.trials", "sweep/pruner", "sweep.pruner.kind")
 """Settings that a sweep keeps."""
 LEAVE_S = 60.0
 """Longest wait for the trials of a sweep whose parent was killed."""
@@ -118,7 +118,8 @@ def _resume(path: Path, overrides: Sequence[str], *, base: Slot, failed: bool) -
     freezer = Freezer(path, slots, host=this_host(), base=base, argv=sys.argv, width=width, surveys=surveys)
     if more and request and not isinstance(requested.sweep, SearchSweep):
         found.unfinished += _more(request, frozen, requested=requested, composer=composer, freezer=freezer)
-    elif more:
+    elif more and request:
+        _must_be_comparable(found, request, composer=composer, surveys=surveys)
         with writable(path):
             Ledger(path).append(requested)
     if found.would_fail_again:
@@ -188,10 +189,7 @@ def _request(requested: SweepRequest, more: Sequence[str], composer: Composer) -
         key, _, value = bare(fixed[0]).partition("=")
         raise ConfigError(Problem(key, value, "stays what the sweep was started with", "leave it out"))
     if settings:
-        groups = [f"sweep={kept.kind}", f"sweep/pruner={kept.pruner.kind}"]
-        changes = composer.sweep([*groups, *settings]).model_dump()
-        named = {bare(text).partition("=")[0].removeprefix("sweep").lstrip("./").partition(".")[0] for text in settings}
-        kept = type(kept).model_validate({**kept.model_dump(), **{key: changes[key] for key in named if key}})
+        kept = override_sweep(kept, settings)
     if problems := list(space_problems(kept, space)):
         raise ConfigError(*problems)
     return Request(kept, space)
@@ -312,6 +310,14 @@ def _more(
     first = 1 + max((trial.trial for trial in frozen), default=-1)
     console.say(f"mvit: {len(new)} more trials in {shown(freezer.folder)}")
     return freezer.freeze_all(new, labels, first=first, after=[requested])
+
+
+def _must_be_comparable(found: _Found, request: Request, *, composer: Composer, surveys: Surveys) -> None:
+    """Raise `ConfigError` where the trials of a search, and those that it may draw, do not fit its changed settings."""
+    planned = plan_trials(corners(request.space, composer), composer=composer, host=this_host(), surveys=surveys)
+    made = [trial.run.config for trial in (*found.unfinished, *found.others)]
+    if problems := list(trial_problems(request.sweep, [*made, *(trial.config for trial in planned)])):
+        raise ConfigError(*problems)
 
 
 def _recall(

@@ -66,6 +66,14 @@ def survey(data: Data) -> Survey:
     return dataset_of(data).survey()
 
 
+def survey_of_index(data: Data, *, facts: DatasetFacts, index: Path) -> Survey | None:
+    """The survey of a run's data that cannot be looked at again, as its files are now; None for other data.
+
+    Raises `DataChanged` where the index is not whole.
+    """
+    return Unlabelled(data).survey_of_index(facts, index) if isinstance(data, FilesData) else None
+
+
 def open_splits(data: Data, *, facts: DatasetFacts, index: Path) -> tuple[Source, Source]:
     """Training and validation samples, as when the run was created; raises `DataChanged` and `DatasetError`."""
     return dataset_of(data).splits(facts, index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,16 @@ class Unlabelled:
         if not files:
             rule = f"holds no image: files end in {', '.join(IMAGE_ENDINGS)}"
             raise DatasetError(Problem("data.images", ", ".join(self.data.images), rule, "name another one"))
+        return self._survey_of(files)
+
+    def survey_of_index(self, facts: DatasetFacts, index: Path) -> Survey | None:
+        """What `survey` found, as it is now, where standard input gave paths: it gives them once."""
+        if STANDARD_INPUT not in self.data.images:
+            return None
+        _, val = data_index.read(index, facts=facts)
+        return self._survey_of([f"{ROOT}{val.path(number)}" for number in range(len(val.labels))])
+
+    def _survey_of(self, files: Sequence[str]) -> Survey:
         sizes = [_size(path) for path in files]
         val = Split(
             paths=tuple(path.lstrip("/") for path in files),
@@ -65,6 +75,14 @@ class Unlabelled:
                 yield from filter(_is_image, sorted(glob.glob(name, recursive=True)))  # noqa: PTH207  Path's takes no absolute pattern
             else:
                 raise DatasetError(Problem("data.images", name, "does not exist", "name a file, a folder or a pattern"))
+
+
+def absolute_name(name: str) -> str:
+    """What a person named, as it is named from any directory."""
+    if name == STANDARD_INPUT:
+        return name
+    is_pattern = glob.has_magic(name) and not Path(name).exists()  # what stands before it is none
+    return str(Path(glob.escape(str(Path.cwd())), name) if is_pattern else Path(name).absolute())
 
 
 def _below(folder: str) -> Iterator[str]:

@@ -59,6 +59,12 @@ class Surveys:
                 self._surveys[key] = dataset.survey(data)
         return self._surveys[key]
 
+    def know(self, run: Run) -> None:
+        """Take what cannot be looked at again from the run's index; raises `DataChanged` where that is not whole."""
+        data, index = run.config.data, run.folder.data_index
+        if survey := dataset.survey_of_index(data, facts=run.plan.dataset, index=index):
+            self._surveys[data.model_dump_json()] = survey
+
     def kernels(self, isa: Isa, activations: Activations) -> None:
         """Build the kernels' library unless it stands; raises `KernelsUnavailable`."""
         key = (isa, activations)

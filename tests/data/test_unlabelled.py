@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from mvit.config import FilesData
-from mvit.data.unlabelled import Unlabelled
+from mvit.data import dataset
+from mvit.data.unlabelled import Unlabelled, absolute_name
 from mvit.errors import DatasetError
 from tests.conftest import open_data, raw_config
 
@@ -67,6 +68,40 @@ def test_a_file_that_is_named_may_have_any_ending(room):
 def test_standard_input_gives_a_path_a_line_and_may_name_what_is_missing(room, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("a.jpg\n\nmissing file.jpg\n"))
     assert names_of(data_of("-"), room) == ["a.jpg", "missing file.jpg"]
+
+
+def test_paths_of_standard_input_are_known_from_the_index_and_their_files_are_looked_at_again(room, monkeypatch):
+    data = data_of("-")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("b/1.jpg\na.jpg\nmissing.jpg\n"))
+    survey, index = dataset.survey(data), room / "data.npz"
+    survey.write_index(index)
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert dataset.survey_of_index(data, facts=survey.facts, index=index) == survey
+    (room / "a.jpg").write_bytes(b"another image")
+    again = dataset.survey_of_index(data, facts=survey.facts, index=index)
+    assert again
+    assert again.facts.fingerprint != survey.facts.fingerprint
+    assert dataset.survey_of_index(data_of("b"), facts=survey.facts, index=index) is None
+
+
+@pytest.mark.parametrize("name", ["b", "b/*.jpg", "odd[1].jpg", "-"])
+def test_an_absolute_name_names_the_same_from_any_directory(room, monkeypatch, name):
+    """Also where the directory's name looks like a pattern."""
+    (room / "x[1]").mkdir()
+    (room / "b").rename(room / "x[1]/b")
+    (room / "odd[1].jpg").rename(room / "x[1]/odd[1].jpg")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{room}/a.jpg\n"))
+    monkeypatch.chdir(room / "x[1]")
+    absolute = absolute_name(name)
+    monkeypatch.chdir("/")
+    expected = {
+        "b": ["x[1]/b/1.jpg", "x[1]/b/2.PNG", "x[1]/b/deep/0.bmp"],
+        "b/*.jpg": ["x[1]/b/1.jpg"],
+        "odd[1].jpg": ["x[1]/odd[1].jpg"],
+        "-": ["a.jpg"],
+    }
+    assert names_of(data_of(absolute), room) == expected[name]
 
 
 @pytest.mark.parametrize(

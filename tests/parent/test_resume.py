@@ -1,24 +1,30 @@
 """What cannot be resumed is refused in one line, before a process starts."""
 
 import errno
+import io
 import json
 import os
 import socket
+import sys
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from mvit.cli.main import main
 from mvit.data import dataset
 from mvit.errors import RunDirError
 from mvit.files import json_digest, write_json
+from mvit.models.spec import parameter_shapes
 from mvit.parent import orphans, resume, verdict
 from mvit.parent.command import Command
 from mvit.parent.plan import make_plan
+from mvit.parent.reopen import reopen
 from mvit.parent.sweep import resume as sweep_resume
 from mvit.process import process_start
 from mvit.rundir import checkpoints, ending, launcher, ownership, paths
 from mvit.rundir.ending import Outcome, record_end
-from mvit.rundir.frozen import Run, write_run
+from mvit.rundir.frozen import Run, read_run, write_run
 from mvit.rundir.ledger import Ledger, SweepRequest, TrialEnded, TrialFrozen, read_events
 from mvit.rundir.paths import RunDir
 from mvit.rundir.state import run_status, status_of_trials, sweep_status
@@ -116,6 +122,30 @@ def test_a_run_without_the_index_of_its_data_is_refused(capsys, made, tmp_path):
     folder.data_index.write_bytes(b"")
     damaged = f"mvit: {folder.data_index}: the run's data index is damaged; start a new run\n"
     assert refused(capsys, folder.path) == damaged
+
+
+def test_a_prediction_is_reopened_from_any_directory_without_what_standard_input_gave(
+    made, configured, tmp_path, monkeypatch
+):
+    of_training = made()
+    shapes = parameter_shapes(read_run(of_training).config.model, num_classes=10)
+    save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, tmp_path / "x.safetensors")
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a.jpg\n"))
+    config = configured("task=predict", "task.checkpoint=x.safetensors", "data.images=-", "tracking=none")
+    survey = dataset.survey(config.data)
+    folder = paths.create_run_dir(tmp_path / "runs" / "predictions" / "20260101-000000-abce")
+    survey.write_index(folder.data_index)
+    write_run(Run(folder, config, make_plan(config, host=HOST, facts=survey.facts)))
+    monkeypatch.chdir("/")
+    assert reopen(folder).config == config
+    (tmp_path / "a.jpg").write_bytes(b"another image")
+    with pytest.raises(RunDirError, match="its data has changed"):
+        reopen(folder)
+    folder.data_index.unlink()
+    with pytest.raises(RunDirError, match="data index is missing"):
+        reopen(folder)
 
 
 def test_a_finished_run_is_refused(capsys, made):

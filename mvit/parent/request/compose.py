@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +28,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from mvit.config import RunConfig
 from mvit.credentials import hidden
+from mvit.data.unlabelled import absolute_name
 from mvit.errors import ConfigError, Problem, first_line
 from mvit.files import as_utf8
 from mvit.parent.request import keys
@@ -80,7 +81,9 @@ def _changed(values: dict[str, Any], overrides: Sequence[str], *, example: str) 
         request.problems.append(Problem(choice, None, rule, f"set single values, such as {example}"))
     changed = OmegaConf.create(values)
     request.set_values(changed)
-    return _plain(changed), request.problems
+    raw = _plain(changed)
+    _make_absolute(raw, frozen=values)
+    return raw, request.problems
 
 
 @dataclass
@@ -292,20 +295,33 @@ def _filled(composed: DictConfig, request: Request, composer: Composer) -> dict[
 PATHS = (
     ("data", "root"),
     ("data", "class_names"),
+    ("data", "images"),
     ("init", "checkpoint"),
     ("task", "checkpoint"),
     ("task", "output"),
+    ("topology", "rank_table"),
 )
 """Values that are paths, from the working directory; a run may be executed from another one."""
 
 
-def _make_absolute(raw: dict[str, Any]) -> None:
+def _make_absolute(raw: dict[str, Any], *, frozen: Mapping[str, Any] | None = None) -> None:
+    """Make paths those that they are from any directory, but for those that a run was `frozen` with."""
     for section, key in PATHS:
         values = raw.get(section)
-        if isinstance(values, dict):
-            value = cast(dict[str, Any], values).get(key)
-            if isinstance(value, str) and value and value != "???":
-                values[key] = str(Path(value).absolute())
+        if not isinstance(values, dict):
+            continue
+        value = cast(dict[str, Any], values).get(key)
+        if frozen and value == frozen.get(section, {}).get(key):
+            continue
+        absolute = absolute_name if key == "images" else _absolute
+        if isinstance(value, str) and value and value != "???":
+            values[key] = absolute(value)
+        elif isinstance(value, list) and key == "images":
+            values[key] = [absolute(name) if isinstance(name, str) else name for name in cast(list[Any], value)]
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

@@ -112,6 +112,30 @@ def test_a_fork_reads_a_value_exactly_as_a_launch(configured, text):
     assert parse(override(made, [text])) == parse(compose(["train.max_steps=3", text])) != made
 
 
+def test_paths_are_those_of_the_directory_in_which_they_are_typed(configured, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    predict = ["task=predict", "task.checkpoint=x.safetensors"]
+    assert compose([*predict, "data.images=pics/val"])["data"]["images"] == f"{tmp_path}/pics/val"
+    assert compose([*predict, "data.images=[-,a.jpg,b/*.png,/c]"])["data"]["images"] == [
+        "-",
+        f"{tmp_path}/a.jpg",
+        f"{tmp_path}/b/*.png",
+        "/c",
+    ]
+    ascend = compose(["topology=ascend_8", "topology.rank_table=ranks.json"])["topology"]
+    assert ascend["rank_table"] == f"{tmp_path}/ranks.json"
+    made = configured("data=imagefolder", "data.root=pics")
+    monkeypatch.chdir("/")
+    forked = override(made, ["data.class_names=names.txt"])["data"]
+    assert (forked["root"], forked["class_names"]) == (f"{tmp_path}/pics", "/names.txt")
+
+
+def test_a_relative_path_that_is_frozen_is_not_changed_by_reopening_it(configured):
+    made = configured("task=predict", "task.checkpoint=x.safetensors", "data.images=pics")
+    made = made.model_copy(update={"data": made.data.model_copy(update={"images": ("pics",)})})
+    assert override(made, ["verbose=true"])["data"]["images"] == ["pics"]
+
+
 @pytest.mark.parametrize(
     "text", ["train.clip_norm=true", "train.freeze=stem", "seed=1.0", "data.mean=[a,b]", "seed=1,2"]
 )

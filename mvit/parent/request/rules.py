@@ -218,6 +218,16 @@ def _job_options(launch: Launch) -> Iterator[Problem]:
             yield Problem("launch.options", option, "is what mvit itself decides", "leave it out")
 
 
+def _job_time(launch: Launch) -> Iterator[Problem]:
+    """A job that is told to stop as it starts would be queued again without an end."""
+    if launch.kind != "slurm" or launch.time_limit is None:
+        return
+    limit_s = 60 * launch.time_limit
+    if launch.stop_before_s >= limit_s:
+        rule = f"is not less than the {limit_s} seconds of launch.time_limit={launch.time_limit}"
+        yield Problem("launch.stop_before_s", launch.stop_before_s, rule, "lower it, or raise launch.time_limit")
+
+
 _OF_THE_SCRIPT = frozenset(
     [
         "--array",
@@ -310,6 +320,7 @@ RULES: list[Rule] = [
     (("task",), _measured),
     (("task", "topology"), _profiles),
     (("launch",), _job_options),
+    (("launch",), _job_time),
     (("model", "topology", "precision"), _kernels),
     (("train", "model", "topology", "precision"), _activations),
     (("schedule", "train"), _warmup),

@@ -145,6 +145,10 @@ def test_what_cards_cannot_have_is_refused(overrides, line):
             ["launch=slurm", "launch.options=['--array=0-3']"],
             "launch.options: '--array=0-3' is what mvit itself decides",
         ),
+        (
+            ["launch=slurm", "launch.time_limit=2"],
+            "launch.stop_before_s: 120 is not less than the 120 seconds of launch.time_limit=2; lower it, or raise",
+        ),
         (["launch=slurm", "launch.partition='a b'"], "launch.partition: 'a b' "),
     ],
 )
@@ -227,6 +231,11 @@ def test_every_field_has_a_description():
     from mvit.reference import configuration
 
     assert "None |" not in configuration()
+
+
+@pytest.mark.parametrize("limits", [["launch.time_limit=3"], ["launch.time_limit=1", "launch.stop_before_s=59"], []])
+def test_a_job_that_has_time_before_it_is_to_stop_is_accepted(limits):
+    assert check(raw_config("launch=slurm", *limits))[1] == []
 
 
 PREDICT = ("task=predict", "task.checkpoint=x.safetensors", "data.images=photos")

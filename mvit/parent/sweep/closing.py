@@ -83,11 +83,9 @@ def _print_table(outcome: SweepOutcome) -> None:
 
 def _over_seeds(outcome: SweepOutcome) -> str | None:
     """Mean, deviation and confidence interval (Student's t), where the trials differ in their seed alone."""
-    trials, objective = outcome.order, outcome.objectives[0]
-    typed = [one.trial.overrides for one in trials]
-    varied = {text for texts in typed for text in texts if any(text not in others for others in typed)}
-    if {text.partition("=")[0].lstrip("+") for text in varied} != {"seed"}:
+    if not outcome.is_over_seeds:
         return None
+    trials, objective = outcome.order, outcome.objectives[0]
     from scipy import stats  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
     values, n = [one.values[objective] for one in trials], len(trials)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 from mvit.errors import RunDirError
 from mvit.parent.report.table import Label, labels_of
@@ -25,7 +26,7 @@ from mvit.sweep_config import RISES, Objective
 
 WORDS = ("FINISHED", "FAILED", "KILLED", "pruned", "not started")
 """What MLflow always has a number of."""
-OF_THE_BEST = ("val/acc1", "val/acc5", "perf/images_per_s", "perf/step_ms", "perf/compile_s")
+OF_THE_BEST = ("best/val_acc1", "val/acc1", "val/acc5", "perf/images_per_s", "perf/step_ms", "perf/compile_s")
 """Metrics of its best trial that a sweep has too, so that it stands beside single runs."""
 DEFAULT: tuple[Objective, ...] = ("best/val_acc1",)
 """Where the ledger does not say what trials are compared by."""
@@ -96,6 +97,13 @@ class SweepOutcome:
         front = pareto_front({one.number: one.values for one in self.order}, self.objectives)
         return [self.finished[number] for number in front]
 
+    @cached_property
+    def is_over_seeds(self) -> bool:
+        """Whether those that have come to their end differ in their seed alone, and in that."""
+        typed = [one.trial.overrides for one in self.order]
+        varied = {text for texts in typed for text in texts if any(text not in others for others in typed)}
+        return {text.partition("=")[0].lstrip("+") for text in varied} == {"seed"}
+
     @property
     def counts(self) -> Mapping[str, int]:
         """How many trials there are of each status."""
@@ -109,10 +117,9 @@ class SweepOutcome:
         metrics = {key: result.metrics[key] for key in OF_THE_BEST if key in result.metrics} if result else {}
         for objective in self.objectives if self.order else ():
             values = [one.values[objective] for one in self.order]
-            name = objective.removeprefix("best/").replace("/", "_")
-            metrics[f"best/{name}"] = max(values) if objective in RISES else min(values)
-            metrics |= {f"{objective}_mean": statistics.fmean(values), f"{objective}_n": float(len(values))}
-            if len(values) > 1:
+            metrics[_name_of_best(objective)] = max(values) if objective in RISES else min(values)
+            if self.is_over_seeds:
+                metrics |= {f"{objective}_mean": statistics.fmean(values), f"{objective}_n": float(len(values))}
                 metrics[f"{objective}_std"] = statistics.stdev(values)
         for word in (*WORDS, *self.counts):  # zeros replace what an earlier end has said
             metrics[f"trials/{word.lower().replace(' ', '_')}"] = float(self.counts.get(word, 0))
@@ -124,3 +131,11 @@ class SweepOutcome:
             if one.number in once:
                 tags[one.folder.path] = {**tags.get(one.folder.path, {}), "pruned": str(one.is_pruned).lower()}
         return SweepSummary(metrics=metrics, tags=tags, pictures=pictures)
+
+
+def _name_of_best(objective: Objective) -> str:
+    """The metric that has the best value of an objective, as `best/val_loss`, but none that is of something else."""
+    if objective.startswith("best/"):
+        return objective
+    name = f"best/{objective.replace('/', '_')}"
+    return f"best/{objective}" if name in get_args(Objective) else name

@@ -282,7 +282,10 @@ def test_trials_are_put_below_the_run_of_their_sweep_which_is_ended(capsys, run_
         write(folder, until=2)
         metrics = {"best/val_acc1": float(best)}
         finish(folder, TrainResult(task="train", steps=2, metrics=metrics, graphs={}, compiled=1))
-    frozen = [TrialFrozen(trial=number, folder=trial.path.name, overrides=()) for number, trial in enumerate(trials)]
+    frozen = [
+        TrialFrozen(trial=number, folder=trial.path.name, overrides=(f"seed={number}",))
+        for number, trial in enumerate(trials)
+    ]
     Ledger(trials[0].path.parent).append(SweepRequest(argv=(), overrides=(), sweep=SWEEP, slots=("",)), *frozen)
     for _ in "ab":
         assert main(["sync", str(tmp_path / "runs"), "--uri", store]) == 0

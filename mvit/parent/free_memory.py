@@ -1,15 +1,11 @@
-"""Free memory: what this machine, or the control group that this process runs in, still has."""
+"""Free memory: what this machine, or a control group that this process runs in, still has."""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-GROUPS = (
-    ("/sys/fs/cgroup", "memory.max", "memory.current"),
-    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),  # version 1
-)
+from mvit.parent.memory_groups import SYSTEM, memory_groups
 
 
 @dataclass(frozen=True)
@@ -19,19 +15,14 @@ class FreeMemory:
     """Empty for the machine, else which limit leaves less."""
 
 
-def free_memory() -> FreeMemory:
+def free_memory(system: Path = SYSTEM) -> FreeMemory:
     free = {
         name: int(value.split()[0]) * 1024
-        for name, _, value in (line.partition(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        for name, _, value in (line.partition(":") for line in (system / "proc/meminfo").read_text().splitlines())
         if value
     }["MemAvailable"]
-    where = ""
-    for folder, limit, usage in GROUPS:
-        with suppress(OSError, ValueError):  # without a limit, version 2 says "max", and version 1 a huge number
-            left = int((Path(folder) / limit).read_text()) - int((Path(folder) / usage).read_text())
-            if left < free:
-                free, where = left, " in the control group"
-    return FreeMemory(free, where)
+    least = min((left for group in memory_groups(system) if (left := group.left()) is not None), default=free)
+    return FreeMemory(least, " in the control group") if least < free else FreeMemory(free, "")
 
 
 def gib(size: float) -> str:

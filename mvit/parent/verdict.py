@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mvit.config import FailureKind
 from mvit.parent.command import Command
+from mvit.parent.memory_groups import memory_groups, number_of
 from mvit.rundir.ending import Failure
 from mvit.rundir.paths import RunDir
 from mvit.rundir.status import SCHEDULER, Stage, WorkerStatus, read_statuses
@@ -84,25 +85,8 @@ def _part(log: Path, part: slice) -> str:
 
 def kernel_kills() -> int:
     """How many processes of this control group, else of this machine, the kernel's OOM killer has killed so far."""
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-            _, controllers, group = line.split(":", 2)
-            if controllers in ("", "memory"):
-                root = "/sys/fs/cgroup/memory" if controllers else "/sys/fs/cgroup"
-                name = "memory.oom_control" if controllers else "memory.events"
-                # In a container, the group's own path is often hidden, and the root is the group.
-                for place in (Path(f"{root}{group}") / name, Path(root) / name):
-                    if (kills := _count(place)) is not None:
-                        return kills
-    return _count(Path("/proc/vmstat")) or 0
-
-
-def _count(file: Path) -> int | None:
-    with suppress(OSError, ValueError):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return None
+    known = (kills for group in memory_groups() if (kills := group.kills()) is not None)
+    return next(known, number_of(Path("/proc/vmstat"), "oom_kill") or 0)
 
 
 def disk_trouble(folder: Path) -> str | None:

@@ -66,8 +66,9 @@ class SweepMirror:
         if problem:
             console.complain([problem])
         else:
-            keep = partial(keep_experiment_note, uri=uri, runs=self._folder.parents[1])
-            if note_problem := _kept(keep, uri=uri, experiment=self._tracking.experiment):
+            experiment = self._tracking.experiment
+            keep = partial(keep_experiment_note, name=experiment, uri=uri, runs=self._folder.parents[1])
+            if note_problem := _kept(keep, uri=uri, experiment=experiment):
                 console.complain([note_problem])
         record_mirrored(RunDir(self._folder), mirrored=problem is None)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +18,16 @@ if TYPE_CHECKING:
 
 MOST_JOBS = 20
 """Rows of the table."""
-COMMAND = f"{MVIT} table --format markdown"
 
 
-def keep_experiment_note(client: MlflowClient, experiment_id: str, *, uri: str, runs: Path) -> str | None:
-    """Put the results of the runs in a folder into the note of the experiment; returns one line where that fails."""
+def keep_experiment_note(client: MlflowClient, experiment_id: str, *, name: str, uri: str, runs: Path) -> str | None:
+    """Put the results of its runs in a folder into the note of an experiment; returns one line where that fails.
+
+    `name` is what its runs have as `tracking.experiment`.
+    """
     try:
         current: dict[str, str] = dict(client.get_experiment(experiment_id).tags)
-        for key, value in tags_of_note(_experiment_note(runs), current).items():
+        for key, value in tags_of_note(_experiment_note(name, runs), current).items():
             if current.get(key) != value:
                 client.set_experiment_tag(experiment_id, key, value)
     except Exception as error:  # noqa: BLE001  a client raises many kinds, and a note is no reason to lose a run
@@ -31,12 +35,14 @@ def keep_experiment_note(client: MlflowClient, experiment_id: str, *, uri: str, 
     return None
 
 
-def _experiment_note(runs: Path) -> str:
-    jobs = jobs_of(list(read_records([runs])))
+def _experiment_note(name: str, runs: Path) -> str:
+    jobs = jobs_of([record for record in read_records([runs]) if record.values.get("tracking.experiment") == name])
     if not jobs:
         return f"No results yet. `{MVIT} table` shows them."
+    where = shlex.quote(f'tracking.experiment="{name}"')
+    made_by = f"`{MVIT} table --where {where} --format markdown` from `{socket.gethostname()}:{runs.absolute()}`"
     more = f"\n\n... and {len(jobs) - MOST_JOBS} more." if len(jobs) > MOST_JOBS else ""
     table = results(jobs[:MOST_JOBS]).without_empty_columns().markdown()
     # MLflow shows the first line alone, until someone opens the note.
     best = f"{jobs[0].accuracy:.2f} % acc@top1 by {jobs[0].run.config.name}, the best of {len(jobs)}"
-    return f"**Results**: {best}. Made by `{COMMAND}`.\n\n{table}{more}"
+    return f"**Results**: {best}. Made by {made_by}.\n\n{table}{more}"

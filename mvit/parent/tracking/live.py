@@ -203,7 +203,8 @@ class Tracker:
             from mvit.parent.tracking.experiment_note import keep_experiment_note  # loads Hydra, by the rules
 
             runs = self._folder.path.parents[1]
-            keep_experiment_note(mirror.client, mirror.record.experiment_id, uri=self._uri, runs=runs)
+            experiment = mirror.record.experiment_id
+            keep_experiment_note(mirror.client, experiment, name=self._experiment, uri=self._uri, runs=runs)
 
     def _open(self) -> Mirror:
         client = connect(self._uri)

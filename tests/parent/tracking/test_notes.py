@@ -1,6 +1,7 @@
 """Notes of runs and of experiments: kept current, and never over a person's own."""
 
 import shutil
+import socket
 
 import pytest
 
@@ -18,16 +19,26 @@ from mvit.rundir.result import TrainResult, write_result
 
 
 @pytest.fixture
-def run(configured, tmp_path):
-    config = configured()
-    plan = make_plan(config, host=this_host(), facts=dataset.survey(config.data).facts)
-    made = Run(create_run_dir(tmp_path / "runs" / "x" / "20261129-100000-f029"), config, plan)
-    write_run(made)
-    write_json(made.folder.provenance, {"commit": "a" * 40, "command": "launch.py seed=2"})
-    metrics = {"val/acc1": 98.5, "best/val_acc1": 99.0, "perf/images_per_s": 640.0, "perf/step_ms": 50.0}
-    write_result(made.folder, TrainResult(task="train", steps=9, metrics=metrics, graphs={}, compiled=1))
-    record_end(made.folder, "FINISHED", exit_code=0)
-    return made
+def made(configured, tmp_path):
+    """Makes a finished run."""
+
+    def make(name, *overrides, acc):
+        config = configured(*overrides)
+        plan = make_plan(config, host=this_host(), facts=dataset.survey(config.data).facts)
+        run = Run(create_run_dir(tmp_path / "runs" / "x" / f"20261129-100000-{name}"), config, plan)
+        write_run(run)
+        write_json(run.folder.provenance, {"commit": "a" * 40, "command": "launch.py seed=2"})
+        metrics = {"val/acc1": acc, "best/val_acc1": acc + 0.5, "perf/images_per_s": 640.0, "perf/step_ms": 50.0}
+        write_result(run.folder, TrainResult(task="train", steps=9, metrics=metrics, graphs={}, compiled=1))
+        record_end(run.folder, "FINISHED", exit_code=0)
+        return run
+
+    return make
+
+
+@pytest.fixture
+def run(made):
+    return made("f029", acc=98.5)
 
 
 def test_a_note_has_result_data_code_and_the_next_command(run):
@@ -71,14 +82,37 @@ def test_an_experiment_has_the_table_of_its_results(run, empty_store, tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = connect(uri)
     experiment = ensure_experiment(client, uri, "mvit")
-    assert keep_experiment_note(client, experiment, uri=uri, runs=tmp_path / "nowhere") is None
+    assert keep_experiment_note(client, experiment, name="mvit", uri=uri, runs=tmp_path / "nowhere") is None
     assert client.get_experiment(experiment).tags[NOTE].startswith("No results yet.")
-    assert keep_experiment_note(client, experiment, uri=uri, runs=tmp_path / "runs") is None
+    assert keep_experiment_note(client, experiment, name="mvit", uri=uri, runs=tmp_path / "runs") is None
     note = client.get_experiment(experiment).tags[NOTE]
     first, _, *table = note.splitlines()  # MLflow shows the first line alone
     assert first.startswith("**Results**: 98.50 % acc@top1 by ")
-    assert first.endswith(" Made by `python -m mvit table --format markdown`.")
+    command = "`python -m mvit table --where 'tracking.experiment=\"mvit\"' --format markdown`"
+    assert first.endswith(f" Made by {command} from `{socket.gethostname()}:{tmp_path}/runs`.")
     assert "98.50" in table[2]
     client.set_experiment_tag(experiment, NOTE, "theirs")
-    keep_experiment_note(client, experiment, uri=uri, runs=tmp_path / "runs")
+    keep_experiment_note(client, experiment, name="mvit", uri=uri, runs=tmp_path / "runs")
     assert client.get_experiment(experiment).tags[NOTE] == "theirs"
+
+
+@pytest.mark.mlflow
+def test_the_note_of_an_experiment_has_its_own_runs_alone(made, empty_store, tmp_path):
+    from mvit.parent.tracking.store import connect, ensure_experiment
+
+    made("aaaa", "model=x_small", acc=98.5)
+    made("bbbb", "tracking.experiment=other", acc=99.5)
+    made("cccc", "tracking=none", acc=99.9)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = connect(uri)
+    notes = {}
+    for name in ("mvit", "other"):
+        experiment = ensure_experiment(client, uri, name)
+        assert keep_experiment_note(client, experiment, name=name, uri=uri, runs=tmp_path / "runs") is None
+        notes[name] = client.get_experiment(experiment).tags[NOTE]
+    assert {name: [run for run in ("aaaa", "bbbb", "cccc") if run in note] for name, note in notes.items()} == {
+        "mvit": ["aaaa"],
+        "other": ["bbbb"],
+    }
+    assert notes["other"].startswith("**Results**: 99.50 % acc@top1 by ")

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from mvit import console
 from mvit.console import mvit_command, shown
-from mvit.errors import RunDirError
+from mvit.errors import ConfigError, Problem, RunDirError
 from mvit.parent.slurm.queue import ask_to_stop, cancel, states
 from mvit.rundir.ending import read_ending
+from mvit.rundir.frozen import read_run
 from mvit.rundir.job import Job, read_job
 from mvit.rundir.launcher import Launcher, read_launcher
 from mvit.rundir.paths import RunDir, writable
@@ -28,11 +29,13 @@ PATIENCE_S = 60.0
 def stop(path: Path, *, after_epoch: bool = False) -> int:
     """Stop it after a checkpoint of the current step, and wait for that, or after the epoch; returns the exit code.
 
-    Raises `RunDirError` for what does not run, or runs on another machine.
+    Raises `RunDirError` for what does not run, or runs on another machine, `ConfigError` for what has no epochs.
     """
     folder, launcher = RunDir(path), read_launcher(RunDir(path))
     if not (folder.run.exists() or is_sweep(path)):
         raise RunDirError(f"{shown(path)} is not the folder of a run or a sweep")
+    if after_epoch:
+        _must_have_epochs(path)
     is_followed = launcher is not None and launcher.lives() and read_ending(folder) is None
     if not is_followed and states(jobs := _jobs(path)):
         if is_sweep(path) and launcher and not launcher.is_local:  # which is to start no other trial
@@ -71,6 +74,16 @@ def _jobs(path: Path) -> list[Job]:
 
 def _runs(path: Path) -> list[RunDir]:
     return trials_of(path) if is_sweep(path) else [RunDir(path)]
+
+
+def _must_have_epochs(path: Path) -> None:
+    """Raise `ConfigError` for a run, or a trial of a sweep, that is no training."""
+    for folder in _runs(path):
+        with suppress(RunDirError):  # one that is damaged may be stopped all the same
+            if (task := read_run(folder).config.task.kind) != "train":
+                raise ConfigError(
+                    Problem("--after", "epoch", f"is for training, and this is task={task}", "leave it out")
+                )
 
 
 def _stop_jobs(path: Path, jobs: Sequence[Job], *, after_epoch: bool) -> int:

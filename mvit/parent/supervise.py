@@ -73,12 +73,12 @@ def run(
     the thread that started them.
     """
     leads = command.slot.node_rank == LEADER
-    # msrun would find out after its time limit.
-    if leads and command.port is not None and not is_free(command.port, address=command.slot.master_addr):
-        return _refused("port", f"port {command.port} is taken")
     try:
         if leads:
             _clear(folder)
+        # msrun would find out after its time limit.
+        if leads and command.port is not None and not is_free(command.port, address=command.slot.master_addr):
+            return _refused("port", f"port {command.port} is taken")
         if until_epoch is not None:
             write_stop(folder, StopReason(kind="pause"), after_epoch=until_epoch)
         command.logs.mkdir(parents=True, exist_ok=True)

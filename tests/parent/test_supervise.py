@@ -261,10 +261,12 @@ def test_what_an_earlier_attempt_left_does_not_count(program_of):
 
 def test_a_taken_port_is_seen_before_the_start(program_of):
     command, folder = program_of("")
+    folder.stop.write_text("{}")  # of an earlier execution: no other attempt of this one is to find it
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         outcome = supervised(replace(command, port=port), folder)
+    assert not folder.stop.exists()
     assert (cause(outcome).kind, cause(outcome).message) == ("port", f"port {port} is taken")
 
 

@@ -38,7 +38,7 @@ types: env
 light: env
 	$(RUN) -m pytest -q $(SIDE_BY_SIDE) -m "not mindspore and not mlflow"
 
-chaos: env ## Attack runs in every way there is (three quarters of an hour); ARGS="-k kill" selects
+chaos: env ## Attack runs in every way there is (an hour and a half); ARGS="-k kill" selects
 	@MVIT_KILLS=20 $(RUN) -m pytest $(SIDE_BY_SIDE) tests/chaos tests/e2e/test_exact_resume.py -m mindspore $(ARGS)
 
 CANARY := .venv-canary/bin/python

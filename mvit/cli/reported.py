@@ -21,6 +21,8 @@ def reported(act: Callable[[], int]) -> int:
         except RunDirError as error:
             console.complain([hidden(str(error))])
         except PermissionError as error:
+            if error.filename is None:  # not of a file
+                raise
             console.complain([f"{as_utf8(str(error.filename))}: {error.strerror}; check its permissions"])
         except signals.Interrupted as interrupted:  # before or after the run itself, which ends its own processes
             return interrupted.exit_code

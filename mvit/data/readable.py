@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 from collections.abc import Callable, Sequence
@@ -79,7 +80,10 @@ def is_broken(image: Path | bytes) -> bool:
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many types for damaged files: each means unreadable
-        if isinstance(error, OSError) and error.errno is not None:  # the system's, which says nothing of the content
+        # The system's, which says nothing of the content; but EINVAL is of a damaged offset.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            if error.filename is None and isinstance(image, Path):
+                error.filename = str(image)
             raise
         return True
     return False

@@ -78,7 +78,10 @@ class Surveys:
             raise error
 
     def readable(self, data: Data, *, training: bool, cache: Path) -> Survey:
-        """The survey without images that cannot be decoded; raises `ConfigError` for one that is unreadable."""
+        """The survey without images that cannot be decoded; raises `ConfigError` where none may be skipped.
+
+        And for one that the system does not read.
+        """
         key = (data.model_dump_json(), training)
         if key not in self._readable:
             with _refusals(ConfigError):
@@ -98,7 +101,8 @@ def _refusals(kind: type[ConfigError] | type[DatasetError]) -> Generator[None]:
         yield
     except OSError as error:
         rule = f"cannot be read ({error.strerror})"
-        raise kind(Problem("data", as_utf8(str(error.filename)), rule, "check its permissions")) from error
+        remedy = "check its permissions" if isinstance(error, PermissionError) else "check the disk that it is on"
+        raise kind(Problem("data", as_utf8(str(error.filename)), rule, remedy)) from error
 
 
 def plan_launch(raw: Mapping[str, Any], *, host: Host, surveys: Surveys | None = None) -> Planned:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mvit import console
 from mvit.console import mvit_command, shown
-from mvit.errors import RunDirError
+from mvit.errors import DataChanged, RunDirError
 from mvit.parent import provenance
 from mvit.parent.foreground import follow
-from mvit.parent.freeze import freeze, plan_launch, runs_of
+from mvit.parent.freeze import Surveys, freeze, plan_launch, runs_of
 from mvit.parent.host import this_host
 from mvit.parent.report import output
 from mvit.parent.report.difference import Fact, differences, grid_of
@@ -41,7 +41,12 @@ def reproduce(path: Path, *, slot: Slot, argv: Sequence[str]) -> int:
         raise RunDirError(f"{shown(path)} is a fork of {first.forked_from}: {rule}")
     config = first.run.config
     threads = [f"topology.threads={first.run.plan.threads}"] if config.topology.kind == "cpu" else []
-    planned = plan_launch(override(config, ["freeze=false", *threads]), host=this_host())
+    surveys = Surveys()
+    try:
+        surveys.know(first.run)
+    except DataChanged as error:
+        raise RunDirError(str(error)) from error
+    planned = plan_launch(override(config, ["freeze=false", *threads]), host=this_host(), surveys=surveys)
     must_fit(slot, planned.plan)
     content, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint="")
     content["reproduces"] = {"folder": str(path), "run_sha256": run_digest(first.folder)}

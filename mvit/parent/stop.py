@@ -55,8 +55,12 @@ def stop(path: Path, *, after_epoch: bool = False) -> int:
     elif not launcher.lives():
         raise RunDirError(f"{shown(path)}: its launcher is gone, and its last processes are leaving")
     else:
-        with suppress(ProcessLookupError):
+        try:
             os.kill(launcher.pid, signal.SIGINT)
+        except ProcessLookupError:
+            pass  # it has just ended
+        except PermissionError as error:
+            raise RunDirError(f"{shown(path)} is another user's, who alone can stop it") from error
     deadline = time.monotonic() + PATIENCE_S
     while (is_there := _is_looked_after(folder, launcher)) and time.monotonic() < deadline:
         time.sleep(0.1)

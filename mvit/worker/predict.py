@@ -89,6 +89,7 @@ def _answer(session: Session, config: PredictRun, step: EvaluateStep, *, file: T
     step.set_train(False)
     unreadable, began = 0, 0.0
     for number, batch in enumerate(batches):
+        session.heartbeat.mark()  # as in Session.in_step
         if session.workers.sum(np.array([bool(read_stop(session.run.folder))], np.float32)) > 0:
             raise Stopped(f"stopped after {number} batches")
         if number == WARM_BATCHES:

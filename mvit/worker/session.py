@@ -64,6 +64,7 @@ class Session:
         longer.
         """
         for batch in batches:
+            self.heartbeat.mark()  # of those that wait, who has come; the one with fewest marks has not
             self.workers.sum(np.zeros(1, np.float32))
             yield batch
 

@@ -12,9 +12,12 @@ def test_workers_wait_for_one_another_before_every_batch():
     from mvit.worker.session import Session
 
     done: list[object] = []
-    meeting = SimpleNamespace(workers=SimpleNamespace(sum=lambda vector: done.append("meet")))
+    meeting = SimpleNamespace(
+        heartbeat=SimpleNamespace(mark=lambda: done.append("mark")),
+        workers=SimpleNamespace(sum=lambda vector: done.append("meet")),
+    )
     done.extend(Session.in_step(meeting, [1, 2]))  # pyright: ignore[reportArgumentType]
-    assert done == ["meet", 1, "meet", 2]
+    assert done == ["mark", "meet", 1, "mark", "meet", 2]
 
 
 def test_a_difference_that_is_no_number_is_kept_and_not_written():

@@ -54,7 +54,10 @@ from mvit.rundir.state import run_status
 from mvit.rundir.sweep import read_trials, trials_of
 from mvit.sweep_config import SearchSweep
 
-STAYS = ("sweep", "sweep.kind", "sweep.slots", "sweep.preview", "sweep.trials", "sweep/pruner", "sweep.pruner.kind")
+STAYS = (
+    "sweep", "sweep.kind", "sweep.slots", "sweep.preview", "sweep.trials",
+    "sweep/pruner", "sweep.pruner", "sweep.pruner.kind",
+)  # fmt: skip
 """Settings that a sweep keeps."""
 LEAVE_S = 60.0
 """Longest wait for the trials of a sweep whose parent was killed."""

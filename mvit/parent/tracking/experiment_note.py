@@ -39,8 +39,10 @@ def _experiment_note(name: str, runs: Path) -> str:
     jobs = jobs_of([record for record in read_records([runs]) if record.values.get("tracking.experiment") == name])
     if not jobs:
         return f"No results yet. `{MVIT} table` shows them."
-    where = shlex.quote(f'tracking.experiment="{name}"')
-    made_by = f"`{MVIT} table --where {where} --format markdown` from `{socket.gethostname()}:{runs.absolute()}`"
+    quote = "'" if '"' in name else '"'
+    where = shlex.quote(f"tracking.experiment={quote}{name}{quote}")
+    command = f"{MVIT} table {shlex.quote(str(runs.absolute()))} --where {where} --format markdown"
+    made_by = f"`{command}` on {socket.gethostname()}"
     more = f"\n\n... and {len(jobs) - MOST_JOBS} more." if len(jobs) > MOST_JOBS else ""
     table = results(jobs[:MOST_JOBS]).without_empty_columns().markdown()
     # MLflow shows the first line alone, until someone opens the note.

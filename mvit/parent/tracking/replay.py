@@ -114,7 +114,7 @@ class _Store:
     def play(self, runs: list[_Run], below: Path) -> tuple[int, list[str]]:
         """How many runs something was sent of, and a line for each that the store takes nothing of."""
         sent, unsent = 0, list[str]()
-        sweeps: dict[Path, None] = {}
+        sweeps: dict[Path, _Run] = {}
         for run in runs:
             sweep = run.folder.path.parent
             with claimed(run.folder) as free:
@@ -130,12 +130,20 @@ class _Store:
                         try:
                             sent += self._play(run, ended)
                         except Exception as error:  # noqa: BLE001  a client raises many kinds
-                            # Where the store answers, it is this run alone.
-                            self._client.get_experiment_by_name(run.place.experiment)
-                            unsent.append(f"{console.shown(run.folder.path)}: {reason(error, run.place.uri)}")
+                            unsent.append(self._why_alone(run.folder.path, run.place, error))
             if is_sweep(sweep) and sweep.is_relative_to(below):
-                sweeps[sweep] = None
-        return sent + sum(self._close(sweep) for sweep in sweeps), unsent
+                sweeps[sweep] = run
+        for sweep, run in sweeps.items():
+            try:
+                sent += self._close(sweep)
+            except Exception as error:  # noqa: BLE001
+                unsent.append(self._why_alone(sweep, run.place, error))
+        return sent, unsent
+
+    def _why_alone(self, path: Path, place: _Place, error: Exception) -> str:
+        """Why a run or a sweep cannot be sent, in one line; raises what the client raises if it is the store."""
+        self._client.get_experiment_by_name(place.experiment)
+        return f"{console.shown(path)}: {reason(error, place.uri)}"
 
     def _play(self, run: _Run, status: EndStatus) -> bool:
         """Whether something was sent of the run."""

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from mvit.config import TASKS
@@ -250,7 +252,7 @@ def test_an_export_to_onnx_needs_onnxruntime(monkeypatch):
 
 
 def test_one_image_needs_no_brackets():
-    assert parse(raw_config(*PREDICT)).model_dump()["data"]["images"] == ("photos",)
+    assert parse(raw_config(*PREDICT)).model_dump()["data"]["images"] == (str(Path("photos").absolute()),)
     (problem,) = problems(*PREDICT, "task.output=answers.txt")
     assert problem.startswith("task.output: ")
 

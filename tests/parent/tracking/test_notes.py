@@ -88,8 +88,8 @@ def test_an_experiment_has_the_table_of_its_results(run, empty_store, tmp_path):
     note = client.get_experiment(experiment).tags[NOTE]
     first, _, *table = note.splitlines()  # MLflow shows the first line alone
     assert first.startswith("**Results**: 98.50 % acc@top1 by ")
-    command = "`python -m mvit table --where 'tracking.experiment=\"mvit\"' --format markdown`"
-    assert first.endswith(f" Made by {command} from `{socket.gethostname()}:{tmp_path}/runs`.")
+    command = f"`python -m mvit table {tmp_path}/runs --where 'tracking.experiment=\"mvit\"' --format markdown`"
+    assert first.endswith(f" Made by {command} on {socket.gethostname()}.")
     assert "98.50" in table[2]
     client.set_experiment_tag(experiment, NOTE, "theirs")
     keep_experiment_note(client, experiment, name="mvit", uri=uri, runs=tmp_path / "runs")

@@ -14,6 +14,7 @@ import pytest
 
 from mvit.cli.main import main
 from mvit.files import read_json, write_json
+from mvit.parent.tracking import replay
 from mvit.parent.tracking.content import artifacts_of, draw_pictures
 from mvit.parent.tracking.store import connect
 from mvit.parent.tracking.sweep_run import open_sweep
@@ -298,6 +299,29 @@ def test_trials_are_put_below_the_run_of_their_sweep_which_is_ended(capsys, run_
     assert run.data.metrics == {**best, **others, "best/val_acc1_std": pytest.approx(0.5**0.5)}
     assert {run_of(folder, store).data.tags["mlflow.parentRunId"] for folder in trials} == {parent}
     assert len(rows(store, "SELECT * FROM runs")) == 3
+
+
+def test_a_sweep_that_cannot_be_closed_does_not_keep_the_others(capsys, monkeypatch, run_folder, store, tmp_path):
+    sweeps = [f"2026010{number}-000000-5eed" for number in (1, 2)]
+    for sweep in sweeps:
+        trial = run_folder(f"{sweep}/20260101-000000-aaaa")
+        write(trial, until=2)
+        finish(trial)
+        request = SweepRequest(argv=(), overrides=(), sweep=SWEEP, slots=("",))
+        frozen = TrialFrozen(trial=0, folder=trial.path.name, overrides=("seed=0",))
+        Ledger(trial.path.parent).append(request, frozen)
+    close = replay.close_sweep
+
+    def refused(sweep, **options):
+        if sweep.name == sweeps[0]:
+            raise RuntimeError("current state is deleted")
+        close(sweep, **options)
+
+    monkeypatch.setattr(replay, "close_sweep", refused)
+    assert main(["sync", str(tmp_path / "runs"), "--uri", store]) == 1
+    out, err = capsys.readouterr()
+    assert err == f"mvit: {tmp_path}/runs/x/{sweeps[0]}: current state is deleted\n"
+    assert f"{tmp_path}/runs/x/{sweeps[1]}: sweep FINISHED, run " in out
 
 
 def test_the_run_of_a_sweep_is_found_again_without_its_tracking_json(store, tmp_path):

@@ -13,7 +13,7 @@ from mvit import console
 from mvit.config import Data, RunConfig, validated
 from mvit.data import dataset
 from mvit.data.survey import Survey
-from mvit.errors import ConfigError, DatasetError, Problem
+from mvit.errors import ConfigError, DataChanged, DatasetError, Problem, RunDirError
 from mvit.files import as_utf8, write_json
 from mvit.models.kernels.build import Activations, Isa, KernelsUnavailable
 from mvit.parent.host import Host
@@ -60,9 +60,13 @@ class Surveys:
         return self._surveys[key]
 
     def know(self, run: Run) -> None:
-        """Take what cannot be looked at again from the run's index; raises `DataChanged` where that is not whole."""
+        """Take what cannot be looked at again from the run's index; raises `RunDirError` where that is not whole."""
         data, index = run.config.data, run.folder.data_index
-        if survey := dataset.survey_of_index(data, facts=run.plan.dataset, index=index):
+        try:
+            survey = dataset.survey_of_index(data, facts=run.plan.dataset, index=index)
+        except DataChanged as error:
+            raise RunDirError(str(error)) from error
+        if survey:
             self._surveys[data.model_dump_json()] = survey
 
     def kernels(self, isa: Isa, activations: Activations) -> None:

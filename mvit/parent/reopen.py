@@ -37,11 +37,11 @@ def reopen(folder: RunDir, overrides: Sequence[str] = (), *, surveys: Surveys | 
         command = mvit_command("resume", folder.path, "--fork", "train.epochs=...")
         raise RunDirError(f"{folder.path} is FINISHED; continue it as a new run, for example with: {command}")
     surveys = surveys or Surveys()
+    surveys.know(run)
+    _, survey = checked(config.model_dump(mode="json"), this_host(), surveys)
+    if survey.facts.fingerprint != run.plan.dataset.fingerprint:
+        raise RunDirError(f"{folder.path}: its data has changed since the run was made; start a new run")
     try:
-        surveys.know(run)
-        _, survey = checked(config.model_dump(mode="json"), this_host(), surveys)
-        if survey.facts.fingerprint != run.plan.dataset.fingerprint:
-            raise RunDirError(f"{folder.path}: its data has changed since the run was made; start a new run")
         survey.check_index(folder.data_index, facts=run.plan.dataset)
     except DataChanged as error:
         raise RunDirError(str(error)) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mvit import console
 from mvit.console import mvit_command, shown
-from mvit.errors import DataChanged, RunDirError
+from mvit.errors import RunDirError
 from mvit.parent import provenance
 from mvit.parent.foreground import follow
 from mvit.parent.freeze import Surveys, freeze, plan_launch, runs_of
@@ -42,10 +42,7 @@ def reproduce(path: Path, *, slot: Slot, argv: Sequence[str]) -> int:
     config = first.run.config
     threads = [f"topology.threads={first.run.plan.threads}"] if config.topology.kind == "cpu" else []
     surveys = Surveys()
-    try:
-        surveys.know(first.run)
-    except DataChanged as error:
-        raise RunDirError(str(error)) from error
+    surveys.know(first.run)
     planned = plan_launch(override(config, ["freeze=false", *threads]), host=this_host(), surveys=surveys)
     must_fit(slot, planned.plan)
     content, patch = provenance.collect(CHECKOUT, argv=list(argv), dataset_fingerprint="")

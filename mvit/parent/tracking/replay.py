@@ -136,7 +136,7 @@ class _Store:
         for sweep, run in sweeps.items():
             try:
                 sent += self._close(sweep)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  a client raises many kinds
                 unsent.append(self._why_alone(sweep, run.place, error))
         return sent, unsent
 

@@ -155,8 +155,8 @@ def _attempts(
         if run.config.verbose:
             for what, value in command.shown():
                 observer.say(pair(what, value))
-        if ports + restarts and (wanted := read_stop(folder)) and wanted.after_epoch is not None:
-            until_epoch = wanted.after_epoch  # said during an attempt, of the run
+        if (wanted := read_stop(folder)) and wanted.after_epoch is not None:
+            until_epoch = wanted.after_epoch  # said before an attempt or during one, of the run
         outcome = supervise.run(
             command,
             folder,

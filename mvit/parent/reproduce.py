@@ -75,9 +75,10 @@ def _reproduced(first: Record) -> str:
     numbers = sum(not key.startswith(TIMES) for key in first.metrics)
     if not numbers:
         return "repeated: all that it measured are times, which no run repeats"
-    checkpoint = " and the last checkpoint" if tagged(first.folder.checkpoints, "last") else ""
-    return f"reproduced: {numbers} numbers{checkpoint} are equal to the bit"
+    also = " and the last checkpoint" if tagged(first.folder.checkpoints, "last") else ""
+    also += " and the answers" if first.folder.answers.exists() else ""
+    return f"reproduced: {numbers} numbers{also} are equal to the bit"
 
 
 def _must_be_equal(fact: Fact) -> bool:
-    return fact.section in ("result", "weights") and not fact.name.startswith(TIMES)
+    return fact.section in ("result", "weights", "answers") and not fact.name.startswith(TIMES)

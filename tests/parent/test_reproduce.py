@@ -33,15 +33,19 @@ def finish(run, result):
 def again(raw, tmp_path, monkeypatch, capsys):
     """Reproduces a run of one result, which comes to another one."""
 
-    def act(first, second, *, made_of=None):
+    def act(first, second, *, made_of=None, answers=()):
         planned = plan_launch(raw(f"runs_dir={tmp_path}/runs", "tracking=none"), host=this_host())
         origin = Run(create_run_dir(tmp_path / "runs/x/20261129-100000-aaaa"), planned.config, planned.plan)
         write_run(origin)
         write_json(origin.folder.provenance, made_of or {})
         finish(origin, first)
+        if answers:
+            origin.folder.answers.write_text(answers[0])
 
         def follow(run, *, slot):
             finish(run, second)
+            if answers:
+                run.folder.answers.write_text(answers[1])
             return Outcome("FINISHED", 0)
 
         monkeypatch.setattr(reproduction, "follow", follow)
@@ -62,6 +66,20 @@ def test_another_number_of_unreadable_images_is_a_difference(again):
     code, _, err = again(predicted({"predict/unreadable": 0.0}), predicted({"predict/unreadable": 1.0}))
     assert code == 1
     assert "not reproduced: predict/unreadable is 1 instead of 0" in err
+
+
+def test_equal_answers_of_a_prediction_are_reproduced(again):
+    result = predicted({"predict/images": 1.0, "predict/unreadable": 0.0})
+    code, out, _ = again(result, result, answers=("{}\n", "{}\n"))
+    assert code == 0
+    assert out.endswith("mvit: reproduced: 2 numbers and the answers are equal to the bit\n")
+
+
+def test_other_answers_of_a_prediction_are_a_difference(again):
+    result = predicted({"predict/images": 1.0})
+    code, _, err = again(result, result, answers=("{}\n", '{"top": []}\n'))
+    assert code == 1
+    assert "not reproduced: answers, sha256 is " in err
 
 
 def test_the_times_of_a_benchmark_and_a_profile_are_not_compared(again):

@@ -55,6 +55,19 @@ def test_a_stop_after_the_epoch_is_kept_when_the_run_is_restarted(run_folder, mo
     assert [stop and stop["after_epoch"] for stop in seen] == expected
 
 
+def test_a_stop_after_the_epoch_that_comes_before_the_first_attempt_is_kept(run_folder, monkeypatch):
+    folder = run_folder("a", "tracking=none", "model.kernels=plain", "train.max_restarts=0")
+    argv = (sys.executable, "-c", DIES, str(folder.path), "")
+
+    def command(*_, attempt, **__):
+        assert main(["stop", str(folder.path), "--after", "epoch"]) == 0  # while the parent still prepares
+        return Command(argv, {}, logs=folder.attempt_logs(attempt), workers=1, port=None)
+
+    monkeypatch.setattr(execute, "make_command", command)
+    execute.execute(read_run(folder), slot=Slot(), stop=StopRequest(), observer=execute.Silent())
+    assert json.loads((folder.path / "seen.jsonl").read_text())["after_epoch"] == CURRENT_EPOCH
+
+
 def test_only_a_training_can_stop_after_the_epoch(run_folder, capsys):
     benchmark = run_folder("benchmark", "task=benchmark")
     assert main(["stop", str(benchmark.path), "--after", "epoch"]) == 2

@@ -41,7 +41,7 @@ class Leader:
 
     def __enter__(self) -> Leader:
         self._folder.nodes.mkdir(exist_ok=True)
-        for path in (*self._folder.nodes.glob("*.json"), self._folder.stop):  # what an earlier execution left
+        for path in self._folder.nodes.glob("*.json"):  # what an earlier execution left
             path.unlink(missing_ok=True)
         self._presence = self._stack.enter_context(Presence(self._folder, rank=LEADER, token=self._token))
         hosts = self._run.config.topology.hosts

@@ -291,16 +291,22 @@ def _load(record: Record) -> str | None:
     return f"others used {load / 100:.2f} cores, and {most / 100:.2f} are allowed" if load > most else None
 
 
-def _seeds(records: Sequence[Record], claimed: int) -> str | None:
+def _mixed(records: Sequence[Record]) -> str | None:
     jobs = {record.job for record in records}
-    if len(jobs) > 1:
-        return f"they are {len(jobs)} configurations, not one"
+    return f"they are {len(jobs)} configurations, not one" if len(jobs) > 1 else None
+
+
+def _seeds(records: Sequence[Record], claimed: int) -> str | None:
+    if reason := _mixed(records):
+        return reason
     seeds = {record.values.get("seed") for record in records if record.row is not None}
     return f"{len(seeds)} seeds are there, and {claimed} are claimed" if len(seeds) < claimed else None
 
 
 def _target(records: Sequence[Record], target: float) -> str | None:
     """A one-sided t-test: whether the mean is at least the target, with what is left to chance below p."""
+    if reason := _mixed(records):
+        return reason
     evaluated = {r.values.get("seed"): r.metrics for r in records if "val/acc1" in r.metrics}
     if (n := len(evaluated)) < 2:
         return "a test needs two seeds at least"

@@ -43,6 +43,7 @@ def differences(first: Record, second: Record) -> list[Fact]:
         "plan": _plan,
         "result": lambda record: record.metrics,
         "weights": _weights,
+        "answers": _answers,
     }
     return [fact for section, read in sections.items() for fact in _facts(section, read(first), read(second))]
 
@@ -128,6 +129,13 @@ def _weights(record: Record) -> Mapping[str, Value]:
     last = tagged(record.folder.checkpoints, "last")
     with suppress(OSError, ValueError):
         return {"last checkpoint, sha256": last.read_sidecar().sha256} if last else {}
+    return {}
+
+
+def _answers(record: Record) -> Mapping[str, Value]:
+    """What a prediction says of its images, by the sha256 of the file."""
+    with suppress(OSError):
+        return {"answers, sha256": file_digest(record.folder.answers)}
     return {}
 
 

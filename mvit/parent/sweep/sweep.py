@@ -59,7 +59,6 @@ def run_sweep(
         _recall(trial, agenda, requested=requested, status=status)
         view.recall(trial, status, values_of(trial.run, sweep.objectives))
     with owned(RunDir(folder)), signals.stopping() as stop:
-        RunDir(folder).stop.unlink(missing_ok=True)  # of another time
         mirror = SweepMirror(folder, example.tracking, requested)
         mirror.open()
         with view:

@@ -5,6 +5,7 @@ The values are chosen in `conf/sweep/`; nothing here has a default.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
@@ -94,6 +95,11 @@ class GridSweep(SweepSettings):
         description="A CSV file of trials, as @trials.csv: a column for each key, a row for each trial; null: the"
         " combinations of the values on the command line."
     )
+
+    @property
+    def file(self) -> Path | None:
+        """The CSV file of the trials."""
+        return Path(self.trials.removeprefix("@")) if self.trials else None
 
 
 class SearchSweep(SweepSettings):

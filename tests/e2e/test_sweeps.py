@@ -416,7 +416,7 @@ def test_one_setting_of_a_search_is_changed_the_others_stay_and_all_are_judged_a
         ("sweep.objectives=[val/ema_acc1]", "sweep.objectives: 'val/ema_acc1' is not logged: no average is kept; "),
         ("sweep.pruner.kind=median", "sweep.pruner.kind: 'median' stays what the sweep was started with; "),
         ("sweep.pruner.every_epochs=2", "sweep.pruner.every_epochs: not used by sweep.pruner.kind="),
-        ("+sweep.seed=1", "+sweep.seed=1: chooses an option of a group, which is for a launch; "),
+        ("+sweep.seed=1", "+sweep.seed=1: adds a value, which is for a launch; "),
     ):
         assert main(["resume", str(folder), typed]) == 2
         err = capfd.readouterr().err

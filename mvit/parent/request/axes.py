@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException, OverrideParseException
 
+from mvit.console import shown
 from mvit.errors import ConfigError, Problem
 from mvit.parent.request.compose import Composer
 
@@ -145,12 +146,12 @@ def _axis(one: Override, key: str) -> Axis:
     return Axis(key, values=values)
 
 
-def rows_of(file: str, *, fixed: Sequence[str]) -> list[list[str]]:
-    """The trials of a CSV file that is named as `@trials.csv`: a column for each key, a row for each trial.
+def rows_of(path: Path, *, fixed: Sequence[str]) -> list[list[str]]:
+    """The trials of a CSV file: a column for each key, a row for each trial.
 
     An empty cell leaves its key as it is. Raises `ConfigError`.
     """
-    path = Path(file.removeprefix("@"))
+    file = f"@{shown(path)}"
     if path.exists() and not path.is_file():
         raise ConfigError(Problem("sweep.trials", file, "is not a regular file", "name a CSV file"))
     try:

@@ -38,7 +38,7 @@ from mvit.parent.request.inherit import Explicit, inherited
 from mvit.parent.request.keys import CONF
 from mvit.parent.request.yaml_files import EXECUTES, must_be_sensible, swept
 from mvit.program import REFERENCE
-from mvit.sweep_config import SweepConfig
+from mvit.sweep_config import SearchSweep, SweepConfig
 
 ROOT = "config"
 """The file of conf/ that everything is composed from."""
@@ -70,20 +70,31 @@ def override_sweep(sweep: SweepConfig, overrides: Sequence[str]) -> SweepConfig:
     raw, problems = _changed({"sweep": sweep.model_dump(mode="json")}, overrides, example="sweep.max_trials=40")
     if problems:
         raise ConfigError(*problems)
-    return sweep_settings(raw["sweep"])
+    return _settings(raw["sweep"])
 
 
 def _changed(values: dict[str, Any], overrides: Sequence[str], *, example: str) -> tuple[dict[str, Any], list[Problem]]:
     """Plain values with single ones of them set, and why some were not; `example` is an override that can be."""
-    request = read_overrides(overrides, Composer(()))
+    composer = Composer(())
+    request = read_overrides(overrides, composer)
     for choice in request.choices:
-        rule = "chooses an option of a group, which is for a launch"
+        rule = f"{_done_by(choice, composer)}, which is for a launch"
         request.problems.append(Problem(choice, None, rule, f"set single values, such as {example}"))
     changed = OmegaConf.create(values)
     request.set_values(changed)
     raw = _plain(changed)
     _make_absolute(raw, frozen=values)
     return raw, request.problems
+
+
+def _done_by(choice: str, composer: Composer) -> str:
+    """What an override does that sets no single value."""
+    key = choice.lstrip("+~").partition("=")[0]
+    if choice.startswith("~"):
+        return "removes a value"
+    if key.startswith("hydra."):
+        return "sets a value of Hydra's"
+    return "chooses an option of a group" if composer.is_group(key) else "adds a value"
 
 
 @dataclass
@@ -140,7 +151,7 @@ class Composer:
         request = read_overrides(overrides, self)
         composed = self.composed(request)
         request.set_values(composed)
-        return sweep_settings(_plain(composed.sweep))
+        return _settings(_plain(composed.sweep))
 
     def is_sweep(self, overrides: Sequence[str]) -> bool:
         """Whether an experiment, or a value of Hydra's, asks for several runs; False where `compose` refuses them."""
@@ -318,6 +329,14 @@ def _make_absolute(raw: dict[str, Any], *, frozen: Mapping[str, Any] | None = No
             values[key] = absolute(value)
         elif isinstance(value, list) and key == "images":
             values[key] = [absolute(name) if isinstance(name, str) else name for name in cast(list[Any], value)]
+
+
+def _settings(raw: dict[str, Any]) -> SweepConfig:
+    """How a sweep is gone through, with paths that are the same from any directory; raises `ConfigError`."""
+    settings = sweep_settings(raw)
+    if isinstance(settings, SearchSweep):
+        return settings.model_copy(update={"start_from": tuple(map(_absolute, settings.start_from))})
+    return settings.model_copy(update={"trials": f"@{settings.file.absolute()}"}) if settings.file else settings
 
 
 def _absolute(path: str) -> str:

@@ -71,11 +71,11 @@ def parse_request(overrides: Sequence[str], composer: Composer) -> Request:
 def trials_of_request(request: Request, composer: Composer) -> list[list[str]]:
     """The overrides of each trial of a grid; raises `ConfigError` for one that is a sweep itself."""
     sweep, space = request.sweep, request.space
-    listed = sweep.trials if isinstance(sweep, GridSweep) else None
-    if not listed and space.size > MOST_TRIALS:
+    file = sweep.file if isinstance(sweep, GridSweep) else None
+    if not file and space.size > MOST_TRIALS:
         remedy = "list fewer values, or draw some of them: sweep=search sweep.sampler=random"
         raise ConfigError(Problem("sweep", None, f"has {space.size} trials, more than {MOST_TRIALS}", remedy))
-    trials = rows_of(listed, fixed=space.fixed) if listed else space.combinations()
+    trials = rows_of(file, fixed=space.fixed) if file else space.combinations()
     chosen = {text for trial in trials for text in trial if bare(text).startswith("experiment=")} - {*space.fixed}
     for text in sorted(chosen):
         if composer.is_sweep([text]):

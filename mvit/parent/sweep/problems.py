@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mvit.config import RunConfig, TrainRun
+from mvit.console import shown
 from mvit.errors import Problem
 from mvit.parent.request.axes import Space, bare
 from mvit.parent.sweep.pruning import rungs_of
@@ -18,9 +19,9 @@ def space_problems(sweep: SweepConfig, space: Space) -> Iterator[Problem]:
     """Axes that do not fit the kind of the sweep."""
     if isinstance(sweep, SearchSweep):
         yield from _search_problems(space, sweep)
-    elif sweep.trials and space.axes:
-        key = bare(space.axes[0].key)
-        yield Problem("sweep.trials", sweep.trials, f"has the trials, and {key} is an axis", "use one of them")
+    elif sweep.file and space.axes:
+        rule = f"has the trials, and {bare(space.axes[0].key)} is an axis"
+        yield Problem("sweep.trials", f"@{shown(sweep.file)}", rule, "use one of them")
     for axis in space.axes:
         if isinstance(sweep, GridSweep) and axis.is_interval:
             rule = "is an interval, and a grid has lists"
@@ -51,7 +52,8 @@ def _search_problems(space: Space, settings: SearchSweep) -> Iterator[Problem]:
         yield Problem("sweep", "search", "has no axes", remedy)
     for folder in settings.start_from:
         if not is_sweep(Path(folder)):
-            yield Problem("sweep.start_from", folder, "is not the folder of a sweep", "name one with a ledger.jsonl")
+            rule = "is not the folder of a sweep"
+            yield Problem("sweep.start_from", shown(Path(folder)), rule, "name one with a ledger.jsonl")
     if settings.sampler == "grid" and (intervals := [axis for axis in space.axes if axis.is_interval]):
         rule = f"takes lists, and {bare(intervals[0].key)} is an interval"
         yield Problem("sweep.sampler", "grid", rule, "list its values, or use another sampler")

@@ -75,7 +75,7 @@ def test_what_is_added_to_a_sweep_joins_its_lists():
 def test_a_file_has_a_column_for_each_key_and_a_row_for_each_trial(tmp_path):
     file = tmp_path / "trials.csv"
     file.write_text('optimizer.lr,model,model.depths\n1e-3,x_small,"[1,1,1]"\n\n2e-3,,\n')
-    assert rows_of(f"@{file}", fixed=["seed=1"]) == [
+    assert rows_of(file, fixed=["seed=1"]) == [
         ["seed=1", "optimizer.lr=1e-3", "model=x_small", "model.depths=[1,1,1]"],
         ["seed=1", "optimizer.lr=2e-3"],
     ]
@@ -94,5 +94,5 @@ def test_a_file_that_is_wrong_is_one_line(tmp_path, text, said):
     file = tmp_path / "trials.csv"
     file.write_text(text)
     with pytest.raises(ConfigError, match=said) as refused:
-        rows_of(f"@{file}", fixed=[])
+        rows_of(file, fixed=[])
     assert len(refused.value.problems) == 1

@@ -7,7 +7,7 @@ import pytest
 from mvit.errors import ConfigError
 from mvit.parent.request import command_line
 from mvit.parent.request.check import parse
-from mvit.parent.request.compose import Composer, compose, override
+from mvit.parent.request.compose import Composer, compose, override, override_sweep
 
 
 def lines(*overrides):
@@ -151,10 +151,20 @@ def test_a_fork_refuses_groups_and_unknown_keys_at_once(configured):
     assert [str(problem).partition(";")[0] for problem in refused.value.problems] == [
         "lr: has no value",
         "model=small: chooses an option of a group, which is for a launch",
-        "~seed: chooses an option of a group, which is for a launch",
+        "~seed: removes a value, which is for a launch",
         "optimzer.lr: unknown key",
         "train.epochs: 'x' must be a valid integer",
     ]
+
+
+def test_paths_of_a_sweep_are_those_of_the_directory_in_which_they_are_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = Composer().sweep(["sweep.trials=@trials.csv"])
+    search = Composer().sweep(["sweep=search", "sweep.start_from=[runs/a,/b]"])
+    monkeypatch.chdir("/")
+    assert grid.model_dump()["trials"] == f"@{tmp_path}/trials.csv"
+    assert search.model_dump()["start_from"] == (f"{tmp_path}/runs/a", "/b")
+    assert override_sweep(search, ["sweep.start_from=[c]"]).model_dump()["start_from"] == ("/c",)
 
 
 def test_an_experiment_with_its_own_sweep_is_one():

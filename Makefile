@@ -108,7 +108,8 @@ echo "mvit needs Python 3.10, 3.11 or 3.12; $${why:-none was found}." \
     "Try: make $(or $(firstword $(MAKECMDGOALS)),env) PYTHON=$$other"
 endef
 
-# FORCE: a PYTHON that is named is looked at, even when .venv stands.
+# FORCE: a PYTHON that is named is looked at, even when .venv stands. pip would compile on one core; some packages have
+# templates that do not compile.
 $(STAMP): pyproject.toml constraints.txt $(if $(PYTHON),FORCE)
 	$(eval FOUND := $(shell $(FIND_PYTHON)))$(if $(filter use,$(firstword $(FOUND))),,$(error $(FOUND)))
 	@set -e; \
@@ -120,5 +121,6 @@ $(STAMP): pyproject.toml constraints.txt $(if $(PYTHON),FORCE)
 		echo "Updating .venv ..."; \
 	else exit 0; fi; \
 	rm -f $@; \
-	$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev]"; \
+	$(RUN) -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt -e ".[dev]"; \
+	$(RUN) -W ignore -m compileall -qq -j 0 .venv || true; \
 	echo "$$version" > $@

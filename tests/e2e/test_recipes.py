@@ -89,7 +89,7 @@ def test_overflows_are_dropped_counted_and_end_with_a_smaller_scale(launch):
 
 
 def test_fine_tuning_from_other_classes_beats_training_from_scratch_after_one_epoch(launch):
-    small = ("data.image_size=32", "tracking=none")
+    small = (*TINY, "data.image_size=32", "tracking=none")
     pretrained = launch("data=synthetic", "data.classes=6", "train.epochs=3", "name=pretrained", *small)
     assert pretrained.code == 0, pretrained.err
     tuned = launch("experiment=finetune_digits", f"init.checkpoint={pretrained.folder}", *small)

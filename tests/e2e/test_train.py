@@ -141,7 +141,8 @@ def test_a_checkpoint_holds_every_parameter_and_both_moments(trained, configured
 
 @pytest.mark.parametrize("topology", ["cpu", "cpu_2"])
 def test_evaluating_the_best_checkpoint_gives_its_accuracy_on_one_and_two_workers(trained, launch, topology):
-    done = launch("task=evaluate", f"task.checkpoint={trained.folder}", "task.batch_size=8", f"topology={topology}")
+    checkpoint = f"task.checkpoint={trained.folder}"
+    done = launch("task=evaluate", checkpoint, "task.batch_size=8", f"topology={topology}", "tracking=none")
     assert done.code == 0, done.err
     result = done.result()
     best = trained.result()["metrics"]["best/val_acc1"]
@@ -153,7 +154,7 @@ def test_evaluating_the_best_checkpoint_gives_its_accuracy_on_one_and_two_worker
 
 
 def test_two_workers_and_two_micro_batches_give_the_same_losses(launch):
-    recipe = ("data.num_train=320", "model.dropout=0.1")  # 40 steps
+    recipe = ("data.num_train=320", "model.dropout=0.1", "tracking=none")  # 40 steps
     two = launch(*SMALL, *recipe, "topology=cpu_2")
     # With as many threads: rounding differs otherwise, and 40 steps make a tenth of it.
     accumulated = launch(*SMALL, *recipe, "topology=cpu", "topology.threads=1", "train.accumulation=2")

@@ -18,8 +18,8 @@ env: $(STAMP) ## Make .venv; PYTHON=python3.11 chooses the interpreter
 train: env ## Run the default job; ARGS="model=x_small topology=cpu_2" asks for another
 	@$(RUN) launch.py $(ARGS)
 
-# Two tests at a time, since most of a launch uses one core. Each worker takes its share in order, so that tests which
-# share a launch mostly meet, and helps the other one when it is done.
+# Two tests at a time, since most of a launch uses one core; three take longer on two cores. Each worker takes its share
+# in order, so that tests which share a launch mostly meet, and helps the other one when it is done.
 SIDE_BY_SIDE := -n 2 --dist worksteal
 
 test: env ## Run every test, two at a time; ARGS="-k resume -n 0" selects, and runs one at a time

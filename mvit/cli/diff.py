@@ -14,7 +14,7 @@ def add_to(commands: Commands) -> None:
         help="show how two runs differ",
         description=(
             "Show in what two runs differ: configuration, code, versions, data, results, and whether their last "
-            "checkpoints are equal to the bit; then what they logged."
+            "checkpoints, or their predictions, are equal to the bit; then what they logged."
         ),
     )
     parser.add_argument("first", metavar="RUN", help="its folder, short id or MLflow run id")

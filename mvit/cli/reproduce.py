@@ -14,7 +14,8 @@ def add_to(commands: Commands) -> None:
         help="run a finished run again, and compare the results",
         description=(
             "Say whether commit, changes, versions, data and plan are as they were; run the run again, as a new one; "
-            "compare number by number. Exit code 0 if all of them, and the last checkpoint, are equal to the bit."
+            "compare number by number. Exit code 0 if all of them, and the last checkpoint or the predictions, are "
+            "equal to the bit."
         ),
     )
     parser.add_argument("run", metavar="RUN", help="its folder, short id or MLflow run id")

@@ -31,7 +31,6 @@ from mvit.rundir.frozen import Run
 from mvit.rundir.job import machine_name
 from mvit.rundir.ownership import owned
 from mvit.rundir.paths import RunDir
-from mvit.rundir.stop import read_stop
 
 OTHER_PORTS = 3
 """Attempts that a taken port may cost, beside the restarts."""
@@ -155,8 +154,6 @@ def _attempts(
         if run.config.verbose:
             for what, value in command.shown():
                 observer.say(pair(what, value))
-        if (wanted := read_stop(folder)) and wanted.after_epoch is not None:
-            until_epoch = wanted.after_epoch  # said before an attempt or during one, of the run
         outcome = supervise.run(
             command,
             folder,

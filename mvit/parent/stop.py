@@ -94,10 +94,14 @@ def _stop_jobs(path: Path, jobs: Sequence[Job], *, after_epoch: bool) -> int:
     """Through Slurm, which knows where they run."""
     if after_epoch:
         cancel(jobs)
+        now, starting = states(jobs), list[Job]()
         for folder in _runs(path):
             if run_status(folder) == "RUNNING":
                 _stop_after_epoch(folder)
-        return 0
+            elif (job := read_job(folder)) and now.get(job) == "running":
+                starting.append(job)
+        console.complain([f"job {job.id} has only just started; stop it again in a moment" for job in starting])
+        return int(bool(starting))
     ask_to_stop(jobs)
     deadline = time.monotonic() + PATIENCE_S
     while (left := states(jobs)) and time.monotonic() < deadline:

@@ -79,7 +79,7 @@ def run(
         # msrun would find out after its time limit.
         if leads and command.port is not None and not is_free(command.port, address=command.slot.master_addr):
             return _refused("port", f"port {command.port} is taken")
-        if until_epoch is not None:
+        if until_epoch is not None and read_stop(folder) is None:  # a person's request is for all attempts
             write_stop(folder, StopReason(kind="pause"), after_epoch=until_epoch)
         command.logs.mkdir(parents=True, exist_ok=True)
         log = command.log.open("ab")
@@ -191,7 +191,7 @@ class _Attempt:
 
 def _clear(folder: RunDir) -> None:
     """Remove what an earlier attempt left between parent and workers: it would look like an attempt that is dead."""
-    for path in (folder.stop, folder.stop_at, folder.result, folder.error, *folder.status.glob("*.json")):
+    for path in (folder.stop_at, folder.result, folder.error, *folder.status.glob("*.json")):
         path.unlink(missing_ok=True)
 
 

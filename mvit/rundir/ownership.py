@@ -47,13 +47,13 @@ def owned(folder: RunDir) -> Generator[None]:
 
 
 def claim(folder: RunDir) -> None:
-    """Write launcher.json in this process's name, and forget an earlier end and stop; raises as `owned` does."""
+    """Write launcher.json in this process's name, and remove an earlier end and stop request; raises as `owned`."""
     with writable(folder.path), lock(folder.path):
         must_be_over(folder)
         ending = read_ending(folder)
         if ending and ending.status == "FINISHED":  # since the caller looked
             raise RunDirError(f"{folder.path} is FINISHED")
-        folder.stop.unlink(missing_ok=True)  # what is wanted from here on is of this execution
+        folder.stop.unlink(missing_ok=True)  # a request that is written after this is for this execution
         write_launcher(folder)
         folder.end.unlink(missing_ok=True)
 

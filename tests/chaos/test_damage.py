@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mvit.files import file_digest, read_json, sealed
+from mvit.rundir.stop import StopReason, write_stop
 from tests.chaos.conftest import TWO_WORKERS
 from tests.scene import Scene
 
@@ -164,7 +165,7 @@ HARMLESS = {
     "a status is torn": lambda f: truncate(f.status / "1.json"),
     "a status is another's": lambda f: (f.status / "0.json").write_text('["rank"]'),
     "provenance.json is torn": lambda f: truncate(f.provenance),
-    "a wish to stop is left": lambda f: f.stop.write_text('{"signal": 2}'),
+    "a request to stop is left": lambda f: write_stop(f, StopReason(kind="pause"), after_epoch=1),
     "logs are gone": lambda f: shutil.rmtree(f.logs),
 }
 

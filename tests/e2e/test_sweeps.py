@@ -403,6 +403,25 @@ def test_nothing_is_added_to_an_interval_which_stays_as_it_is(launch, stand_ins,
     assert main(["resume", str(the_sweep(done)), "sweep.max_trials=2"]) == 0
 
 
+def test_a_search_goes_on_from_any_directory_without_the_sweeps_that_it_started_from(
+    launch, stand_ins, tmp_path, monkeypatch
+):
+    """Those were named by an experiment, relative to where it was launched."""
+    stand_ins.accuracy = by_lr
+    earlier = launch("-m", "sweep=search", "sweep.max_trials=1", RATE)
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/again.yaml").write_text(
+        "# @package _global_\ndefaults: [override /sweep: search]\n"
+        f"sweep: {{start_from: [../{the_sweep(earlier).relative_to(earlier.runs.parent.parent)}], max_trials: 1}}\n"
+    )
+    done = launch("-m", "--config-dir", str(tmp_path), "experiment=again", RATE)
+    assert done.code == 0, done.err
+    assert "mvit: 1 trials of earlier sweeps are known" in done.out
+    monkeypatch.chdir("/")
+    assert main(["resume", str(the_sweep(done)), "sweep.max_trials=2"]) == 0
+    assert len(read_trials(the_sweep(done))) == 2
+
+
 def test_one_setting_of_a_search_is_changed_the_others_stay_and_all_are_judged_as_in_a_new_one(
     launch, stand_ins, capfd
 ):
@@ -416,7 +435,7 @@ def test_one_setting_of_a_search_is_changed_the_others_stay_and_all_are_judged_a
         ("sweep.objectives=[val/ema_acc1]", "sweep.objectives: 'val/ema_acc1' is not logged: no average is kept; "),
         ("sweep.pruner.kind=median", "sweep.pruner.kind: 'median' stays what the sweep was started with; "),
         ("sweep.pruner.every_epochs=2", "sweep.pruner.every_epochs: not used by sweep.pruner.kind="),
-        ("+sweep.seed=1", "+sweep.seed=1: adds a value, which is for a launch; "),
+        ("+sweep.seed=1", "+sweep.seed=1: keys can be added only at launch; use sweep.seed=1\n"),
     ):
         assert main(["resume", str(folder), typed]) == 2
         err = capfd.readouterr().err

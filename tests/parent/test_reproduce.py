@@ -79,7 +79,7 @@ def test_other_answers_of_a_prediction_are_a_difference(again):
     result = predicted({"predict/images": 1.0})
     code, _, err = again(result, result, answers=("{}\n", '{"top": []}\n'))
     assert code == 1
-    assert "not reproduced: answers, sha256 is " in err
+    assert "not reproduced: sha256 of answers.jsonl is " in err
 
 
 def test_the_times_of_a_benchmark_and_a_profile_are_not_compared(again):

@@ -78,8 +78,7 @@ def test_another_version_and_a_changed_file_are_refused(capsys, made):
 def test_a_changed_configuration_is_refused_with_the_paths(capsys, made):
     err = refused(capsys, made().path, "optimizer.lr=1e-3", "train.epochs=5", "augment.policy.kind=x", "model=small")
     assert err.splitlines() == [
-        "mvit: model=small: chooses an option of a group, which is for a launch;"
-        " set single values, such as optimizer.lr=1e-3",
+        "mvit: model=small: groups can be chosen only at launch; set single values, such as optimizer.lr=1e-3",
         "mvit: augment.policy.kind: 'x' is not a kind of policy; use one of: autoaugment, randaugment, trivialaugment",
     ]
     err = refused(capsys, made(name="b").path, "optimizer.lr=1e-3", "train.epochs=5", "train.freeze=[stem.*]")

@@ -34,7 +34,6 @@ os.kill(os.getpid(), 9)
         (None, {"reason": {"kind": "pause"}, "after_epoch": CURRENT_EPOCH}, [None, CURRENT_EPOCH, CURRENT_EPOCH]),
         (2, {"reason": {"kind": "pause"}, "after_epoch": CURRENT_EPOCH}, [2, CURRENT_EPOCH, CURRENT_EPOCH]),
         (2, None, [2, 2, 2]),
-        (None, {"reason": {"kind": "signal", "signal": 2}}, [None, None, None]),
     ],
 )
 def test_a_stop_after_the_epoch_is_kept_when_the_run_is_restarted(run_folder, monkeypatch, until, written, expected):

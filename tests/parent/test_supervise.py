@@ -253,20 +253,18 @@ def test_between_runs_a_signal_is_raised():
 
 def test_what_an_earlier_attempt_left_does_not_count(program_of):
     command, folder = program_of("(folder / 'result.json').write_text('{}')")
-    for name in ("stop.json", "stop_at.json", "status/1.json"):
+    for name in ("stop_at.json", "status/1.json"):
         (folder.path / name).write_text('{"rank": 1, "pid": 1, "started": 0, "stage": "step", "step": 9, "error": {}}')
     assert supervised(replace(command, workers=2), folder).status == "FINISHED"
-    assert not folder.stop.exists()
+    assert not folder.stop_at.exists()
 
 
 def test_a_taken_port_is_seen_before_the_start(program_of):
     command, folder = program_of("")
-    folder.stop.write_text("{}")  # of an earlier execution: no other attempt of this one is to find it
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         outcome = supervised(replace(command, port=port), folder)
-    assert not folder.stop.exists()
     assert (cause(outcome).kind, cause(outcome).message) == ("port", f"port {port} is taken")
 
 

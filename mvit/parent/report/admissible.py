@@ -103,6 +103,12 @@ def findings(record: Record) -> list[Finding]:
 def claims(records: Sequence[Record], *, seeds: int | None, target: float | None) -> list[Finding]:
     """The rules for a claim over several runs: of `seeds` seeds, that their mean accuracy meets `target` percent."""
     found: list[Finding] = []
+    if seeds is None and target is None:
+        return found
+    jobs = {record.job for record in records if record.run is not None}
+    if len(jobs) > 1:
+        rule: Rule = "target" if seeds is None else "seeds"
+        return [Finding(rule, f"the runs have {len(jobs)} different configurations")]
     if seeds is not None:
         found.append(Finding("seeds", _seeds(records, seeds) or ""))
     if target is not None:
@@ -291,22 +297,13 @@ def _load(record: Record) -> str | None:
     return f"others used {load / 100:.2f} cores, and {most / 100:.2f} are allowed" if load > most else None
 
 
-def _mixed(records: Sequence[Record]) -> str | None:
-    jobs = {record.job for record in records}
-    return f"they are {len(jobs)} configurations, not one" if len(jobs) > 1 else None
-
-
 def _seeds(records: Sequence[Record], claimed: int) -> str | None:
-    if reason := _mixed(records):
-        return reason
     seeds = {record.values.get("seed") for record in records if record.row is not None}
     return f"{len(seeds)} seeds are there, and {claimed} are claimed" if len(seeds) < claimed else None
 
 
 def _target(records: Sequence[Record], target: float) -> str | None:
     """A one-sided t-test: whether the mean is at least the target, with what is left to chance below p."""
-    if reason := _mixed(records):
-        return reason
     evaluated = {r.values.get("seed"): r.metrics for r in records if "val/acc1" in r.metrics}
     if (n := len(evaluated)) < 2:
         return "a test needs two seeds at least"

@@ -135,7 +135,7 @@ def _weights(record: Record) -> Mapping[str, Value]:
 def _answers(record: Record) -> Mapping[str, Value]:
     """What a prediction says of its images, by the sha256 of the file."""
     with suppress(OSError):
-        return {"answers, sha256": file_digest(record.folder.answers)}
+        return {"sha256 of answers.jsonl": file_digest(record.folder.answers)}
     return {}
 
 

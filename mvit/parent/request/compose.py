@@ -70,7 +70,7 @@ def override_sweep(sweep: SweepConfig, overrides: Sequence[str]) -> SweepConfig:
     raw, problems = _changed({"sweep": sweep.model_dump(mode="json")}, overrides, example="sweep.max_trials=40")
     if problems:
         raise ConfigError(*problems)
-    return _settings(raw["sweep"])
+    return _absolute_settings(raw["sweep"])
 
 
 def _changed(values: dict[str, Any], overrides: Sequence[str], *, example: str) -> tuple[dict[str, Any], list[Problem]]:
@@ -78,8 +78,7 @@ def _changed(values: dict[str, Any], overrides: Sequence[str], *, example: str) 
     composer = Composer(())
     request = read_overrides(overrides, composer)
     for choice in request.choices:
-        rule = f"{_done_by(choice, composer)}, which is for a launch"
-        request.problems.append(Problem(choice, None, rule, f"set single values, such as {example}"))
+        request.problems.append(_refusal(choice, composer, example=example))
     changed = OmegaConf.create(values)
     request.set_values(changed)
     raw = _plain(changed)
@@ -87,14 +86,19 @@ def _changed(values: dict[str, Any], overrides: Sequence[str], *, example: str) 
     return raw, request.problems
 
 
-def _done_by(choice: str, composer: Composer) -> str:
-    """What an override does that sets no single value."""
-    key = choice.lstrip("+~").partition("=")[0]
+def _refusal(choice: str, composer: Composer, *, example: str) -> Problem:
+    """Why an override that sets no single value is for a launch alone."""
+    typed, remedy = choice.lstrip("+~"), f"set single values, such as {example}"
+    key = typed.partition("=")[0]
     if choice.startswith("~"):
-        return "removes a value"
-    if key.startswith("hydra."):
-        return "sets a value of Hydra's"
-    return "chooses an option of a group" if composer.is_group(key) else "adds a value"
+        rule = "keys can be removed only at launch"
+    elif key.startswith("hydra."):
+        rule = "Hydra's settings can be changed only at launch"
+    elif composer.is_group(key):
+        rule = "groups can be chosen only at launch"
+    else:
+        rule, remedy = "keys can be added only at launch", f"use {typed}"
+    return Problem(choice, None, rule, remedy)
 
 
 @dataclass
@@ -151,7 +155,7 @@ class Composer:
         request = read_overrides(overrides, self)
         composed = self.composed(request)
         request.set_values(composed)
-        return _settings(_plain(composed.sweep))
+        return _absolute_settings(_plain(composed.sweep))
 
     def is_sweep(self, overrides: Sequence[str]) -> bool:
         """Whether an experiment, or a value of Hydra's, asks for several runs; False where `compose` refuses them."""
@@ -312,7 +316,7 @@ PATHS = (
     ("task", "output"),
     ("topology", "rank_table"),
 )
-"""Values that are paths, from the working directory; a run may be executed from another one."""
+"""Values of a run that are paths, from the working directory; it may be executed from another one."""
 
 
 def _make_absolute(raw: dict[str, Any], *, frozen: Mapping[str, Any] | None = None) -> None:
@@ -331,7 +335,7 @@ def _make_absolute(raw: dict[str, Any], *, frozen: Mapping[str, Any] | None = No
             values[key] = [absolute(name) if isinstance(name, str) else name for name in cast(list[Any], value)]
 
 
-def _settings(raw: dict[str, Any]) -> SweepConfig:
+def _absolute_settings(raw: dict[str, Any]) -> SweepConfig:
     """How a sweep is gone through, with paths that are the same from any directory; raises `ConfigError`."""
     settings = sweep_settings(raw)
     if isinstance(settings, SearchSweep):

@@ -25,7 +25,7 @@ from mvit.parent.request.compose import Composer, override_sweep
 from mvit.parent.slot import Slot, must_fit
 from mvit.parent.slurm.lost import record_lost
 from mvit.parent.sweep.array import close_array, collect, may_leave, queued, send_array, tell_queued
-from mvit.parent.sweep.launch import Request, is_setting, parse_request, trials_of_request
+from mvit.parent.sweep.launch import Request, is_setting, trials_of_request
 from mvit.parent.sweep.problems import space_problems, trial_problems
 from mvit.parent.sweep.schedule import mirror_ended
 from mvit.parent.sweep.search import State
@@ -186,8 +186,8 @@ def _defaults() -> SweepRequest:
 def _request(requested: SweepRequest, more: Sequence[str], composer: Composer) -> Request:
     """What was typed, and what is typed now beside it."""
     kept, settings = requested.sweep, [text for text in more if is_setting(text)]
-    first = parse_request([f"sweep={kept.kind}", *requested.overrides], composer)
-    space = first.space.joined(_added([text for text in more if text not in settings], first.space, composer))
+    first = read_space(requested.overrides, composer)
+    space = first.joined(_added([text for text in more if text not in settings], first, composer))
     if fixed := [text for text in settings if bare(text).partition("=")[0] in STAYS]:
         key, _, value = bare(fixed[0]).partition("=")
         raise ConfigError(Problem(key, value, "stays what the sweep was started with", "leave it out"))

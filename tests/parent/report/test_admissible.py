@@ -149,8 +149,9 @@ def test_claims_over_seeds_are_counted_and_tested(admissible):
     (target,) = claims(three, seeds=None, target=99.0)
     assert target.reason == "99.07 % on average of 3, p = 0.264, and 0.01 is asked for"
     other = [*three, run_of(admissible("0005", "seed=5", "model=x_small").path)]
-    mixed = [finding.reason for finding in claims(other, seeds=3, target=98.0)]
-    assert mixed == ["they are 2 configurations, not one"] * 2
+    for seeds, target in ((3, 98.0), (3, None), (None, 98.0)):
+        (mixed,) = claims(other, seeds=seeds, target=target)
+        assert mixed.reason == "the runs have 2 different configurations"
 
 
 def test_the_accuracy_of_a_claim_is_the_one_that_the_table_shows(averaged):

@@ -150,8 +150,8 @@ def test_a_fork_refuses_groups_and_unknown_keys_at_once(configured):
         override(configured(), ["model=small", "optimzer.lr=1", "train.epochs=x", "~seed", "lr"])
     assert [str(problem).partition(";")[0] for problem in refused.value.problems] == [
         "lr: has no value",
-        "model=small: chooses an option of a group, which is for a launch",
-        "~seed: removes a value, which is for a launch",
+        "model=small: groups can be chosen only at launch",
+        "~seed: keys can be removed only at launch",
         "optimzer.lr: unknown key",
         "train.epochs: 'x' must be a valid integer",
     ]

@@ -227,6 +227,12 @@ def test_what_runs_is_asked_and_what_waits_is_cancelled(submitted, slurm, tmp_pa
     assert capfd.readouterr().err == ""
 
 
+def test_a_job_that_has_just_started_is_not_said_to_stop_after_its_epoch(submitted, slurm, capfd):
+    slurm("squeue", "echo 12_0 RUNNING")  # and its run is not
+    assert main(["stop", str(submitted), "--after", "epoch"]) == 1
+    assert capfd.readouterr() == ("", "mvit: job 12_0 has only just started; stop it again in a moment\n")
+
+
 def test_where_sbatch_refuses_one_line_says_so_and_nothing_is_lost(launch_here, slurm, capfd):
     slurm("sbatch", "echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
     done = launch_here("-m", "seed=1,2", "launch=slurm", "launch.partition=x")

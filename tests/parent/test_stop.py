@@ -34,9 +34,10 @@ os.kill(os.getpid(), 9)
         (None, {"reason": {"kind": "pause"}, "after_epoch": CURRENT_EPOCH}, [None, CURRENT_EPOCH, CURRENT_EPOCH]),
         (2, {"reason": {"kind": "pause"}, "after_epoch": CURRENT_EPOCH}, [2, CURRENT_EPOCH, CURRENT_EPOCH]),
         (2, None, [2, 2, 2]),
+        (2, {"reason": {"kind": "signal", "signal": 2}}, [2, "signal", "signal"]),  # of another node
     ],
 )
-def test_a_stop_after_the_epoch_is_kept_when_the_run_is_restarted(run_folder, monkeypatch, until, written, expected):
+def test_a_request_to_stop_is_kept_when_the_run_is_restarted(run_folder, monkeypatch, until, written, expected):
     folder = run_folder("a", "tracking=none", "model.kernels=plain", "train.max_restarts=2", "train.epochs=5")
     write_stop(folder, StopReason(kind="pause"), after_epoch=4)  # of an earlier execution, which is over
     argv = (sys.executable, "-c", DIES, str(folder.path), json.dumps(written) if written else "")
@@ -51,7 +52,7 @@ def test_a_stop_after_the_epoch_is_kept_when_the_run_is_restarted(run_folder, mo
     assert outcome.failure
     assert outcome.failure.kind == "killed"
     seen = [json.loads(line) for line in (folder.path / "seen.jsonl").read_text().splitlines()]
-    assert [stop and stop["after_epoch"] for stop in seen] == expected
+    assert [stop and stop.get("after_epoch", stop["reason"]["kind"]) for stop in seen] == expected
 
 
 def test_a_stop_after_the_epoch_that_comes_before_the_first_attempt_is_kept(run_folder, monkeypatch):

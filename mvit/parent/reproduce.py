@@ -76,7 +76,7 @@ def _reproduced(first: Record) -> str:
     if not numbers:
         return "repeated: all that it measured are times, which no run repeats"
     also = " and the last checkpoint" if tagged(first.folder.checkpoints, "last") else ""
-    also += " and the answers" if first.folder.answers.exists() else ""
+    also += " and the predictions" if first.folder.answers.exists() else ""
     return f"reproduced: {numbers} numbers{also} are equal to the bit"
 
 

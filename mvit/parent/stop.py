@@ -98,6 +98,8 @@ def _stop_jobs(path: Path, jobs: Sequence[Job], *, after_epoch: bool) -> int:
         for folder in _runs(path):
             if run_status(folder) == "RUNNING":
                 _stop_after_epoch(folder)
+            elif read_ending(folder):
+                pass  # its job, if Slurm still lists it, is leaving
             elif (job := read_job(folder)) and now.get(job) == "running":
                 starting.append(job)
         console.complain([f"job {job.id} has only just started; stop it again in a moment" for job in starting])

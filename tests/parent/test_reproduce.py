@@ -72,7 +72,7 @@ def test_equal_answers_of_a_prediction_are_reproduced(again):
     result = predicted({"predict/images": 1.0, "predict/unreadable": 0.0})
     code, out, _ = again(result, result, answers=("{}\n", "{}\n"))
     assert code == 0
-    assert out.endswith("mvit: reproduced: 2 numbers and the answers are equal to the bit\n")
+    assert out.endswith("mvit: reproduced: 2 numbers and the predictions are equal to the bit\n")
 
 
 def test_other_answers_of_a_prediction_are_a_difference(again):

@@ -102,18 +102,15 @@ def findings(record: Record) -> list[Finding]:
 
 def claims(records: Sequence[Record], *, seeds: int | None, target: float | None) -> list[Finding]:
     """The rules for a claim over several runs: of `seeds` seeds, that their mean accuracy meets `target` percent."""
-    found: list[Finding] = []
-    if seeds is None and target is None:
-        return found
-    jobs = {record.job for record in records if record.run is not None}
-    if len(jobs) > 1:
-        rule: Rule = "target" if seeds is None else "seeds"
-        return [Finding(rule, f"the runs have {len(jobs)} different configurations")]
+    reasons: dict[Rule, str | None] = {}
     if seeds is not None:
-        found.append(Finding("seeds", _seeds(records, seeds) or ""))
+        reasons["seeds"] = _seeds(records, seeds)
     if target is not None:
-        found.append(Finding("target", _target(records, target) or ""))
-    return found
+        reasons["target"] = _target(records, target)
+    jobs = {record.job for record in records if record.run is not None}
+    if reasons and len(jobs) > 1:  # one cause, which is told once
+        reasons = {next(iter(reasons)): f"the runs have {len(jobs)} different configurations"}
+    return [Finding(rule, reason or "") for rule, reason in reasons.items()]
 
 
 Verdict = Literal["yes", "not the speed", "no"]

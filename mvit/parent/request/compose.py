@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,17 +28,17 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from mvit.config import RunConfig
 from mvit.credentials import hidden
-from mvit.data.unlabelled import absolute_name
 from mvit.errors import ConfigError, Problem, first_line
 from mvit.files import as_utf8
 from mvit.parent.request import keys
-from mvit.parent.request.check import check, sweep_settings
+from mvit.parent.request.check import check
 from mvit.parent.request.command_line import CommandLine
 from mvit.parent.request.inherit import Explicit, inherited
 from mvit.parent.request.keys import CONF
+from mvit.parent.request.paths import absolute_settings, make_absolute
 from mvit.parent.request.yaml_files import EXECUTES, must_be_sensible, swept
 from mvit.program import REFERENCE
-from mvit.sweep_config import SearchSweep, SweepConfig
+from mvit.sweep_config import SweepConfig
 
 ROOT = "config"
 """The file of conf/ that everything is composed from."""
@@ -70,7 +70,7 @@ def override_sweep(sweep: SweepConfig, overrides: Sequence[str]) -> SweepConfig:
     raw, problems = _changed({"sweep": sweep.model_dump(mode="json")}, overrides, example="sweep.max_trials=40")
     if problems:
         raise ConfigError(*problems)
-    return _absolute_settings(raw["sweep"])
+    return absolute_settings(raw["sweep"])
 
 
 def _changed(values: dict[str, Any], overrides: Sequence[str], *, example: str) -> tuple[dict[str, Any], list[Problem]]:
@@ -82,7 +82,7 @@ def _changed(values: dict[str, Any], overrides: Sequence[str], *, example: str) 
     changed = OmegaConf.create(values)
     request.set_values(changed)
     raw = _plain(changed)
-    _make_absolute(raw, frozen=values)
+    make_absolute(raw, frozen=values)
     return raw, request.problems
 
 
@@ -155,7 +155,7 @@ class Composer:
         request = read_overrides(overrides, self)
         composed = self.composed(request)
         request.set_values(composed)
-        return _absolute_settings(_plain(composed.sweep))
+        return absolute_settings(_plain(composed.sweep))
 
     def is_sweep(self, overrides: Sequence[str]) -> bool:
         """Whether an experiment, or a value of Hydra's, asks for several runs; False where `compose` refuses them."""
@@ -303,48 +303,8 @@ def _filled(composed: DictConfig, request: Request, composer: Composer) -> dict[
         for section, values in sections.items():
             composed[section] = values
         raw = _plain(composed)
-    _make_absolute(raw)
+    make_absolute(raw)
     return raw
-
-
-PATHS = (
-    ("data", "root"),
-    ("data", "class_names"),
-    ("data", "images"),
-    ("init", "checkpoint"),
-    ("task", "checkpoint"),
-    ("task", "output"),
-    ("topology", "rank_table"),
-)
-"""Values of a run that are paths, from the working directory; it may be executed from another one."""
-
-
-def _make_absolute(raw: dict[str, Any], *, frozen: Mapping[str, Any] | None = None) -> None:
-    """Make paths those that they are from any directory, but for those that a run was `frozen` with."""
-    for section, key in PATHS:
-        values = raw.get(section)
-        if not isinstance(values, dict):
-            continue
-        value = cast(dict[str, Any], values).get(key)
-        if frozen and value == frozen.get(section, {}).get(key):
-            continue
-        absolute = absolute_name if key == "images" else _absolute
-        if isinstance(value, str) and value and value != "???":
-            values[key] = absolute(value)
-        elif isinstance(value, list) and key == "images":
-            values[key] = [absolute(name) if isinstance(name, str) else name for name in cast(list[Any], value)]
-
-
-def _absolute_settings(raw: dict[str, Any]) -> SweepConfig:
-    """How a sweep is gone through, with paths that are the same from any directory; raises `ConfigError`."""
-    settings = sweep_settings(raw)
-    if isinstance(settings, SearchSweep):
-        return settings.model_copy(update={"start_from": tuple(map(_absolute, settings.start_from))})
-    return settings.model_copy(update={"trials": f"@{settings.file.absolute()}"}) if settings.file else settings
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).absolute())
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

@@ -231,6 +231,9 @@ def test_a_job_that_has_just_started_is_not_said_to_stop_after_its_epoch(submitt
     slurm("squeue", "echo 12_0 RUNNING")  # and its run is not
     assert main(["stop", str(submitted), "--after", "epoch"]) == 1
     assert capfd.readouterr() == ("", "mvit: job 12_0 has only just started; stop it again in a moment\n")
+    record_end(trials_of(submitted)[0], "FINISHED", exit_code=0)  # and its job is leaving
+    assert main(["stop", str(submitted), "--after", "epoch"]) == 0
+    assert capfd.readouterr() == ("", "")
 
 
 def test_where_sbatch_refuses_one_line_says_so_and_nothing_is_lost(launch_here, slurm, capfd):
